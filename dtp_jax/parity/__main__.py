@@ -1,0 +1,56 @@
+"""Replays recorded cases through the functions that training calls, and compares every number.
+
+    python -m dtp_jax.parity tests/golden/ldrl_*.npz
+
+A case is an .npz file in the layout of tests/golden/README.md: parameters, batches, the noise that was
+drawn, and everything that the original PyTorch program computed from them. Exit code 1 if a quantity
+is off by more than its tolerance, 2 if a file cannot be replayed.
+"""
+
+import argparse
+import sys
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from dtp_jax.parity.case import ParityError, open_case
+from dtp_jax.parity.compare import Row, compare
+from dtp_jax.parity.replay import replay
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m dtp_jax.parity", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", metavar="FILE.npz")
+    parser.add_argument("--dtype", choices=("float64", "float32"), default="float64",
+                        help="precision of the replay, compared with the recorded run in that precision")
+    args = parser.parse_args(argv)
+    jax.config.update("jax_enable_x64", True)
+    failed, console = 0, Console()
+    for path in args.files:
+        try:
+            case = open_case(path)
+            rows = compare(case, replay(case, args.dtype), args.dtype)
+        except ParityError as error:
+            print(error, file=sys.stderr)
+            return 2
+        console.print(table(path, args.dtype, rows))
+        failed += sum(not row.passed for row in rows)
+    print(f"{failed} quantities above their tolerance" if failed else "every quantity within its tolerance")
+    return 1 if failed else 0
+
+
+def table(path: str, dtype: str, rows: list[Row]) -> Table:
+    """The rows of one file, as they are printed."""
+    result = Table(title=f"{path} ({dtype})", title_justify="left")
+    for column in ("quantity", "arrays", "largest error", "tolerance", ""):
+        result.add_column(column, justify="left" if column in ("quantity", "") else "right")
+    for row in rows:
+        result.add_row(row.name, str(row.arrays), f"{row.error:.1e}", f"{row.tolerance:.1e}",
+                       "ok" if row.passed else "ABOVE")
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Comparing a replay with the recorded numbers, at the tolerances of tests/golden/README.md."""
+
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dtp_jax.parity.case import Case, ParityError
+
+_KEY = re.compile(r"(?P<precision>f32/)?(?P<batch>b\d+)/out/(?P<rest>.+)")
+
+
+class Row(NamedTuple):
+    """A quantity of one batch: its largest error, and the tolerance where error / tolerance is worst."""
+
+    name: str
+    error: float
+    tolerance: float
+    arrays: int
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.tolerance  # False for nan
+
+
+def compare(case: Case, outputs: dict[str, Any], dtype: Any) -> list[Row]:
+    """One row per recorded quantity, in the order of the file.
+
+    Args:
+      outputs: what `replay` returned for this dtype.
+
+    Raises:
+      ParityError: nothing is recorded for this precision.
+    """
+    double = np.dtype(dtype) == np.float64
+    rows: dict[str, Row] = {}
+    for key, recorded in case.arrays.items():
+        match = _KEY.fullmatch(key)
+        if not match or bool(match["precision"]) == double or _exempt(case, match["rest"]):
+            continue
+        kind = match["rest"].split("/")[0]
+        expected = to_project(case, match["rest"], recorded)
+        actual = outputs.get(f"{match['batch']}/out/{match['rest']}")
+        error, allowed = _error(case, match["rest"], expected, actual, double)
+        name = f"{match['batch']} {kind}"
+        row, seen = Row(name, error, allowed, 1), rows.get(name)
+        if seen and error / allowed <= seen.error / seen.tolerance:
+            row = seen  # nan never compares, so it stays visible
+        rows[name] = row._replace(arrays=seen.arrays + 1 if seen else 1)
+    if not rows:
+        raise ParityError(f"{case.path}: holds no outputs in {np.dtype(dtype).name}")
+    return list(rows.values())
+
+
+def _exempt(case: Case, rest: str) -> bool:
+    """The first block's feedback map is recorded but never trained nor used."""
+    first = case.network[0].name
+    kind, _, path = rest.partition("/")
+    return kind.startswith(("fb_", "align_")) and (path == first or path.startswith(case.modules[first]))
+
+
+def to_project(case: Case, rest: str, a: np.ndarray) -> np.ndarray:
+    """A recorded output in this project's layout."""
+    kind, _, path = rest.partition("/")
+    for block in case.network:
+        if kind in ("act", "target", "pool_idx") and path == block.name:
+            return case.images(a, block.output_shape)
+        if path.startswith(case.modules[block.name] + "/") and not kind.startswith("cmp"):
+            side = "fb" if kind.startswith("fb_") else "fwd"
+            return case.parameter(a, block, side)
+    return a
+
+
+def _error(case: Case, rest: str, expected: np.ndarray, actual: Any, double: bool) -> tuple[float, float]:
+    """(largest absolute difference, tolerance); an output that the replay lacks is infinitely off."""
+    if actual is None:
+        return np.inf, 1.0
+    kind, _, path = rest.partition("/")
+    actual = np.asarray(actual)
+    if kind == "pool_idx":
+        actual = flat_pool_index(case, path, actual)
+    if actual.shape != expected.shape:
+        return np.inf, 1.0
+    error = float(np.max(np.abs(actual.astype(np.float64) - expected), initial=0.0))
+    largest = float(np.max(np.abs(expected), initial=0.0))
+    return error, tolerance(case, kind, path, largest, double)
+
+
+def tolerance(case: Case, kind: str, path: str, largest: float, double: bool) -> float:
+    """Allowed absolute difference for an array whose largest recorded entry is `largest`."""
+    if kind == "pool_idx":
+        return 0.5  # integers
+    is_alignment = kind.startswith(("cmp", "align_", "fb_angle"))
+    if double:
+        return 1e-6 if is_alignment else 1e-10 * largest + 1e-12
+    if is_alignment:
+        return _alignment_tolerance_float32(kind)
+    if kind in ("fb_grad", "fb_velocity") and path.endswith("/bias"):
+        return 1e-5
+    if kind == "grad" and "b0/noise_order" not in case.arrays:
+        return 1e-2 * largest + 1e-12  # beta = 1e-3 makes the cancellation worse
+    return (1e-4 if kind.endswith(("grad", "velocity")) else 1e-5) * largest + 1e-12
+
+
+def _alignment_tolerance_float32(kind: str) -> float:
+    """Degrees and relative distances: arccos loses half the digits, 0.03 degrees at angle 0, and the
+    targets of a small beta are differences of nearly equal numbers."""
+    beta = re.fullmatch(r"cmp_beta(.+)", kind)
+    return 0.05 + (1e-4 / float(beta[1]) if beta else 0.0)
+
+
+def flat_pool_index(case: Case, name: str, index: np.ndarray) -> np.ndarray:
+    """Positions inside the windows -> positions row * width + column in the plane that is pooled."""
+    block = next(b for b in case.network if b.name == name)
+    pool = case.pools[name]
+    pooled = jax.eval_shape(block.features, jnp.zeros((1, *block.output_shape)), jnp.zeros((1, *block.output_shape)))
+    width = pooled.shape[2]
+    rows, columns = (np.arange(n) * pool.stride - pool.padding for n in index.shape[1:3])
+    row, column = np.divmod(index.astype(np.int64), pool.window)
+    return (rows[:, None, None] + row) * width + columns[:, None] + column

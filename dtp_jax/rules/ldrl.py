@@ -1,0 +1,116 @@
+"""L-DRL: difference target propagation with learned backprop targets.
+
+Ernoult et al., "Towards Scaling Difference Target Propagation by Learning Backprop Targets", ICML
+2022 (arXiv 2201.13415): the paper's "local difference reconstruction loss".
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from dtp_jax.blocks import Activations, Block, Network, Params, mirror_feedback, zero_feedback
+from dtp_jax.rules.rule import FeedbackTraining, Rule, batch_dot, gradient_step_target, half_square_loss
+
+Array = jax.Array
+
+
+class Noise(NamedTuple):
+    """Unscaled N(0, 1) draws of one noise sample: e like the block's input, u like its output."""
+
+    e: Array
+    u: Array
+
+
+class Prepared(NamedTuple):
+    """What one iteration needs of theta, activations and noise.
+
+    linear: gradient of mean_b[-2 <dx, dr>_b] with respect to omega, which does not depend on omega.
+    d2: features(h + dy) - features(h), the input that decoding turns into dr_y.
+    """
+
+    linear: Params
+    d2: Array
+
+
+def ldrl(*, noise: tuple[float, ...], beta: float) -> Rule:
+    r"""L-DRL. With x = h_{n-1}, h = F_n(x), e and u drawn from N(0, 1), dx = sigma_n e, dy = sigma_n u:
+
+        dr   = G_n(F_n(x + dx)) - G_n(h)
+        dr_y = G_n(h + dy) - G_n(h)
+        feedback loss = mean_b[ -2 <dx, dr>_b + ||dr_y||^2_b ]                 (with respect to omega_n)
+
+        t_L = h_L + beta (onehot - softmax(h_L)),   t_{n-1} = h_{n-1} + G_n(t_n) - G_n(h_n)
+        forward loss = sum_n 1/2 mean_b ||F_n(h_{n-1}) - t_n||^2_b             (with respect to theta_n)
+
+    Args:
+      noise: sigma of each trained feedback map, blocks 1, 2, ... in forward order.
+      beta: step size of the output target.
+    """
+
+    def feedback_loss(network, forward, omega, i, activations, draws):
+        """The loss above, written out."""
+        block, theta, sigma = network[i], forward[network[i].name], noise[i - 1]
+        x, h, residual = activations.h[i], activations.h[i + 1], activations.residuals[i]
+        dx, dy = sigma * draws.e, sigma * draws.u
+        r = block.feedback(omega, h, residual)
+        dr = block.feedback(omega, *block.forward(theta, x + dx)) - r
+        dr_y = block.feedback(omega, h + dy, residual) - r
+        return -2 * batch_dot(dx, dr) + batch_dot(dr_y, dr_y)
+
+    def prepare(network, forward, i, activations, draws) -> Prepared:
+        """The difference form, omega-free part: dr = decode(d1) and dr_y = decode(d2)."""
+        block, theta, sigma = network[i], forward[network[i].name], noise[i - 1]
+        x, h, residual = activations.h[i], activations.h[i + 1], activations.residuals[i]
+        dx, dy = sigma * draws.e, sigma * draws.u
+        a = block.features(h, residual)
+        d1 = block.features(*block.forward(theta, x + dx)) - a
+        d2 = block.features(h + dy, residual) - a
+        # Decoding is linear in omega: the gradient is the same at every omega, so zero will do.
+        linear = jax.grad(lambda omega: -2 * batch_dot(dx, block.decode(omega, d1)))(
+            zero_feedback(block, x.dtype))
+        return Prepared(linear, d2)
+
+    def gradient(network, omega, i, prepared: Prepared) -> tuple[Array, Params]:
+        """The difference form, the rest: loss = <linear, omega> + mean_b ||decode(omega, d2)||^2_b."""
+        decode = network[i].decode
+
+        def square(omega):
+            dr_y = decode(omega, prepared.d2)
+            return batch_dot(dr_y, dr_y)
+
+        value, grads = jax.value_and_grad(square)(omega)
+        products = jax.tree.map(lambda g, w: (g * w).sum(), prepared.linear, omega)
+        return sum(jax.tree.leaves(products)) + value, jax.tree.map(lambda a, b: a + b, prepared.linear, grads)
+
+    return Rule(
+        name="ldrl",
+        init_feedback=mirror_feedback,
+        feedback_training=FeedbackTraining(draw_noise, feedback_loss, prepare, gradient),
+        output_target=lambda logits, labels: gradient_step_target(logits, labels, beta=beta),
+        targets=difference_targets,
+        local_loss=half_square_loss,
+    )
+
+
+def draw_noise(key: Array, block: Block, batch: int, dtype: Any) -> Noise:
+    """One noise sample for a batch: e of shape (batch, *input), u of shape (batch, *output)."""
+    key_e, key_u = jax.random.split(key)
+    return Noise(jax.random.normal(key_e, (batch, *block.input_shape), dtype),
+                 jax.random.normal(key_u, (batch, *block.output_shape), dtype))
+
+
+def difference_targets(network: Network, forward: dict[str, Params], feedback: dict[str, Params],
+                       activations: Activations, top: Array) -> tuple[Array, ...]:
+    """t_{n-1} = h_{n-1} + G_n(t_n) - G_n(h_n) from the top down (Lee et al. 2015, eq. 15).
+
+    Returns:
+      One target per block, in forward order: entry i belongs to the output of block i.
+    """
+    del forward
+    targets = [top]
+    for i in reversed(range(1, len(network))):
+        block, residual = network[i], activations.residuals[i]
+        omega = feedback[block.name]
+        correction = block.feedback(omega, targets[0], residual) - block.feedback(omega, activations.h[i + 1], residual)
+        targets.insert(0, activations.h[i] + correction)
+    return tuple(targets)

@@ -1,0 +1,72 @@
+"""What a learning rule is: the equations that `dtp_jax.learner.step` puts together.
+
+A rule is one small file with a factory that returns a `Rule`. Block indices follow the chain: block
+i maps `activations.h[i]` to `activations.h[i + 1]`. Hyper-parameters with one value per trained
+feedback map are tuples over the blocks 1, 2, ... in forward order.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dtp_jax.blocks import Activations, Block, Network, Params
+
+Array = jax.Array
+
+
+class FeedbackTraining(NamedTuple):
+    """How a rule trains the feedback map of one block."""
+
+    draw_noise: Callable[[Array, Block, int, Any], Any]
+    """(key, block, batch, dtype) -> noise pytree of one sample. Noise is an argument of the losses,
+    never drawn inside them, so that recorded noise can be replayed."""
+    loss: Callable[[Network, dict[str, Params], Params, int, Activations, Any], Array]
+    """(network, forward, omega, i, activations, noise) -> scalar: the formula of the paper."""
+    prepare: Callable[[Network, dict[str, Params], int, Activations, Any], Any] | None = None
+    """(network, forward, i, activations, noise) -> all of an iteration that does not depend on omega."""
+    gradient: Callable[[Network, Params, int, Any], tuple[Array, Params]] | None = None
+    """(network, omega, i, prepared) -> (loss, gradient): the same numbers as `loss`, faster. Both or
+    neither of `prepare` and `gradient` are given; they may assume that block i has `features`."""
+
+
+class Rule(NamedTuple):
+    """A learning rule. Build it with a factory such as `ldrl(noise=..., beta=...)`."""
+
+    name: str
+    init_feedback: Callable[[Network, Array], dict[str, Params]]
+    """(network, key) -> feedback parameters by block name."""
+    feedback_training: FeedbackTraining | None
+    """None where nothing is trained."""
+    output_target: Callable[[Array, Array], Array]
+    """(logits, labels) -> target of the logits."""
+    targets: Callable[[Network, dict[str, Params], dict[str, Params], Activations, Array], tuple[Array, ...]]
+    """(network, forward, feedback, activations, output target) -> one target per block."""
+    local_loss: Callable[[Block, Array, Array], Array]
+    """(block, h, t) -> scalar, whose gradient with respect to that block's parameters trains them."""
+    global_loss: Callable[[Array, Array], Array] | None = None
+    """(logits, labels) -> scalar. Where given, its one ordinary gradient trains the network, and the
+    targets are not computed."""
+
+
+def batch_dot(a: Array, b: Array) -> Array:
+    """mean_b <a, b>_b: summed over features, averaged over the batch (the leading axis)."""
+    return jnp.sum(a * b) / a.shape[0]
+
+
+def half_square_loss(block: Block, h: Array, t: Array) -> Array:
+    """1/2 mean_b ||h - t||^2_b, the local loss of target propagation."""
+    del block
+    return 0.5 * batch_dot(h - t, h - t)
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """Cross-entropy of each example, (batch,), from logits (batch, classes) and integer labels."""
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+
+
+def gradient_step_target(logits: Array, labels: Array, *, beta: float) -> Array:
+    """h_L - beta d(sum_b CE_b)/dh_L = h_L + beta (onehot - softmax(h_L))."""
+    onehot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return logits + beta * (onehot - jax.nn.softmax(logits))
