@@ -1,74 +1,14 @@
-"""Array operations that every network is made of: convolution and its adjoint, pooling and unpooling.
+"""Pooling and unpooling, free of gathers."""
 
-Images are NHWC, kernels HWIO. All functions are pure, differentiable and free of gathers, so they
-give the same numbers on every backend and run fast inside `jax.lax.scan`.
-"""
-
-import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dtp_jax.ops.windows import taps
+
 Array = jax.Array
-
-
-def conv(x: Array, kernel: Array, *, stride: int = 1, padding: int = 0, implementation: str | None = None) -> Array:
-    """2-D convolution (correlation) without bias.
-
-    Args:
-      x: images, (batch, height, width, in channels).
-      kernel: (k, k, in channels, out channels).
-      stride, padding: the same for both image axes; padding is zeros.
-      implementation: "lax", "matmul", or None for the faster one of the default backend. On a CPU
-        XLA's own convolution loses a factor of 40 to 90 inside `lax.scan` (jax issue 12868), where
-        a product with explicit patches keeps its speed.
-
-    Returns:
-      (batch, (height + 2 padding - k) // stride + 1, likewise the width, out channels).
-    """
-    if implementation is None:
-        implementation = "matmul" if jax.default_backend() == "cpu" else "lax"
-    if implementation == "lax":
-        return lax.conv_general_dilated(
-            x, kernel, (stride, stride), ((padding, padding),) * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    k, _, in_channels, out_channels = kernel.shape
-    patches = _patches(x, k, stride, padding)
-    y = patches.reshape(-1, k * k * in_channels) @ kernel.reshape(k * k * in_channels, out_channels)
-    return y.reshape(*patches.shape[:3], out_channels)
-
-
-def conv_transpose(y: Array, kernel: Array, *, input_shape: tuple[int, ...], stride: int = 1, padding: int = 0,
-                   implementation: str | None = None) -> Array:
-    """The adjoint of `conv` for the same kernel: <conv(x), y> = <x, conv_transpose(y)>.
-
-    The kernel keeps the layout of the forward one, (k, k, channels of x, channels of y), so forward
-    and feedback kernels can be compared entry by entry. It equals torch's ConvTranspose2d with
-    output_padding = stride - 1 where that reproduces the size of x.
-
-    Args:
-      y: (batch, height, width, out channels of the forward convolution).
-      input_shape: (height, width, channels) of the result, i.e. of the forward convolution's input.
-    """
-    x = jax.ShapeDtypeStruct((y.shape[0], *input_shape), y.dtype)
-    forward = partial(conv, kernel=kernel, stride=stride, padding=padding, implementation=implementation)
-    return jax.linear_transpose(forward, x)(y)[0]
-
-
-def _patches(x: Array, k: int, stride: int, padding: int) -> Array:
-    """All k x k patches, (batch, height, width, k * k * channels), tap by tap in row-major order."""
-    return jnp.concatenate(list(_taps(x, k, stride, padding, 0)), axis=-1)
-
-
-def _taps(x: Array, k: int, stride: int, padding: int, fill: float):
-    """Yields, for each of the k x k window positions, what every window sees there."""
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=fill)
-    height, width = ((n - k) // stride + 1 for n in x.shape[1:3])
-    for i in range(k):
-        for j in range(k):
-            yield x[:, i:i + stride * (height - 1) + 1:stride, j:j + stride * (width - 1) + 1:stride]
 
 
 def pooled_size(size: int, *, window: int, stride: int, padding: int) -> int:
@@ -87,10 +27,10 @@ def max_pool(x: Array, *, window: int, stride: int, padding: int = 0) -> tuple[A
       index: uint8, the shape of y: position inside the window, row * window + column. Of equal
         values the first in row-major order wins.
     """
-    taps = _taps(x, window, stride, padding, -jnp.inf)
-    y = next(taps)
+    values = taps(x, window, stride, padding, fill=-jnp.inf)
+    y = next(values)
     index = jnp.zeros(y.shape, jnp.uint8)
-    for tap, value in enumerate(taps, start=1):
+    for tap, value in enumerate(values, start=1):
         better = value > y
         y, index = jnp.where(better, value, y), jnp.where(better, jnp.uint8(tap), index)
     return y, index
@@ -137,24 +77,6 @@ def _unpool_disjoint(y: Array, index: Array, input_shape: tuple[int, ...], windo
     x = jnp.where(hit, y[:, :, None, :, None], 0).reshape(batch, window * height, window * width, channels)
     # Rows and columns that no window covers (odd sizes) hold zeros.
     return jnp.pad(x, ((0, 0), *((0, n - m) for n, m in zip(input_shape[:2], x.shape[1:3])), (0, 0)))
-
-
-ACTIVATIONS = {
-    "elu": jax.nn.elu,
-    "relu": jax.nn.relu,
-    "tanh": jnp.tanh,
-    "linear": lambda x: x,
-}
-"""Hidden-unit functions. All map 0 to exactly 0, which `features` in blocks.py relies on."""
-
-
-def uniform_fan_in(key: Array, shape: tuple[int, ...], fan_in: int, dtype=jnp.float32) -> Array:
-    """Uniform in +-1/sqrt(fan_in): PyTorch's default for weights and biases alike."""
-    bound = 1 / math.sqrt(fan_in)
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-xavier_normal = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
-"""Normal with std sqrt(2 / (fan_in + fan_out)): initializer(key, shape), the initialisation of DRL."""
 
 
 def adaptive_average_pool(x: Array, size: tuple[int, int]) -> Array:

@@ -1,0 +1,1 @@
+"""Measurements of this project, and the PyTorch program it is measured against."""

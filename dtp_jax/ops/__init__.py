@@ -1,0 +1,12 @@
+"""Array operations that every network is made of.
+
+Images are NHWC, kernels HWIO. All functions are pure, differentiable and free of gathers, so they
+give the same numbers on every backend and run fast inside `jax.lax.scan`.
+"""
+
+from dtp_jax.ops.conv import IMPLEMENTATIONS, conv, conv_transpose
+from dtp_jax.ops.pool import adaptive_average_pool, max_pool, max_unpool, pooled_size
+from dtp_jax.ops.units import ACTIVATIONS, uniform_fan_in, xavier_normal
+
+__all__ = ["ACTIVATIONS", "IMPLEMENTATIONS", "adaptive_average_pool", "conv", "conv_transpose", "max_pool",
+           "max_unpool", "pooled_size", "uniform_fan_in", "xavier_normal"]

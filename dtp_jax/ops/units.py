@@ -1,0 +1,28 @@
+"""Activation functions and initialisers."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+ACTIVATIONS = {
+    "elu": jax.nn.elu,
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "linear": lambda x: x,
+}
+"""Hidden-unit functions. All map 0 to exactly 0, which `features` in `dtp_jax.blocks` relies on."""
+
+
+def uniform_fan_in(key: Array, shape: tuple[int, ...], fan_in: int, dtype=jnp.float32) -> Array:
+    """Uniform in +-1/sqrt(fan_in): PyTorch's default for weights and biases alike."""
+    bound = 1 / math.sqrt(fan_in)
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+xavier_normal = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
+"""Normal with std sqrt(2 / (fan_in + fan_out)): initializer(key, shape), the initialisation of DRL."""
+
+

@@ -1,0 +1,89 @@
+"""The compiled programs of a run: a chunk of training steps, and the evaluation of a data set.
+
+Images stay on the device as uint8; picking a batch, augmentation and normalisation happen inside.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dtp_jax.blocks import Network, Params
+from dtp_jax.data import DatasetSpec, augment, prepare_images
+from dtp_jax.learner import Learner, Metrics, TrainState, evaluate_batch, train_step
+
+Array = jax.Array
+
+
+class Evaluation(NamedTuple):
+    """Means over a data set: cross-entropy, and fractions of images."""
+
+    loss: float
+    accuracy: float
+    top5_accuracy: float
+
+
+def train_chunk(learner: Learner, data: DatasetSpec, *, augmented: bool) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Compiles a run of training steps.
+
+    Returns:
+      A function (state, images, labels, batches, count) -> (state, metrics) that takes `count` steps
+      on the images whose indices are batches[0], batches[1], ... `batches` has shape (most steps,
+      batch); so have the metrics a leading axis of most steps, zero after `count`. As `count` is no
+      static number, chunks of all lengths are one program, and give the same bits. `state` is
+      donated.
+    """
+    flip, crop_padding = (data.flip, data.crop_padding) if augmented else (False, 0)
+
+    @partial(jax.jit, donate_argnums=0)
+    def chunk(state: TrainState, images: Array, labels: Array, batches: Array, count: Array):
+        def one(state: TrainState, batch: Array):
+            # Feedback noise uses the same key folded with the block indices 1, 2, ...
+            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
+            x = augment(key, images[batch], flip=flip, crop_padding=crop_padding)
+            return train_step(learner, state, prepare_images(x, data, jnp.float32), labels[batch])
+
+        def body(k, carry):
+            state, log = carry
+            state, metrics = one(state, batches[k])
+            return state, jax.tree.map(lambda entries, new: entries.at[k].set(new), log, metrics)
+
+        shapes = jax.eval_shape(one, state, batches[0])[1]
+        log = jax.tree.map(lambda s: jnp.zeros((len(batches), *s.shape), s.dtype), shapes)
+        return jax.lax.fori_loop(0, count, body, (state, log))
+
+    return chunk
+
+
+def evaluator(network: Network, data: DatasetSpec, *, batch_size: int) -> Callable[..., Evaluation]:
+    """Compiles the evaluation of a whole data set.
+
+    Returns:
+      A function (forward parameters, images, labels) -> Evaluation. Every example counts once: the
+      last batch is filled up with examples of weight zero.
+    """
+
+    @jax.jit
+    def sums(forward: dict[str, Params], images: Array, labels: Array, batches: Array, weights: Array):
+        def one(total, batch):
+            indices, weight = batch
+            x = prepare_images(images[indices], data, jnp.float32)
+            found = evaluate_batch(network, forward, x, labels[indices], weight)
+            return jax.tree.map(jnp.add, total, found), None
+
+        zero = dict.fromkeys(("loss", "correct", "correct_top5", "examples"), jnp.float32(0))
+        return jax.lax.scan(one, zero, (batches, weights))[0]
+
+    def evaluate(forward: dict[str, Params], images: Array, labels: Array) -> Evaluation:
+        size = min(batch_size, len(labels))
+        count = -(-len(labels) // size)
+        indices = np.arange(count * size, dtype=np.int32).reshape(count, size)
+        found = jax.device_get(sums(forward, images, labels, np.minimum(indices, len(labels) - 1),
+                                    (indices < len(labels)).astype(np.float32)))
+        n = found["examples"]
+        return Evaluation(*(float(found[name] / n) for name in ("loss", "correct", "correct_top5")))
+
+    return evaluate
