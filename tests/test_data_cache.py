@@ -1,0 +1,153 @@
+"""The cache of decoded images: used when right, rebuilt when wrong, done without when it fails."""
+
+import errno
+import os
+from pathlib import Path
+
+import data_files
+import numpy as np
+import pytest
+
+from dtp_jax.data import load, locate
+from dtp_jax.data import npz as npz_module
+from dtp_jax.data.cache import cache_folder
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch, tmp_path):
+    data_files.isolate(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The number of times that images were decoded, as a list of calls."""
+    calls, decode = [], npz_module.decode_images
+
+    def counting(*args):
+        calls.append(args)
+        return decode(*args)
+
+    monkeypatch.setattr(npz_module, "decode_images", counting)
+    return calls
+
+
+@pytest.fixture
+def encoded(tmp_path):
+    """A data set of encoded images: its arrays and its file."""
+    data = data_files.fake("cifar10")
+    return data, data_files.write_encoded_npz(tmp_path / "data", "cifar10", *data)
+
+
+def load_cifar(path):
+    return load(locate("cifar10", path.parent))
+
+
+def entries():
+    return sorted(cache_folder().iterdir())
+
+
+def test_the_second_load_decodes_nothing(encoded, decoded):
+    data, path = encoded
+    data_files.assert_same(load_cifar(path), data)
+    assert len(decoded) == 2  # train and test
+    again = load_cifar(path)
+    data_files.assert_same(again, data)
+    assert len(decoded) == 2
+    assert isinstance(again[0].images, np.memmap) and not again[0].images.flags.writeable
+
+
+def test_a_changed_file_is_decoded_again_and_replaces_its_entry(encoded, decoded):
+    data, path = encoded
+    load_cifar(path)
+    old = entries()
+    flipped = [split._replace(images=split.images[:, :, ::-1]) for split in data]
+    data_files.write_encoded_npz(path.parent, "cifar10", *flipped)
+    os.utime(path, ns=(0, 0))  # whatever the resolution of the clock
+    data_files.assert_same(load_cifar(path), flipped)
+    assert len(decoded) == 4
+    assert len(entries()) == 1 and entries() != old
+
+
+def test_two_sources_have_two_entries(encoded, tmp_path):
+    data, path = encoded
+    other = data_files.fake("cifar10", train=30, test=10)
+    other_path = data_files.write_encoded_npz(tmp_path / "other", "cifar10", *other)
+    for _ in range(2):
+        data_files.assert_same(load_cifar(path), data)
+        data_files.assert_same(load_cifar(other_path), other)
+    assert len(entries()) == 2
+
+
+@pytest.mark.parametrize("file", ["train_images.npy", "test_labels.npy", "meta.json"])
+@pytest.mark.parametrize("defect", ["cut", "flip", "empty", "gone"])
+def test_a_damaged_entry_is_decoded_again(file, defect, encoded, decoded):
+    data, path = encoded
+    load_cifar(path)
+    target = entries()[0] / file
+    content = target.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    match defect:
+        case "cut":
+            target.write_bytes(content[:-10])
+        case "flip":
+            target.write_bytes(flipped)
+        case "empty":
+            target.write_bytes(b"")
+        case "gone":
+            target.unlink()
+    data_files.assert_same(load_cifar(path), data)
+    assert len(decoded) == 4
+    data_files.assert_same(load_cifar(path), data)
+    assert len(decoded) == 4, "the entry was not repaired"
+
+
+def test_objects_in_a_planted_entry_are_not_unpickled(encoded, decoded, tmp_path):
+    data, path = encoded
+    load_cifar(path)
+
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "sprung",))
+
+    np.save(entries()[0] / "train_labels.npy", np.array([Trap()]), allow_pickle=True)
+    data_files.assert_same(load_cifar(path), data)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_an_unwritable_cache_is_done_without(encoded, decoded, monkeypatch, tmp_path):
+    data, path = encoded
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DTP_JAX_CACHE", str(tmp_path / "file" / "cache"))
+    for _ in range(2):
+        data_files.assert_same(load_cifar(path), data)
+    assert len(decoded) == 4
+
+
+def test_a_full_disk_leaves_no_half_entry(encoded, monkeypatch):
+    data, path = encoded
+    save = np.save
+
+    def full(file, array, **options):
+        save(file, array, **options)
+        if "test" in str(file):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    data_files.assert_same(load_cifar(path), data)
+    assert entries() == []
+
+
+@pytest.mark.parametrize("write", [data_files.write_npz, data_files.write_cifar_folder])
+def test_raw_pixels_are_not_cached(write, tmp_path):
+    write(tmp_path, "cifar10", *data_files.fake("cifar10"))
+    load(locate("cifar10", tmp_path))
+    assert not cache_folder().exists()
+
+
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("DTP_JAX_CACHE")
+    assert cache_folder() == tmp_path / "home" / ".cache" / "dtp_jax"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "dtp_jax"
