@@ -152,9 +152,9 @@ def conv_block(name: str, *, channels: int, window: int, stride: int = 1, paddin
         def feedback(params: Params, y: Array, residual: Residual) -> Array:
             return _add_bias(decode(params, features(y, residual)), params)
 
-        description = f"conv {window}x{window} {channels} -> {activation}"
+        description = f"conv {window}x{window}, {activation}"
         if pool is not None:
-            description += f" -> max-pool {pool.window}/{pool.stride}"
+            description += f", max-pool {pool.window}/{pool.stride}"
         return Block(name, description, tuple(input_shape), output_shape, init, init_feedback, forward, feedback,
                      features, decode, forward_flops=2 * math.prod(conv_shape) * in_channels * window**2)
 
@@ -191,9 +191,9 @@ def dense_block(name: str, *, features: int, activation: str = "linear", bias: b
             x_hat = decode(params, features(y, residual))
             return x_hat + params["bias"].reshape(input_shape) if "bias" in params else x_hat
 
-        description = ("flatten -> " if len(input_shape) > 1 else "") + f"linear {width}"
+        description = ("flatten, " if len(input_shape) > 1 else "") + "linear"
         if activation != "linear":
-            description += f" -> {activation}"
+            description += f", {activation}"
         return Block(name, description, tuple(input_shape), (width,), init, init_feedback, forward, feedback,
                      features, decode, forward_flops=2 * size * width)
 

@@ -83,7 +83,7 @@ def evaluator(network: Network, data: DatasetSpec, *, batch_size: int) -> Callab
         indices = np.arange(count * size, dtype=np.int32).reshape(count, size)
         found = jax.device_get(sums(forward, images, labels, np.minimum(indices, len(labels) - 1),
                                     (indices < len(labels)).astype(np.float32)))
-        n = found["examples"]
-        return Evaluation(*(float(found[name] / n) for name in ("loss", "correct", "correct_top5")))
+        sums_of = {name: float(value) for name, value in found.items()}
+        return Evaluation(*(sums_of[name] / sums_of["examples"] for name in ("loss", "correct", "correct_top5")))
 
     return evaluate

@@ -1,0 +1,17 @@
+"""Quick start: L-DRL on scikit-learn's 8x8 digits."""
+
+from configs import default
+
+
+def get_config():
+    config = default.get_config()
+    config.dataset = "digits"
+    config.val_split = 0.125
+    config.channels = (32, 64)
+    config.epochs = 10
+    config.batch_size = 32
+    config.noise = (0.2, 0.08)
+    config.feedback_iterations = (8,)
+    config.feedback_lr = (0.01, 0.1)
+    config.forward_lr = 0.02
+    return config

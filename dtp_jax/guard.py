@@ -1,0 +1,65 @@
+"""Watching for numbers that are not finite, and naming the suspect."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from dtp_jax.blocks import Network
+from dtp_jax.learner import Metrics, TrainState
+
+
+class Diverged(Exception):
+    """A loss or a parameter is not finite: which one, at which step, and the learning rate to suspect."""
+
+
+def check_losses(found: Metrics, first: int, config: Mapping[str, Any], network: Network, last_good: str) -> None:
+    """Looks through the metrics of a chunk of steps.
+
+    Args:
+      found: host arrays with leading axis = steps, the first of which is number `first` + 1.
+      last_good: what to say of the last good checkpoint.
+
+    Raises:
+      Diverged: naming the first step with a loss that is not finite.
+    """
+    losses = {"loss": found.loss, **{f"feedback loss of {k}": v for k, v in found.feedback_loss.items()},
+              **{f"local loss of {k}": v for k, v in found.forward_loss.items()}}
+    bad = ~np.isfinite(np.stack(list(losses.values())))
+    if not bad.any():
+        return
+    k = int(bad.any(axis=0).argmax())
+    name = list(losses)[int(bad[:, k].argmax())]
+    if name.startswith("feedback loss of "):
+        suspect = _feedback_suspect(name.removeprefix("feedback loss of "), config, network)
+    else:
+        # The forward weights went wrong before this step: blame the block furthest from its target then.
+        local = {block: values[max(k - 1, 0)] for block, values in found.forward_loss.items()}
+        worst = max(local, key=lambda b: np.nan_to_num(local[b], nan=np.inf)) if local else network[0].name
+        suspect = f"block {worst}, config.forward_lr {config['forward_lr']}"
+    raise Diverged(f"step {first + k + 1}: the {name} is not finite; suspect: {suspect}; {last_good}")
+
+
+def check_parameters(state: TrainState, config: Mapping[str, Any], network: Network, last_good: str) -> None:
+    """Raises Diverged if any parameter or optimizer state is not finite."""
+    step = int(state.step)
+    for block in network:
+        if not _all_finite(state.forward[block.name]):
+            suspect = f"block {block.name}, config.forward_lr {config['forward_lr']}"
+            raise Diverged(f"step {step}: a forward parameter is not finite; suspect: {suspect}; {last_good}")
+        if not _all_finite(state.feedback.get(block.name, {})):
+            suspect = _feedback_suspect(block.name, config, network)
+            raise Diverged(f"step {step}: a feedback parameter is not finite; suspect: {suspect}; {last_good}")
+    if not _all_finite((state.forward_opt_state, state.feedback_opt_state)):
+        raise Diverged(f"step {step}: an optimizer state is not finite; suspect: config.forward_lr "
+                       f"{config['forward_lr']}; {last_good}")
+
+
+def _all_finite(tree: Any) -> bool:
+    return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
+
+
+def _feedback_suspect(name: str, config: Mapping[str, Any], network: Network) -> str:
+    i = [block.name for block in network[1:]].index(name)
+    return f"block {name}, config.feedback_lr {config['feedback_lr'][i]}"

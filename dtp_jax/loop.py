@@ -1,0 +1,262 @@
+"""The training loop: one run from its config to its summary, with checkpoints in between."""
+
+import dataclasses
+import platform
+import time
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+
+from dtp_jax import guard, learner, metrics, program
+from dtp_jax.config import Experiment, build_learner
+from dtp_jax.data import Source, Splits, epoch_permutation, load_splits
+from dtp_jax.learner import Metrics, TrainState
+from dtp_jax.screen import Screen
+from dtp_jax.workdir import Workdir, write_json
+
+CHUNK_SECONDS = 1.5
+MOST_STEPS_PER_CHUNK = 500
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and saved its state. `signal` is the signal's number."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a run remembers beside its state; part of every checkpoint."""
+
+    step: int = 0
+    train_seconds: float = 0.0
+    """Time in training chunks: no compilation, no evaluation."""
+    wall_seconds: float = 0.0
+    """Time of this run's process or processes, start-up included."""
+    epoch_loss: float = 0.0
+    epoch_accuracy: float = 0.0
+    """Sums over the steps of the running epoch."""
+    best_step: int | None = None
+    best_val_accuracy: float | None = None
+
+
+def run(experiment: Experiment, source: Source, workdir: Workdir, screen: Screen,
+        stop_signal: Callable[[], int | None] = lambda: None) -> dict[str, Any]:
+    """Trains, or goes on training, and evaluates.
+
+    Args:
+      stop_signal: asked after every chunk; a signal's number ends the run with Interrupted.
+
+    Returns:
+      The content of summary.json.
+
+    Raises:
+      DataError: the data is corrupt. Nothing has been written then.
+      guard.Diverged, Interrupted: see there.
+    """
+    started = time.monotonic()
+    config = experiment.config
+    with screen.task(f"reading {config['dataset']}") as progress:
+        splits = load_splits(source, config["val_split"], config["seed"], progress)
+    workdir.create(config)
+    return Run(experiment, splits, workdir, screen, stop_signal, started).run()
+
+
+class Run:
+    """The state of a run in this process."""
+
+    def __init__(self, experiment: Experiment, splits: Splits, workdir: Workdir, screen: Screen,
+                 stop_signal: Callable[[], int | None], started: float):
+        self.config, self.network, self.data = experiment.config, experiment.network, experiment.data
+        self.workdir, self.screen, self.stop_signal, self.started = workdir, screen, stop_signal, started
+        self.batch_size = self.config["batch_size"]
+        self.steps_per_epoch = len(splits.train.labels) // self.batch_size
+        self.total_steps = total_steps(self.config, len(splits.train.labels))
+        self.splits = jax.tree.map(jax.device_put, splits)
+        self.learner = build_learner(experiment, self.steps_per_epoch)
+        self.evaluate = program.evaluator(
+            self.network, self.data, batch_size=self.config["eval_batch_size"])
+        self.checkpoints = workdir.checkpoints(self.config["keep_checkpoints"])
+        self.progress = Progress()
+        self.state = self._restore_or_init()
+        self.wall_before = self.progress.wall_seconds
+        self.seconds_per_step: float | None = None
+
+    def _restore_or_init(self) -> TrainState:
+        key = jax.random.key(self.config["seed"])
+        like = jax.eval_shape(lambda k: learner.init(self.learner, k), key)
+        found = self.checkpoints.restore_newest(like, self.screen.warn)
+        if found is not None:
+            fields = {field.name for field in dataclasses.fields(Progress)}
+            self.progress = Progress(**{k: v for k, v in found[1].items() if k in fields})
+            self.screen.note(f"going on from step {self.progress.step} of {self.total_steps}")
+        self.workdir.truncate_metrics(self.progress.step)
+        return found[0] if found else jax.jit(lambda k: learner.init(self.learner, k))(key)
+
+    def run(self) -> dict[str, Any]:
+        """Trains to the last step, evaluates, writes the summary."""
+        with self.screen.tensorboard(self.workdir.path / "tensorboard", self.progress.step) as self.board:
+            if self.progress.step < self.total_steps:
+                chunk = self._compile()
+                with self.screen.training(self.config["epochs"], self.steps_per_epoch) as self.bar:
+                    while self.progress.step < self.total_steps:
+                        self._train_some(chunk)
+            return self._finish()
+
+    def _compile(self):
+        chunk = program.train_chunk(self.learner, self.data, augmented=self.config["augment"])
+        most = min(self.steps_per_epoch, MOST_STEPS_PER_CHUNK)
+        self.batches = np.zeros((most, self.batch_size), np.int32)
+        with self.screen.task("compiling the training step"):
+            train = self.splits.train
+            return chunk.lower(self.state, train.images, train.labels, self.batches, np.int32(1)).compile()
+
+    def _train_some(self, chunk) -> None:
+        """One chunk of steps, then whatever is due after it."""
+        first, count = self.progress.step, self._steps_of_next_chunk()
+        epoch, position = divmod(first, self.steps_per_epoch)
+        if position == 0:
+            self.progress.epoch_loss = self.progress.epoch_accuracy = 0.0
+        order = epoch_permutation(self.config["seed"], epoch, len(self.splits.train.labels))
+        self.batches[:count] = order[position * self.batch_size:][:count * self.batch_size].reshape(count, -1)
+        start = time.perf_counter()
+        self.state, found = chunk(self.state, self.splits.train.images, self.splits.train.labels,
+                                  self.batches, np.int32(count))
+        found = jax.tree.map(lambda entries: entries[:count], jax.device_get(found))
+        seconds = time.perf_counter() - start
+        self.seconds_per_step = seconds / count
+        self.progress.train_seconds += seconds
+        self.progress.step += count
+        guard.check_losses(found, first, self.config, self.network, self._last_good())
+        self.progress.epoch_loss += float(found.loss.sum(dtype=np.float64))
+        self.progress.epoch_accuracy += float(found.accuracy.sum(dtype=np.float64))
+        epoch_ended = self.progress.step % self.steps_per_epoch == 0
+        self._log(found, first, epoch, with_angles=epoch_ended and self.config["diagnostics"])
+        steps_seen = position + count
+        self.bar.update(
+            epoch, steps_seen, rate=self.batch_size * count / seconds,
+            loss=self.progress.epoch_loss / steps_seen, accuracy=self.progress.epoch_accuracy / steps_seen,
+            left=(self.total_steps - self.progress.step) * self.seconds_per_step,
+            feedback_loss={name: float(losses[-1]) for name, losses in found.feedback_loss.items()})
+        self._after_chunk(epoch, epoch_ended or self.progress.step == self.total_steps)
+
+    def _steps_of_next_chunk(self) -> int:
+        step, every = self.progress.step, self.config["checkpoint_every"] or self.steps_per_epoch
+        by_time = 1 if self.seconds_per_step is None else max(1, int(CHUNK_SECONDS / self.seconds_per_step))
+        return min(by_time, len(self.batches), self.steps_per_epoch - step % self.steps_per_epoch,
+                   every - step % every, self.total_steps - step)
+
+    def _after_chunk(self, epoch: int, validate: bool) -> None:
+        """Validation, checkpoint and stopping, as far as they are due."""
+        step, every, val_accuracy = self.progress.step, self.config["checkpoint_every"], None
+        improved = False
+        if validate and self.splits.val is not None:
+            found = self._evaluate("val", epoch, self.state.forward)
+            val_accuracy, best = found.accuracy, self.progress.best_val_accuracy
+            improved = best is None or val_accuracy >= best
+            if improved:
+                self.progress.best_step, self.progress.best_val_accuracy = step, val_accuracy
+        if validate:
+            self.bar.end_epoch(epoch, found if self.splits.val is not None else None)
+        signal = self.stop_signal()
+        due = step % every == 0 if every else validate
+        if due or improved or signal is not None or step == self.total_steps:
+            self._save(val_accuracy)
+        if signal is not None and step < self.total_steps:
+            raise Interrupted(f"stopped after step {step} of {self.total_steps}; saved in {self.checkpoints.path}: "
+                              "the same command with the same --workdir goes on from there", signal)
+
+    def _save(self, val_accuracy: float | None) -> None:
+        guard.check_parameters(self.state, self.config, self.network, self._last_good())
+        self.progress.wall_seconds = self.wall_before + time.monotonic() - self.started
+        self.checkpoints.save(self.progress.step, self.state, dataclasses.asdict(self.progress), val_accuracy)
+
+    def _last_good(self) -> str:
+        kept = self.checkpoints.steps()
+        return f"the last good checkpoint is {self.checkpoints.path / str(kept[0])}" if kept else "no checkpoint yet"
+
+    def _log(self, found: Metrics, first: int, epoch: int, with_angles: bool) -> None:
+        count, every, rows = len(found.loss), self.config["log_every"], []
+        for k in range(count):
+            step = first + k + 1
+            if step % every == 0 or k == count - 1 and with_angles:
+                row = {"step": step, "epoch": epoch + 1, "split": "train", "loss": float(found.loss[k]),
+                       "accuracy": float(found.accuracy[k])}
+                for kind, losses in (("feedback_loss", found.feedback_loss), ("forward_loss", found.forward_loss)):
+                    row |= {f"{kind}/{name}": float(values[k]) for name, values in losses.items()}
+                rows.append(row)
+        if with_angles:
+            for name, value in metrics.weight_alignment(self.state.forward, self.state.feedback).items():
+                rows[-1] |= {f"distance/{name}": float(value[0]), f"angle/{name}": float(value[1])}
+        self._write(rows)
+
+    def _evaluate(self, split: str, epoch: int, forward, name: str | None = None) -> program.Evaluation:
+        images, labels = getattr(self.splits, split)
+        found = self.evaluate(forward, images, labels)
+        row = {"step": self.progress.step, "epoch": epoch + 1, "split": name or split, **found._asdict()}
+        self._write([row])
+        return found
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        self.workdir.append_metrics(rows)
+        for row in rows:
+            self.board.write(row)
+
+    def _finish(self) -> dict[str, Any]:
+        """Test accuracy of the final weights and of the best validation checkpoint; the summary."""
+        epoch = (self.progress.step - 1) // self.steps_per_epoch
+        test = self._evaluate("test", epoch, self.state.forward)
+        val = None
+        if self.splits.val is not None:
+            val = self.evaluate(self.state.forward, *self.splits.val).accuracy
+        config = self.config
+        summary = {
+            **{name: config[name] for name in ("rule", "network", "dataset", "seed", "epochs")},
+            "steps": self.progress.step,
+            "val_accuracy": val,
+            "test_accuracy": test.accuracy,
+            "test_top5_accuracy": test.top5_accuracy,
+            **self._best_checkpoint(),
+            "wall_seconds": self.wall_before + time.monotonic() - self.started,
+            "images_per_second": self.progress.step * self.batch_size / max(self.progress.train_seconds, 1e-9),
+            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "versions": versions(),
+        }
+        write_json(self.workdir.summary_file, summary)
+        return summary
+
+    def _best_checkpoint(self) -> dict[str, Any]:
+        step = self.progress.best_step
+        if step is None or step not in self.checkpoints.steps():
+            return {}
+        like = jax.eval_shape(lambda: self.state)
+        try:
+            forward = self.checkpoints.restore(step, like)[0].forward
+        except Exception as error:  # whatever a damaged file provokes in the reader
+            self.screen.warn(f"the best checkpoint (step {step}) is damaged: {error}")
+            return {}
+        return {"best_val_step": step, "best_val_accuracy": self.progress.best_val_accuracy,
+                "test_accuracy_of_best_val": self.evaluate(forward, *self.splits.test).accuracy}
+
+
+def total_steps(config: dict[str, Any], train_examples: int) -> int:
+    """Steps of a whole run: full batches only, and no more than config.max_steps."""
+    steps = config["epochs"] * (train_examples // config["batch_size"])
+    return min(steps, config["max_steps"]) if config["max_steps"] else steps
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    packages = ("dtp_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,184 @@
+"""What a run shows: the start-up screen, progress bars or plain lines, and TensorBoard."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dtp_jax.blocks import count, init_forward
+from dtp_jax.config import Experiment
+
+PLAIN_LINE_SECONDS = 10.0
+"""Without a terminal: at most one line of progress in this time."""
+
+
+class Screen:
+    """Everything printed. On a terminal bars move; on a pipe there are plain lines."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(soft_wrap=True, highlight=False)
+        self.errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def note(self, text: str) -> None:
+        """A line of information."""
+        self.console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A line on stderr."""
+        self.errors.print(f"warning: {text}", markup=False)
+
+    def start(self, experiment: Experiment, config_file: str, overrides: list[str], source: str, workdir: Path) -> None:
+        """The start-up screen: what will run, on what."""
+        config, devices = experiment.config, jax.devices()
+        facts = Table.grid(padding=(0, 2))
+        for name, value in (
+            ("config", config_file + (f"  {' '.join(overrides)}" if overrides else "")),
+            ("rule", f"{config['rule']}, seed {config['seed']}, {config['epochs']} epochs, "
+                     f"batches of {config['batch_size']}"),
+            ("data", f"{config['dataset']}: {source}"),
+            ("devices", f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), mesh: one device"),
+            ("workdir", str(workdir)),
+        ):
+            facts.add_row(f"[bold]{name}", value)
+        self.console.print(facts)
+        self.console.print(_block_table(experiment))
+
+    @contextlib.contextmanager
+    def task(self, what: str) -> Iterator[Any]:
+        """A line (on a terminal: a spinner) while something takes its time.
+
+        Yields:
+          A callback (what, done, total), for tasks that can count.
+        """
+        if not self.console.is_terminal:
+            self.note(what)
+            yield None
+            return
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(what, total=None)
+            yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
+
+    @contextlib.contextmanager
+    def training(self, epochs: int, steps_per_epoch: int) -> Iterator["_Bar"]:
+        """Progress of the epochs."""
+        if not self.console.is_terminal:
+            yield _Bar(self, epochs, steps_per_epoch, None)
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
+                   TextColumn("{task.fields[facts]}"))
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            yield _Bar(self, epochs, steps_per_epoch, progress)
+
+    @contextlib.contextmanager
+    def tensorboard(self, folder: Path, step: int) -> Iterator["Board"]:
+        """Event files in `folder`; anything already there after `step` is purged."""
+        from tensorboardX import SummaryWriter  # lazily: it is slow to import
+
+        writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        try:
+            yield Board(writer)
+        finally:
+            writer.close()
+
+    def summary(self, summary: Mapping[str, Any], workdir: Path) -> None:
+        """The last lines: accuracies, time, where everything is."""
+        table = Table.grid(padding=(0, 2))
+        for name in ("test_accuracy", "test_top5_accuracy", "val_accuracy", "test_accuracy_of_best_val"):
+            if summary.get(name) is not None:
+                table.add_row(f"[bold]{name}", f"{summary[name]:.4f}")
+        table.add_row("[bold]steps", str(summary["steps"]))
+        table.add_row("[bold]time", f"{duration(summary['wall_seconds'])}, {summary['images_per_second']:.0f} images/s")
+        table.add_row("[bold]workdir", str(workdir))
+        self.console.print(table)
+
+
+class Board:
+    """TensorBoard, fed with the rows of metrics.jsonl."""
+
+    def __init__(self, writer: Any):
+        self._writer = writer
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """`loss` becomes train/loss, `feedback_loss/conv_1` feedback/loss/conv_1, `angle/conv_1`
+        angle/weight/conv_1."""
+        for key, value in row.items():
+            if key in ("step", "epoch", "split"):
+                continue
+            kind, _, block = key.partition("/")
+            tag = {"feedback_loss": "feedback/loss", "forward_loss": "forward/loss", "angle": "angle/weight",
+                   "distance": "distance/weight"}.get(kind)
+            self._writer.add_scalar(f"{tag}/{block}" if tag else f"{row['split']}/{key}", value, row["step"])
+
+
+class _Bar:
+    """One bar per epoch, or a plain line now and then."""
+
+    def __init__(self, screen: Screen, epochs: int, steps_per_epoch: int, progress: Progress | None):
+        self.screen, self.epochs, self.steps_per_epoch, self.progress = screen, epochs, steps_per_epoch, progress
+        self.task, self.last_line = None, time.monotonic()
+        self.loss = self.accuracy = self.rate = 0.0
+
+    def update(self, epoch: int, steps: int, *, rate: float, loss: float, accuracy: float, left: float,
+               feedback_loss: Mapping[str, float]) -> None:
+        """Shows the state of the epoch.
+
+        Args:
+          steps: steps taken in this epoch. rate: images/s. loss, accuracy: means over the epoch so far.
+          left: seconds to the end of the run. feedback_loss: of the last step, by block.
+        """
+        self.loss, self.accuracy, self.rate = loss, accuracy, rate
+        facts = f"{rate:.0f} images/s  {duration(left)} left  loss {loss:.3f}  accuracy {accuracy:.3f}"
+        if feedback_loss:
+            facts += "  feedback loss " + " ".join(f"{v:.2g}" for v in feedback_loss.values())
+        name = f"epoch {epoch + 1}/{self.epochs}"
+        if self.progress is not None:
+            if self.task is None:
+                self.task = self.progress.add_task(name, total=self.steps_per_epoch, facts="")
+            self.progress.update(self.task, description=name, completed=steps, facts=facts)
+        elif time.monotonic() - self.last_line >= PLAIN_LINE_SECONDS:
+            self.last_line = time.monotonic()
+            self.screen.note(f"{name}  step {steps}/{self.steps_per_epoch}  {facts}")
+
+    def end_epoch(self, epoch: int, validation: Any | None) -> None:
+        """The line that stays of an epoch."""
+        if self.progress is not None and self.task is not None:
+            self.progress.remove_task(self.task)
+            self.task = None
+        line = (f"epoch {epoch + 1}/{self.epochs}  {self.rate:.0f} images/s  train loss {self.loss:.3f}  "
+                f"accuracy {self.accuracy:.3f}")
+        if validation is not None:
+            line += f"  val loss {validation.loss:.3f}  accuracy {validation.accuracy:.4f}"
+        self.last_line = time.monotonic()
+        self.screen.note(line)
+
+
+def _block_table(experiment: Experiment) -> Table:
+    network = experiment.network
+    shapes = jax.eval_shape(lambda key: (init_forward(network, key), experiment.rule.init_feedback(network, key)),
+                            jax.random.key(0))
+    table = Table(title=f"network {experiment.config['network']}", title_justify="left")
+    for column in ("block", "operations", "output", "forward", "feedback"):
+        table.add_column(column, justify="right" if column in ("forward", "feedback") else "left")
+    totals = [0, 0]
+    for block in network:
+        counts = [count(side.get(block.name, {})) for side in shapes]
+        totals = [a + b for a, b in zip(totals, counts)]
+        table.add_row(block.name, block.description, "x".join(map(str, block.output_shape)),
+                      f"{counts[0]:,}", f"{counts[1]:,}" if counts[1] else "-")
+    table.add_section()
+    table.add_row("parameters", "", "", f"{totals[0]:,}", f"{totals[1]:,}" if totals[1] else "-")
+    return table
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
