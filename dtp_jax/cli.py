@@ -12,8 +12,11 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from dtp_jax import guard, loop
 from dtp_jax.config import FIELDS, Experiment, check_sizes, validate
 from dtp_jax.data import DataError, Source, locate
+from dtp_jax.screen import Screen
+from dtp_jax.workdir import FINISHED, Workdir
 
 EXIT_INVALID, EXIT_DATA, EXIT_DIVERGED = 2, 3, 4
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,10 +81,6 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], Path, Path | None]:
 
 def train(experiment: Experiment, source: Source, workdir: Path | None, config_file: Path, overrides: list[str]) -> int:
     """Shows the start-up screen, trains, prints the summary."""
-    from dtp_jax import guard, loop  # only now: a bad config is told before anything heavy is loaded
-    from dtp_jax.screen import Screen
-    from dtp_jax.workdir import FINISHED, Workdir
-
     folder = Workdir(workdir or _default_workdir(config_file))
     status = folder.status(experiment.config, loop.total_steps(
         experiment.config, _train_images(experiment.config, source)))
