@@ -23,8 +23,10 @@ class Field(NamedTuple):
     kind: type
     allowed: str
     accepts: Callable[[Any], bool] = lambda value: True
+    is_tuple: bool = False
+    """A tuple of such values; one value alone is taken for a tuple of length 1."""
     per_block: bool = False
-    """A tuple over the trained feedback blocks; `accepts` then holds for its entries."""
+    """The tuple runs over the trained feedback blocks."""
 
 
 def _choice(names) -> Field:
@@ -38,8 +40,7 @@ _AT_LEAST_1 = Field(int, "a whole number, 1 or more", _POSITIVE)
 _RATE = Field(float, "a finite number above 0", _POSITIVE)
 _FACTOR = Field(float, "a finite number, 0 or more", _NOT_NEGATIVE)
 _BELOW_1 = Field(float, "a number from 0 to below 1", lambda value: 0 <= value < 1)
-_WIDTHS = Field(tuple, "() or whole numbers, 1 or more",
-                lambda value: all(type(n) is int and n >= 1 for n in value))
+_WIDTHS = Field(int, "() or whole numbers, 1 or more", _POSITIVE, is_tuple=True)
 _FLAG = Field(bool, "True or False")
 
 FIELDS: dict[str, Field] = {
@@ -58,9 +59,9 @@ FIELDS: dict[str, Field] = {
     "max_steps": _COUNT,
     "batch_size": _AT_LEAST_1,
     "beta": _RATE,
-    "noise": Field(float, "finite numbers above 0", _POSITIVE, per_block=True),
-    "feedback_iterations": Field(int, "whole numbers, 1 or more", _POSITIVE, per_block=True),
-    "feedback_lr": Field(float, "finite numbers above 0", _POSITIVE, per_block=True),
+    "noise": Field(float, "finite numbers above 0", _POSITIVE, is_tuple=True, per_block=True),
+    "feedback_iterations": Field(int, "whole numbers, 1 or more", _POSITIVE, is_tuple=True, per_block=True),
+    "feedback_lr": Field(float, "finite numbers above 0", _POSITIVE, is_tuple=True, per_block=True),
     "feedback_momentum": _BELOW_1,
     "feedback_samples": _AT_LEAST_1,
     "forward_lr": _RATE,
@@ -117,22 +118,13 @@ def validate(config: Config) -> Experiment:
 
 
 def _checked(name: str, value: Any, field: Field) -> Any:
-    """The value in the field's type, or a ValueError."""
-    entries = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    if field.per_block or field.kind is tuple:
-        if not isinstance(value, (tuple, list)) and not field.per_block:
-            raise _error(name, value, f"a tuple: {field.allowed}")
-        value = entries
-    checked = value if not field.per_block else entries
+    """The value in the field's type, or a ValueError. Whole numbers pass for floats; True is no number."""
+    entries = tuple(value) if field.is_tuple and isinstance(value, (tuple, list)) else (value,)
     kinds = (int, float) if field.kind is float else (field.kind,)
-    to_check = entries if field.per_block else (checked,)
-    if not to_check or any(type(entry) not in kinds for entry in to_check):
+    if any(type(entry) not in kinds or not field.accepts(entry) for entry in entries):
         raise _error(name, value, field.allowed)
-    if not all(field.accepts(entry) for entry in to_check):
-        raise _error(name, value, field.allowed)
-    if field.per_block:
-        return tuple(field.kind(entry) for entry in entries)
-    return field.kind(checked)
+    entries = tuple(field.kind(entry) for entry in entries)
+    return entries if field.is_tuple else entries[0]
 
 
 def _error(name: str, value: Any, allowed: str) -> ValueError:

@@ -1,0 +1,307 @@
+"""One training step, here and in eager PyTorch: L-DRL and backprop, measured in alternation.
+
+    python -m benchmarks.step [--networks simple_vgg,lenet] [--batches 32,128] [--repeats 5] [--json FILE]
+
+The PyTorch side evaluates the literal formulas of the feedback loss (benchmarks/torch_baseline.py). Each
+side's arithmetic is counted as direct convolutions of its own form, in units of one application of a
+block's affine map: 4 per feedback iteration in the difference form (F, decoding, two weight
+gradients), 7 in the literal one (F, three G, three weight gradients); multiplications that an
+implementation saves (Winograd) count as done. The share of the peak is that of a measured float32
+matrix product of the same framework. Memory is what a step adds to a process of its own: resident
+memory on a CPU, allocated memory on a GPU.
+"""
+
+import argparse
+import ctypes
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import dtp_jax
+from dtp_jax import optim
+
+CLASSES, INPUT_SHAPE = 10, (32, 32, 3)
+PEAK_SIZE = 2048
+
+
+class Setting(NamedTuple):
+    """The published hyper-parameters of a network (configs/cifar10_dtp.py, cifar10_lenet_dtp.py)."""
+
+    noise: tuple[float, ...]
+    iterations: tuple[int, ...]
+    feedback_lr: tuple[float, ...]
+    beta: float
+    forward_lr: float
+
+
+SETTINGS = {
+    "simple_vgg": Setting((0.4, 0.4, 0.2, 0.2, 0.08), (20, 30, 35, 55, 20),
+                          (1e-4, 3.5e-4, 8e-3, 8e-3, 0.18), 0.7, 0.05),
+    "lenet": Setting((0.416, 0.383, 0.14), (41, 51, 24), (7.19e-4, 1.25e-4, 0.0354), 0.4655, 0.03618),
+}
+SIDES = ("dtp_jax", "pytorch")
+RULES = ("ldrl", "backprop")
+
+
+class Side(NamedTuple):
+    """A framework's training step, ready to be timed."""
+
+    step: Callable[[], None]
+    """Takes one step, and returns when it is done."""
+    flops: float
+    """Floating-point operations of a step."""
+
+
+def jax_side(rule: str, network_name: str, batch: int) -> Side:
+    """This project's step on random images."""
+    setting = SETTINGS[network_name]
+    network = getattr(dtp_jax, network_name)(INPUT_SHAPE, CLASSES)
+    learner = dtp_jax.Learner(
+        network=network,
+        rule=dtp_jax.ldrl(noise=setting.noise, beta=setting.beta) if rule == "ldrl" else dtp_jax.backprop(),
+        forward_optimizer=optim.sgd(setting.forward_lr, momentum=0.9, weight_decay=1e-4),
+        feedback_optimizers=tuple(optim.sgd(lr, momentum=0.9) for lr in setting.feedback_lr) if rule == "ldrl" else (),
+        feedback_iterations=setting.iterations if rule == "ldrl" else ())
+    state = [dtp_jax.init(learner, jax.random.key(0))]
+    images, labels = (jax.device_put(a) for a in _batch(batch))
+    train_step = jax.jit(lambda state, x, y: dtp_jax.train_step(learner, state, x, y), donate_argnums=0)
+
+    def step() -> None:
+        state[0], metrics = train_step(state[0], images, labels)
+        jax.block_until_ready((state[0], metrics))
+
+    return Side(step, _flops(network, setting, rule, batch, units=4))
+
+
+def torch_side(rule: str, network_name: str, batch: int) -> Side:
+    """The literal PyTorch step on the same images."""
+    import torch
+
+    from benchmarks import torch_baseline
+
+    setting = SETTINGS[network_name]
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    shape = (INPUT_SHAPE[2], *INPUT_SHAPE[:2])
+    spec = getattr(torch_baseline, network_name)(CLASSES)
+    if rule == "ldrl":
+        learner = torch_baseline.LDRL(
+            spec, shape, noise=setting.noise, iterations=setting.iterations, feedback_lr=setting.feedback_lr,
+            forward_lr=setting.forward_lr, beta=setting.beta, weight_decay=1e-4, device=device)
+    else:
+        learner = torch_baseline.Backprop(spec, shape, lr=setting.forward_lr, weight_decay=1e-4, device=device)
+    images, labels = _batch(batch)
+    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
+    y = torch.from_numpy(labels.astype(np.int64)).to(device)
+
+    def step() -> None:
+        with torch_baseline.cuda_precision(tf32=True):  # as XLA does by default
+            learner.step(x, y)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    network = getattr(dtp_jax, network_name)(INPUT_SHAPE, CLASSES)
+    return Side(step, _flops(network, setting, rule, batch, units=7))
+
+
+def _batch(batch: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal((batch, *INPUT_SHAPE), np.float32),
+            rng.integers(0, CLASSES, batch).astype(np.int32))
+
+
+def _flops(network: dtp_jax.Network, setting: Setting, rule: str, batch: int, units: int) -> float:
+    """Forward pass, weight gradients and, for backprop, input gradients; plus the feedback iterations."""
+    forward = [block.forward_flops for block in network]
+    if rule == "backprop":
+        return batch * (3 * sum(forward) - forward[0])
+    feedback = sum(units * k * f for k, f in zip(setting.iterations, forward[1:], strict=True))
+    targets = 2 * sum(forward[1:])
+    return batch * (2 * sum(forward) + feedback + targets)
+
+
+def measure(sides: dict[str, Side], repeats: int) -> dict[str, dict[str, float]]:
+    """Median and spread of each side's step, taken in alternation after a warm-up."""
+    for side in sides.values():
+        side.step()
+        side.step()
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side.step()
+            times[name].append(time.perf_counter() - start)
+    return {name: {"seconds": statistics.median(t), "fastest": min(t), "slowest": max(t),
+                   "flops_per_second": sides[name].flops / statistics.median(t)} for name, t in times.items()}
+
+
+def matmul_peak(side: str) -> float:
+    """Best of ten float32 products of two PEAK_SIZE matrices, in operations per second."""
+    if side == "dtp_jax":
+        a = jnp.ones((PEAK_SIZE, PEAK_SIZE), jnp.float32)
+        product = jax.jit(lambda a: a @ a)
+
+        def run():
+            product(a).block_until_ready()
+    else:
+        import torch
+
+        device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+        m = torch.ones(PEAK_SIZE, PEAK_SIZE, device=device)
+
+        def run():
+            torch.mm(m, m)
+            if device == "cuda":
+                torch.cuda.synchronize()
+    run()
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return 2 * PEAK_SIZE**3 / min(times)
+
+
+def memory_of_step(side: str, rule: str, network: str, batch: int) -> int:
+    """Bytes that the steps add to a fresh process (see the module's docstring)."""
+    build = jax_side if side == "dtp_jax" else torch_side
+    if jax.default_backend() == "gpu":
+        build(rule, network, batch).step()
+        if side == "dtp_jax":
+            return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    if side == "pytorch":
+        import torch  # noqa: F401  # before the first look: the library is no part of a step's memory
+    before = _memory("VmRSS")
+    ready = build(rule, network, batch)
+    ready.step()
+    ctypes.CDLL(None).malloc_trim(0)  # what the compiler used is no part of a step's memory either
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    for _ in range(2):
+        ready.step()
+    return _memory("VmHWM") - before
+
+
+def _memory(field: str) -> int:
+    """Bytes, from /proc/self/status."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(status[field].split()[0])
+
+
+def memory_in_child(side: str, rule: str, network: str, batch: int) -> float | None:
+    """`memory_of_step` in a process of its own; None where it cannot be measured."""
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    job = f"{side},{rule},{network},{batch}"
+    done = subprocess.run([sys.executable, "-m", "benchmarks.step", "--memory-of", job],
+                          capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def run(networks: list[str], batches: list[int], repeats: int, console: Console) -> dict[str, Any]:
+    """Measures everything; the result is what --json writes."""
+    peaks = {side: matmul_peak(side) for side in SIDES}
+    rows = []
+    for network in networks:
+        for batch in batches:
+            for rule in RULES:
+                sides = {"dtp_jax": jax_side(rule, network, batch), "pytorch": torch_side(rule, network, batch)}
+                found = measure(sides, repeats)
+                for side in SIDES:
+                    found[side]["memory_bytes"] = memory_in_child(side, rule, network, batch)
+                    found[side]["share_of_peak"] = found[side]["flops_per_second"] / peaks[side]
+                rows.append({"network": network, "batch": batch, "rule": rule, **found,
+                             "speedup": found["pytorch"]["seconds"] / found["dtp_jax"]["seconds"]})
+                console.print(f"{network} batch {batch} {rule}: {rows[-1]['speedup']:.2f} times faster")
+    return {"command": "python -m benchmarks.step " + " ".join(sys.argv[1:]), "date": str(datetime.date.today()),
+            "hardware": hardware(), "commit": commit(), "matmul_peak": peaks, "repeats": repeats, "rows": rows}
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """The table."""
+    table = Table(title="one training step, median", title_justify="left")
+    for column in ("network", "batch", "rule", "side", "time", "GFLOP/s", "of peak", "memory", "ratio"):
+        table.add_column(column, justify="left" if column in ("network", "rule", "side") else "right")
+    for row in result["rows"]:
+        for side in SIDES:
+            m = row[side]
+            memory = "-" if m["memory_bytes"] is None else f"{m['memory_bytes'] / 2**20:.0f} MiB"
+            table.add_row(row["network"], str(row["batch"]), row["rule"], side, f"{1e3 * m['seconds']:.1f} ms",
+                          f"{m['flops_per_second'] / 1e9:.0f}", f"{100 * m['share_of_peak']:.0f} %", memory,
+                          f"{row['speedup']:.2f}" if side == "dtp_jax" else "")
+    console.print(table)
+    costs = Table(title="L-DRL / backprop", title_justify="left")
+    for column in ("network", "batch", *SIDES, "arithmetic"):
+        costs.add_column(column, justify="left" if column == "network" else "right")
+    rows = {(r["network"], r["batch"], r["rule"]): r for r in result["rows"]}
+    for network, batch, rule in rows:
+        if rule == "ldrl" and (network, batch, "backprop") in rows:
+            ldrl, backprop = rows[network, batch, "ldrl"], rows[network, batch, "backprop"]
+            work = [r["dtp_jax"]["seconds"] * r["dtp_jax"]["flops_per_second"] for r in (ldrl, backprop)]
+            costs.add_row(network, str(batch), *(f"{ldrl[s]['seconds'] / backprop[s]['seconds']:.1f}" for s in SIDES),
+                          f"{work[0] / work[1]:.1f}")
+    console.print(costs)
+    console.print("matrix product peak, GFLOP/s: " +
+                  ", ".join(f"{side} {peak / 1e9:.0f}" for side, peak in result["matmul_peak"].items()))
+
+
+def hardware() -> str:
+    """Device and processor, in words."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor()
+    return f"{model}, {len(os.sched_getaffinity(0))} cores"
+
+
+def commit() -> str | None:
+    """The checkout's commit."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", default="simple_vgg,lenet", help=f"of {', '.join(SETTINGS)}")
+    parser.add_argument("--batches", default="32,128")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="file for the result")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.memory_of:
+        side, rule, network, batch = args.memory_of.split(",")
+        print(memory_of_step(side, rule, network, int(batch)))
+        return 0
+    unknown = set(args.networks.split(",")) - set(SETTINGS)
+    if unknown:
+        parser.error(f"--networks: unknown {', '.join(sorted(unknown))}; allowed: {', '.join(SETTINGS)}")
+    console = Console(soft_wrap=True, highlight=False)
+    result = run(args.networks.split(","), [int(b) for b in args.batches.split(",")], args.repeats, console)
+    show(result, console)
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
