@@ -1,7 +1,8 @@
-"""Convolution and its adjoint, in three implementations.
+"""Convolution and its adjoint, in four implementations.
 
 On a CPU XLA's own convolution loses a factor of 40 to 90 inside `lax.scan` (jax issue 12868), where
-matrix products keep their speed: hence the two that are built on products.
+matrix products keep their speed: hence the three that are built on products. Autodiff derives the
+adjoint and all gradients of each; they are products of the same sizes.
 """
 
 from functools import partial
@@ -10,9 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dtp_jax.ops.windows import taps
+from dtp_jax.ops.windows import inside, taps
 
 Array = jax.Array
+
+WINOGRAD_CHANNELS = 16
+"""From this many input channels on Winograd's transforms pay on a CPU: 16 -> 32 on 16x16 images, batch
+128, 37 ms per L-DRL iteration where the patches take 42; 32 -> 64 on 8x8 images 18 and 24."""
 
 
 def conv(x: Array, kernel: Array, *, stride: int = 1, padding: int = 0, implementation: str | None = None) -> Array:
@@ -26,8 +31,13 @@ def conv(x: Array, kernel: Array, *, stride: int = 1, padding: int = 0, implemen
 
     Returns:
       (batch, (height + 2 padding - k) // stride + 1, likewise the width, out channels).
+
+    Raises:
+      ValueError: the implementation is unknown, or does not do this window or stride.
     """
-    chosen = implementation or _fastest(kernel, stride)
+    chosen = implementation or _fastest(x.shape, kernel.shape, stride)
+    if chosen not in IMPLEMENTATIONS:
+        raise ValueError(f"conv: implementation {chosen!r}; allowed: {', '.join(IMPLEMENTATIONS)}")
     return IMPLEMENTATIONS[chosen](x, kernel, stride, padding)
 
 
@@ -48,10 +58,18 @@ def conv_transpose(y: Array, kernel: Array, *, input_shape: tuple[int, ...], str
     return jax.linear_transpose(forward, x)(y)[0]
 
 
-def _fastest(kernel: Array, stride: int) -> str:
+def _fastest(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -> str:
+    """The choice by static shapes; times are ms per L-DRL iteration at batch 32 on two CPU cores."""
     if jax.default_backend() != "cpu":
         return "lax"
-    return "winograd" if kernel.shape[0] == 3 and stride == 1 and kernel.shape[2] > 3 else "matmul"
+    k, _, in_channels, _ = kernel_shape
+    if k > 1 and max(x_shape[1:3]) <= k - 1:
+        # Most taps fall outside. 2x2 images, 256 -> 512: taps 3.5, winograd 6.4, matmul 4.6.
+        return "taps"
+    if k == 3 and stride == 1 and in_channels >= WINOGRAD_CHANNELS:
+        # 16x16, 128 -> 128: winograd 33, matmul 60. 4x4, 256 -> 256: winograd 6.7, matmul 9.5.
+        return "winograd"
+    return "matmul"
 
 
 def _conv_lax(x: Array, kernel: Array, stride: int, padding: int) -> Array:
@@ -66,6 +84,22 @@ def _conv_matmul(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     patches = jnp.concatenate(list(taps(x, k, stride, padding)), axis=-1)
     y = patches.reshape(-1, k * k * in_channels) @ kernel.reshape(k * k * in_channels, out_channels)
     return y.reshape(*patches.shape[:3], out_channels)
+
+
+def _conv_taps(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+    """One product per position in the kernel, of only those pixels that it sees inside the image.
+
+    On 2x2 images, 3x3 windows and padding 1 that is 16 pixels where the patches have 36.
+    """
+    k, _, _, out_channels = kernel.shape
+    sizes = [(n + 2 * padding - k) // stride + 1 for n in x.shape[1:3]]
+    rows, columns = (list(inside(n, k, stride, padding)) for n in x.shape[1:3])
+    y = jnp.zeros((x.shape[0], *sizes, out_channels), x.dtype)
+    for i, seen_rows, around_rows in rows:
+        for j, seen_columns, around_columns in columns:
+            part = _pointwise(x[:, seen_rows, seen_columns], kernel[i, j])
+            y += jnp.pad(part, ((0, 0), around_rows, around_columns, (0, 0)))
+    return y
 
 
 def _conv_winograd(x: Array, kernel: Array, stride: int, padding: int) -> Array:
@@ -94,9 +128,9 @@ def _conv_winograd(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     strips = _inputs(pairs[:, :-1, 0], pairs[:, :-1, 1], pairs[:, 1:, 0], pairs[:, 1:, 1])
     tiles = [_inputs(s[:, :, :-1, 0], s[:, :, :-1, 1], s[:, :, 1:, 0], s[:, :, 1:, 1]) for s in strips]
     kernels = [_kernels(*g) for g in _kernels(*kernel)]
-    m = [[tiles[i][j] @ kernels[i][j] for j in range(4)] for i in range(4)]
+    m = [[_pointwise(tiles[i][j], kernels[i][j]) for j in range(4)] for i in range(4)]
     half = [_outputs(*row) for row in m]
-    top, bottom = zip(*(_outputs(*(half[i][j] for i in range(4))) for j in range(2)))
+    top, bottom = zip(*(_outputs(*(half[i][j] for i in range(4))) for j in range(2)), strict=True)
     y = jnp.stack([jnp.stack(top, axis=3), jnp.stack(bottom, axis=3)], axis=2)
     return y.reshape(batch, 2 * rows, 2 * columns, -1)[:, :out_height, :out_width]
 
@@ -113,5 +147,11 @@ def _outputs(m0, m1, m2, m3):
     return m0 + m1 + m2, m1 - m2 - m3
 
 
-IMPLEMENTATIONS = {"lax": _conv_lax, "matmul": _conv_matmul, "winograd": _conv_winograd}
+def _pointwise(x: Array, kernel: Array) -> Array:
+    """1x1 convolution. Flat, so that XLA:CPU transposes no copy of x for the kernel's gradient."""
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+
+
+IMPLEMENTATIONS = {"lax": _conv_lax, "matmul": _conv_matmul, "taps": _conv_taps,
+                   "winograd": _conv_winograd}
 """By name: (x, kernel, stride, padding) -> y."""

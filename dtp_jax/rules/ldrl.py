@@ -7,8 +7,9 @@ Ernoult et al., "Towards Scaling Difference Target Propagation by Learning Backp
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from dtp_jax.blocks import Activations, Block, Network, Params, mirror_feedback, zero_feedback
+from dtp_jax.blocks import Activations, Block, Network, Params, mirror_feedback
 from dtp_jax.rules.rule import FeedbackTraining, Rule, batch_dot, gradient_step_target, half_square_loss
 
 Array = jax.Array
@@ -22,14 +23,13 @@ class Noise(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What one iteration needs of theta, activations and noise.
+    """What one iteration needs of theta, activations and noise: dr = decode(d1), dr_y = decode(d2)."""
 
-    linear: gradient of mean_b[-2 <dx, dr>_b] with respect to omega, which does not depend on omega.
-    d2: features(h + dy) - features(h), the input that decoding turns into dr_y.
-    """
-
-    linear: Params
+    dx: Array
+    d1: Array
+    """features(F(x + dx)) - features(h)."""
     d2: Array
+    """features(h + dy) - features(h)."""
 
 
 def ldrl(*, noise: tuple[float, ...], beta: float) -> Rule:
@@ -58,29 +58,26 @@ def ldrl(*, noise: tuple[float, ...], beta: float) -> Rule:
         return -2 * batch_dot(dx, dr) + batch_dot(dr_y, dr_y)
 
     def prepare(network, forward, i, activations, draws) -> Prepared:
-        """The difference form, omega-free part: dr = decode(d1) and dr_y = decode(d2)."""
+        """The difference form, omega-free part."""
         block, theta, sigma = network[i], forward[network[i].name], noise[i - 1]
         x, h, residual = activations.h[i], activations.h[i + 1], activations.residuals[i]
         dx, dy = sigma * draws.e, sigma * draws.u
         a = block.features(h, residual)
         d1 = block.features(*block.forward(theta, x + dx)) - a
         d2 = block.features(h + dy, residual) - a
-        # Decoding is linear in omega: the gradient is the same at every omega, so zero will do.
-        linear = jax.grad(lambda omega: -2 * batch_dot(dx, block.decode(omega, d1)))(
-            zero_feedback(block, x.dtype))
-        return Prepared(linear, d2)
+        return Prepared(dx, d1, d2)
 
     def gradient(network, omega, i, prepared: Prepared) -> tuple[Array, Params]:
-        """The difference form, the rest: loss = <linear, omega> + mean_b ||decode(omega, d2)||^2_b."""
-        decode = network[i].decode
-
-        def square(omega):
-            dr_y = decode(omega, prepared.d2)
-            return batch_dot(dr_y, dr_y)
-
-        value, grads = jax.value_and_grad(square)(omega)
-        products = jax.tree.map(lambda g, w: (g * w).sum(), prepared.linear, omega)
-        return sum(jax.tree.leaves(products)) + value, jax.tree.map(lambda a, b: a + b, prepared.linear, grads)
+        """The difference form, the rest: loss = mean_b[-2 <dx, decode(d1)>_b + ||decode(d2)||^2_b]."""
+        decode, (dx, d1, d2) = network[i].decode, prepared
+        dr_y = decode(omega, d2)
+        # d loss / d dr = -2 dx / batch and d loss / d dr_y = 2 dr_y / batch: both through one decode,
+        # which is linear in omega, so that its value is not needed.
+        _, pull = jax.vjp(lambda omega: decode(omega, jnp.concatenate([d1, d2])), omega)
+        grads, = pull(jnp.concatenate([-dx, dr_y]) * (2 / dx.shape[0]))
+        # By Euler <grads, omega> is the linear term plus twice the quadratic one.
+        products = jax.tree.map(lambda g, w: (g * w).sum(), grads, omega)
+        return sum(jax.tree.leaves(products)) - batch_dot(dr_y, dr_y), grads
 
     return Rule(
         name="ldrl",
