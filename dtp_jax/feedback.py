@@ -1,13 +1,16 @@
 """Training of the feedback maps: a scan over iterations, a vmap over noise samples."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from dtp_jax.blocks import Activations, Network, Params
+from dtp_jax.blocks import Activations, Block, Network, Params
+from dtp_jax.blocks import count as count_parameters
 from dtp_jax.rules.rule import FeedbackTraining
 
 Array = jax.Array
@@ -60,9 +63,14 @@ def train_feedback_map(
     if training.prepare is None or network[i].features is None:
         training = literal(training)
 
-    def one_sample(omega, noise):
-        prepared = training.prepare(network, forward, i, activations, noise)
+    def images(omega, data):
+        prepared = training.prepare(network, forward, i, *data)
         return training.gradient(network, omega, i, prepared)
+
+    count = cache_slices(network[i], activations.h[0].shape[0])
+
+    def one_sample(omega, noise):
+        return mean_over_slices(partial(images, omega), (around(activations, i), noise), count)
 
     def iteration(carry, slice_of_source):
         omega, opt_state = carry
@@ -74,6 +82,40 @@ def train_feedback_map(
 
     (omega, opt_state), seen = jax.lax.scan(iteration, (omega, opt_state), source)
     return omega, opt_state, seen
+
+
+SLICE_BYTES = 2**20
+"""Of a block's input, per slice of the batch: about what one core of a CPU keeps close."""
+
+
+def cache_slices(block: Block, batch: int) -> int:
+    """Number of equal slices in which a CPU goes through the batch in each iteration; 1 elsewhere.
+
+    Slices of 8 images instead of all 32 take 29 ms instead of 34 in the largest block of the default
+    network. They cost a sum of kernel gradients, so kernels larger than a slice are not worth it.
+    """
+    kernel = count_parameters(jax.eval_shape(block.init_feedback, jax.random.key(0)))
+    if jax.default_backend() != "cpu" or 4 * kernel > SLICE_BYTES:
+        return 1
+    most = max(1, SLICE_BYTES // (4 * math.prod(block.input_shape)))
+    return batch // max(n for n in range(1, min(most, batch) + 1) if batch % n == 0)
+
+
+def mean_over_slices(f: Callable[[Any], Any], data: Any, count: int) -> Any:
+    """Mean of f over `count` equal slices of the batch, the leading axis of all arrays of `data`."""
+    if count == 1:
+        return f(data)
+    sliced = jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), data)
+    first = jax.tree.map(lambda a: a[0], sliced)
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(f, first))
+    total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, f(part)), None), zero, sliced)
+    return jax.tree.map(lambda a: a / count, total)
+
+
+def around(activations: Activations, i: int) -> Activations:
+    """Only what block i sees: its input, its output and its residual; None elsewhere."""
+    return Activations(tuple(h if n in (i, i + 1) else None for n, h in enumerate(activations.h)),
+                       tuple(r if n == i else None for n, r in enumerate(activations.residuals)))
 
 
 def keys_per_iteration(key: Array, iterations: int, samples: int) -> Array:
