@@ -1,0 +1,17 @@
+"""L-DRL on CIFAR-10 with a narrow net that a CPU trains in minutes.
+
+    python launch.py --config=configs/cifar10_small_dtp.py
+"""
+
+from configs import default
+
+
+def get_config():
+    config = default.get_config()
+    config.channels = (16, 32, 64)
+    config.epochs = 10
+    config.noise = (0.4, 0.2, 0.08)
+    config.feedback_iterations = (5,)
+    config.feedback_lr = (3.5e-4, 8e-3, 0.18)
+    config.forward_lr = 0.03
+    return config
