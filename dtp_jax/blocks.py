@@ -214,4 +214,4 @@ def _add_bias(y: Array, params: Params) -> Array:
 
 def count(params: Any) -> int:
     """Number of scalars in a pytree of arrays."""
-    return sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(params))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -2,26 +2,28 @@
 
 import ast
 import datetime
+import itertools
 import os
 import re
-import signal
+import runpy
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
-from dtp_jax import guard, loop
+from dtp_jax import guard, loop, signals
 from dtp_jax.config import FIELDS, Experiment, check_sizes, validate
 from dtp_jax.data import DataError, Source, locate
 from dtp_jax.screen import Screen
-from dtp_jax.workdir import FINISHED, Workdir
+from dtp_jax.workdir import FINISHED, Workdir, WorkdirError
 
 EXIT_INVALID, EXIT_DATA, EXIT_DIVERGED = 2, 3, 4
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: where configs/ and runs/ are."""
 QUICK_START = ROOT / "configs" / "digits_dtp.py"
+OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 
 
 def main(argv: list[str], description: str) -> int:
@@ -38,98 +40,131 @@ def main(argv: list[str], description: str) -> int:
         print(help_text(description))
         return 0
     try:
-        config, config_file, workdir = parse(argv)
-        experiment = validate(config)
+        with signals.stopping_at_once():
+            return _run(argv)
+    except signals.Stopped as stopped:
+        print("stopped before the first step", file=sys.stderr)
+        return 128 + stopped.signal
+
+
+class Arguments(NamedTuple):
+    """The command line, read but not yet checked."""
+
+    config: dict[str, Any]
+    """With the overrides."""
+    config_file: str
+    """As the start-up screen shows it."""
+    overrides: list[str]
+    workdir: Path
+
+
+def _run(argv: list[str]) -> int:
+    """Checks everything that can be checked at once, then trains."""
+    try:
+        arguments = parse(argv)
+        experiment = validate(arguments.config)
         source = locate(experiment.config["dataset"], experiment.config["data_dir"])
         check_sizes(experiment.config, source.train_examples)
-        return train(experiment, source, workdir, config_file, [a for a in argv[1:] if a.startswith("--config.")])
+        folder = Workdir(arguments.workdir)
+        status = folder.status(experiment.config, loop.total_steps(
+            experiment.config, _train_images(experiment.config, source)))
     except ValueError as error:
         return _fail(error, EXIT_INVALID)
     except DataError as error:
         return _fail(error, EXIT_DATA)
-
-
-def parse(argv: list[str]) -> tuple[dict[str, Any], Path, Path | None]:
-    """Reads the flags.
-
-    Returns:
-      The config with its overrides, the config's file, and --workdir.
-
-    Raises:
-      ValueError: one line naming the flag, its value and what is allowed.
-    """
-    config_file = _config_file(argv)
-    for arg in argv[1:]:
-        override = re.match(r"--?config\.([^=]+)", arg)
-        if override:
-            validate_name(override[1])
-    values = flags.FlagValues()
-    try:
-        config_flags.DEFINE_config_file("config", str(config_file), "Python file with the config.", flag_values=values)
-        flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config>/<time>.", flag_values=values)
-        rest = values(argv)
-        config = values.config.to_dict()
-    except flags.Error as error:
-        raise ValueError(_flag_message(error)) from error
-    except Exception as error:  # a config file may raise anything
-        raise ValueError(f"--config is {str(config_file)!r}, which fails with {type(error).__name__}: "
-                         f"{_first_line(error)}") from error
-    if len(rest) > 1:
-        raise ValueError(f"argument {rest[1]!r} is not understood; allowed: flags such as --config=FILE; see --help")
-    return config, config_file, Path(values.workdir) if values.workdir else None
-
-
-def train(experiment: Experiment, source: Source, workdir: Path | None, config_file: Path, overrides: list[str]) -> int:
-    """Shows the start-up screen, trains, prints the summary."""
-    folder = Workdir(workdir or _default_workdir(config_file))
-    status = folder.status(experiment.config, loop.total_steps(
-        experiment.config, _train_images(experiment.config, source)))
     screen = Screen()
     if status == FINISHED:
         screen.note(f"{folder.path}: this run is finished")
         screen.summary(folder.read_summary(), folder.path)
         return 0
-    screen.start(experiment, os.path.relpath(config_file), overrides, source.description, folder.path)
-    stop = StopSignal()
+    screen.start(experiment, arguments.config_file, arguments.overrides, source.description, folder.path)
+    return train(experiment, source, folder, screen)
+
+
+def parse(argv: list[str]) -> Arguments:
+    """Reads the flags and the config file.
+
+    Raises:
+      ValueError: one line naming the flag, its value and what is allowed.
+    """
+    given, rest = _take_config(argv)
+    names = [match[1] for match in map(OVERRIDE.match, rest) if match]
+    for name in names:
+        validate_name(name)
+    config = load_config(given)
+    for name in names:
+        if config.get(name) is None:  # absl takes the type from there
+            raise ValueError(f"config.{name}: --config={given} lacks it; allowed: fields that it has")
+    values, argv = flags.FlagValues(), [argv[0], *rest]
     try:
-        summary = loop.run(experiment, source, folder, screen, stop.received)
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+        left = values(argv)[1:]
+    except flags.Error as error:
+        raise ValueError(_flag_message(error)) from error
+    if left:
+        raise ValueError(f"argument {left[0]!r} is not understood; allowed: flags such as --config=FILE; see --help")
+    overrides = [arg if "=" in arg or not after or after.startswith("-") else f"{arg}={after}"
+                 for arg, after in itertools.zip_longest(rest, rest[1:]) if OVERRIDE.match(arg)]
+    workdir = Path(values.workdir).expanduser() if values.workdir else _default_workdir(_split(given)[0])
+    return Arguments(values.config.to_dict(), _shown(given), overrides, workdir)
+
+
+def load_config(given: str) -> config_dict.ConfigDict:
+    """What get_config of a Python file returns.
+
+    Args:
+      given: FILE, or FILE:ARGUMENT; the argument is handed to get_config.
+
+    Raises:
+      ValueError: one line; there is no such file, or it fails.
+    """
+    def error(problem: str) -> ValueError:
+        return ValueError(f"--config is {given!r}, {problem}")
+
+    file, arguments = _split(given)
+    if not file.is_file() or file.suffix != ".py":
+        what = "which is no Python file" if file.exists() else "which does not exist"
+        known = ", ".join(f"configs/{found.name}" for found in _configs())
+        raise error(f"{what}; allowed: a file such as {known}")
+    try:
+        config = runpy.run_path(str(file))["get_config"](*arguments)
+    except (Exception, SystemExit) as problem:  # a config file may raise anything
+        raise error(f"which fails with {type(problem).__name__}: {_first_line(problem)}; "
+                    "allowed: a file whose get_config returns a config") from problem
+    if not isinstance(config, config_dict.ConfigDict):
+        raise error(f"whose get_config returns {config!r}; allowed: a ml_collections.ConfigDict")
+    return config
+
+
+def train(experiment: Experiment, source: Source, folder: Workdir, screen: Screen) -> int:
+    """Trains and prints the summary, or what went wrong. Returns the exit code."""
+    try:
+        summary = loop.run(experiment, source, folder, screen, signals.StopSignals(screen.note, screen.abandon))
     except loop.Interrupted as interruption:
         screen.note(str(interruption))
         return 128 + interruption.signal
+    except DataError as error:
+        return _fail(error, EXIT_DATA)
+    except WorkdirError as error:
+        return _fail(error, EXIT_INVALID)
     except guard.Diverged as error:
         return _fail(error, EXIT_DIVERGED)
     screen.summary(summary, folder.path)
     return 0
 
 
-class StopSignal:
-    """Remembers ctrl-C and SIGTERM until the loop asks; a second one ends the process at once."""
-
-    def __init__(self):
-        self._number: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: Any) -> None:
-        if self._number is not None:
-            os._exit(128 + number)
-        self._number = number
-        os.write(2, b"\nstopping after this chunk of steps; once more to stop at once\n")
-
-    def received(self) -> int | None:
-        """The number of the signal that came, if one did."""
-        return self._number
-
-
 def help_text(description: str) -> str:
     """Flags, and the configs with one line each."""
     lines = [description.strip(), "", "Flags:",
-             "  --config=FILE    the config; default configs/digits_dtp.py",
-             "  --workdir=DIR    folder of the run; default runs/<config>/<time>",
-             "  --config.FIELD=VALUE", "", "Configs:"]
-    for file in sorted((ROOT / "configs").glob("*.py")):
+             "  --config=FILE          the config; default configs/digits_dtp.py",
+             "  --config.FIELD=VALUE   overrides a field of the config",
+             "  --workdir=DIR          folder of the run; default runs/<config>/<time>", "", "Configs:"]
+    files = _configs()
+    width = max(len(file.name) for file in files)
+    for file in files:
         summary = (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n")[0]
-        lines.append(f"  configs/{file.name:<28} {summary}")
+        lines.append(f"  configs/{file.name:<{width}}  {summary}")
     return "\n".join(lines)
 
 
@@ -139,22 +174,33 @@ def validate_name(name: str) -> None:
         validate({name: None})
 
 
-def _config_file(argv: list[str]) -> Path:
-    """The file that --config names, or the quick start."""
-    given = None
-    for i, arg in enumerate(argv):
+def _configs() -> list[Path]:
+    return sorted((ROOT / "configs").glob("*.py"))
+
+
+def _take_config(argv: list[str]) -> tuple[str, list[str]]:
+    """What --config names, or the quick start; and the other arguments."""
+    given, rest, arguments = str(QUICK_START), [], iter(argv[1:])
+    for arg in arguments:
         if arg in ("--config", "-config"):
-            given = argv[i + 1] if i + 1 < len(argv) else ""
+            given = next(arguments, "")
         elif re.match(r"--?config=", arg):
             given = arg.split("=", 1)[1]
-    if given is None:
-        return QUICK_START
-    # `file.py:argument` hands the argument to get_config.
-    file = Path(re.sub(r"(?<=\.py):.*", "", given))
-    if file.suffix != ".py" or not file.is_file():
-        known = ", ".join(f"configs/{f.name}" for f in sorted((ROOT / "configs").glob("*.py")))
-        raise ValueError(f"--config is {given!r}, which is no Python file; allowed: a file such as {known}")
-    return file
+        else:
+            rest.append(arg)
+    return given, rest
+
+
+def _split(given: str) -> tuple[Path, list[str]]:
+    """FILE:ARGUMENT as the file and its arguments, of which there is one or none."""
+    file, suffix, argument = given.partition(".py:")
+    return (Path(file + ".py"), [argument]) if suffix else (Path(given), [])
+
+
+def _shown(given: str) -> str:
+    """A path relative to the current folder, where it lies in it."""
+    relative = os.path.relpath(given)
+    return given if relative.startswith(os.pardir) else relative
 
 
 def _flag_message(error: flags.Error) -> str:
@@ -175,7 +221,11 @@ def _default_workdir(config_file: Path) -> Path:
 
 
 def _train_images(config: dict[str, Any], source: Source) -> int:
-    return source.train_examples - round(config["val_split"] * source.train_examples)
+    held_out = round(config["val_split"] * source.train_examples)
+    if config["val_split"] and not held_out:
+        raise ValueError(f"config.val_split is {config['val_split']}; allowed: 0, or enough for one of the "
+                         f"{source.train_examples} training images")
+    return source.train_examples - held_out
 
 
 def _fail(error: Exception, code: int) -> int:

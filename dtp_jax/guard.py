@@ -43,17 +43,16 @@ def check_losses(found: Metrics, first: int, config: Mapping[str, Any], network:
 
 def check_parameters(state: TrainState, config: Mapping[str, Any], network: Network, last_good: str) -> None:
     """Raises Diverged if any parameter or optimizer state is not finite."""
-    step = int(state.step)
+    def diverged(what: str, suspect: str) -> Diverged:
+        return Diverged(f"step {int(state.step)}: {what} is not finite; suspect: {suspect}; {last_good}")
+
     for block in network:
         if not _all_finite(state.forward[block.name]):
-            suspect = f"block {block.name}, config.forward_lr {config['forward_lr']}"
-            raise Diverged(f"step {step}: a forward parameter is not finite; suspect: {suspect}; {last_good}")
-        if not _all_finite(state.feedback.get(block.name, {})):
-            suspect = _feedback_suspect(block.name, config, network)
-            raise Diverged(f"step {step}: a feedback parameter is not finite; suspect: {suspect}; {last_good}")
-    if not _all_finite((state.forward_opt_state, state.feedback_opt_state)):
-        raise Diverged(f"step {step}: an optimizer state is not finite; suspect: config.forward_lr "
-                       f"{config['forward_lr']}; {last_good}")
+            raise diverged("a forward parameter", f"block {block.name}, config.forward_lr {config['forward_lr']}")
+        if not _all_finite((state.feedback.get(block.name), state.feedback_opt_state.get(block.name))):
+            raise diverged("a feedback parameter", _feedback_suspect(block.name, config, network))
+    if not _all_finite(state.forward_opt_state):
+        raise diverged("an optimizer state", f"config.forward_lr {config['forward_lr']}")
 
 
 def _all_finite(tree: Any) -> bool:

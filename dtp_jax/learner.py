@@ -189,9 +189,10 @@ def evaluate_batch(network: Network, forward: dict[str, Params], images: Array, 
     """
     outputs = forward_all(network, forward, images).h[-1]
     own = jnp.take_along_axis(outputs, labels[:, None], axis=1)
-    # Rank of the label: classes strictly above it, and of equal ones those that come first.
+    # Rank of the label: classes above it, and of equal ones those that come first. Written so that
+    # nan is above everything: a diverged network has no correct answers.
     earlier = jnp.arange(outputs.shape[1]) < labels[:, None]
-    rank = jnp.sum((outputs > own) | ((outputs == own) & earlier), axis=1)
+    rank = jnp.sum(~(outputs <= own) | ((outputs == own) & earlier), axis=1)
     weights = weights.astype(jnp.float32)
     return {
         "loss": jnp.sum(weights * cross_entropy(outputs, labels)),

@@ -4,6 +4,7 @@ import dataclasses
 import platform
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from typing import Any
 
@@ -16,6 +17,10 @@ from dtp_jax.data import Source, Splits, epoch_permutation, load_splits
 from dtp_jax.learner import Metrics, TrainState
 from dtp_jax.screen import Screen
 from dtp_jax.workdir import Workdir, write_json
+
+StopSignal = Callable[[], int | None]
+"""Says whether to stop: the number of a signal, or None."""
+NEVER = nullcontext(lambda: None)
 
 CHUNK_SECONDS = 1.5
 MOST_STEPS_PER_CHUNK = 500
@@ -46,32 +51,34 @@ class Progress:
 
 
 def run(experiment: Experiment, source: Source, workdir: Workdir, screen: Screen,
-        stop_signal: Callable[[], int | None] = lambda: None) -> dict[str, Any]:
+        stop_signals: AbstractContextManager[StopSignal] = NEVER) -> dict[str, Any]:
     """Trains, or goes on training, and evaluates.
 
     Args:
-      stop_signal: asked after every chunk; a signal's number ends the run with Interrupted.
+      stop_signals: entered when the data has been read, and asked after every chunk; a signal's number
+        ends the run with Interrupted.
 
     Returns:
       The content of summary.json.
 
     Raises:
       DataError: the data is corrupt. Nothing has been written then.
-      guard.Diverged, Interrupted: see there.
+      WorkdirError, guard.Diverged, Interrupted: see there.
     """
     started = time.monotonic()
     config = experiment.config
     with screen.task(f"reading {config['dataset']}") as progress:
         splits = load_splits(source, config["val_split"], config["seed"], progress)
     workdir.create(config)
-    return Run(experiment, splits, workdir, screen, stop_signal, started).run()
+    with stop_signals as stop_signal:
+        return Run(experiment, splits, workdir, screen, stop_signal, started).run()
 
 
 class Run:
     """The state of a run in this process."""
 
     def __init__(self, experiment: Experiment, splits: Splits, workdir: Workdir, screen: Screen,
-                 stop_signal: Callable[[], int | None], started: float):
+                 stop_signal: StopSignal, started: float):
         self.config, self.network, self.data = experiment.config, experiment.network, experiment.data
         self.workdir, self.screen, self.stop_signal, self.started = workdir, screen, stop_signal, started
         self.batch_size = self.config["batch_size"]
@@ -95,7 +102,7 @@ class Run:
             fields = {field.name for field in dataclasses.fields(Progress)}
             self.progress = Progress(**{k: v for k, v in found[1].items() if k in fields})
             self.screen.note(f"going on from step {self.progress.step} of {self.total_steps}")
-        self.workdir.truncate_metrics(self.progress.step)
+        self.workdir.rewind_metrics(self.progress.step)
         return found[0] if found else jax.jit(lambda k: learner.init(self.learner, k))(key)
 
     def run(self) -> dict[str, Any]:
@@ -135,15 +142,15 @@ class Run:
         guard.check_losses(found, first, self.config, self.network, self._last_good())
         self.progress.epoch_loss += float(found.loss.sum(dtype=np.float64))
         self.progress.epoch_accuracy += float(found.accuracy.sum(dtype=np.float64))
-        epoch_ended = self.progress.step % self.steps_per_epoch == 0
-        self._log(found, first, epoch, with_angles=epoch_ended and self.config["diagnostics"])
+        ended = self.progress.step % self.steps_per_epoch == 0 or self.progress.step == self.total_steps
+        self._log(found, first, epoch, with_angles=ended and self.config["diagnostics"])
         steps_seen = position + count
         self.bar.update(
             epoch, steps_seen, rate=self.batch_size * count / seconds,
             loss=self.progress.epoch_loss / steps_seen, accuracy=self.progress.epoch_accuracy / steps_seen,
             left=(self.total_steps - self.progress.step) * self.seconds_per_step,
             feedback_loss={name: float(losses[-1]) for name, losses in found.feedback_loss.items()})
-        self._after_chunk(epoch, epoch_ended or self.progress.step == self.total_steps)
+        self._after_chunk(epoch, ended)
 
     def _steps_of_next_chunk(self) -> int:
         step, every = self.progress.step, self.config["checkpoint_every"] or self.steps_per_epoch
@@ -151,34 +158,36 @@ class Run:
         return min(by_time, len(self.batches), self.steps_per_epoch - step % self.steps_per_epoch,
                    every - step % every, self.total_steps - step)
 
-    def _after_chunk(self, epoch: int, validate: bool) -> None:
-        """Validation, checkpoint and stopping, as far as they are due."""
-        step, every, val_accuracy = self.progress.step, self.config["checkpoint_every"], None
-        improved = False
-        if validate and self.splits.val is not None:
-            found = self._evaluate("val", epoch, self.state.forward)
-            val_accuracy, best = found.accuracy, self.progress.best_val_accuracy
-            improved = best is None or val_accuracy >= best
+    def _after_chunk(self, epoch: int, ended: bool) -> None:
+        """Validation, checkpoint and stopping, as far as they are due. `ended`: the epoch or the run."""
+        step, every, improved = self.progress.step, self.config["checkpoint_every"], False
+        if ended:
+            found = self._evaluate("val", epoch, self.state.forward) if self.splits.val is not None else None
+            best = self.progress.best_val_accuracy
+            improved = found is not None and (best is None or found.accuracy >= best)
             if improved:
-                self.progress.best_step, self.progress.best_val_accuracy = step, val_accuracy
-        if validate:
-            self.bar.end_epoch(epoch, found if self.splits.val is not None else None)
+                self.progress.best_step, self.progress.best_val_accuracy = step, found.accuracy
+            self.bar.end_epoch(epoch, found)
         signal = self.stop_signal()
-        due = step % every == 0 if every else validate
+        due = step % every == 0 if every else ended
         if due or improved or signal is not None or step == self.total_steps:
-            self._save(val_accuracy)
-        if signal is not None and step < self.total_steps:
-            raise Interrupted(f"stopped after step {step} of {self.total_steps}; saved in {self.checkpoints.path}: "
-                              "the same command with the same --workdir goes on from there", signal)
+            self._save()
+        if signal is not None:
+            raise Interrupted(f"stopped after step {step} of {self.total_steps}; saved in "
+                              f"{self.workdir.path / 'checkpoints' / str(step)}; to go on: the same command with "
+                              f"--workdir={self.workdir.path}", signal)
 
-    def _save(self, val_accuracy: float | None) -> None:
+    def _save(self) -> None:
         guard.check_parameters(self.state, self.config, self.network, self._last_good())
         self.progress.wall_seconds = self.wall_before + time.monotonic() - self.started
-        self.checkpoints.save(self.progress.step, self.state, dataclasses.asdict(self.progress), val_accuracy)
+        self.checkpoints.save(
+            self.progress.step, self.state, dataclasses.asdict(self.progress), self.progress.best_step)
+        self.board.flush()
 
     def _last_good(self) -> str:
         kept = self.checkpoints.steps()
-        return f"the last good checkpoint is {self.checkpoints.path / str(kept[0])}" if kept else "no checkpoint yet"
+        return (f"the last good checkpoint is {self.workdir.path / 'checkpoints' / str(kept[0])}" if kept
+                else "no checkpoint yet")
 
     def _log(self, found: Metrics, first: int, epoch: int, with_angles: bool) -> None:
         count, every, rows = len(found.loss), self.config["log_every"], []

@@ -10,6 +10,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from dtp_jax.blocks import count, init_forward
 from dtp_jax.config import Experiment
@@ -22,8 +23,10 @@ class Screen:
     """Everything printed. On a terminal bars move; on a pipe there are plain lines."""
 
     def __init__(self, console: Console | None = None):
-        self.console = console or Console(soft_wrap=True, highlight=False)
-        self.errors = Console(stderr=True, soft_wrap=True, highlight=False)
+        self.console = console or Console(highlight=False)
+        self.errors = Console(stderr=True, highlight=False)
+        for output in (self.console, self.errors):
+            output.soft_wrap = not output.is_terminal  # whoever reads a log wants whole lines
 
     def note(self, text: str) -> None:
         """A line of information."""
@@ -33,19 +36,23 @@ class Screen:
         """A line on stderr."""
         self.errors.print(f"warning: {text}", markup=False)
 
+    def abandon(self) -> None:
+        """Leaves the terminal usable when the process ends at once."""
+        self.console.show_cursor(True)
+
     def start(self, experiment: Experiment, config_file: str, overrides: list[str], source: str, workdir: Path) -> None:
         """The start-up screen: what will run, on what."""
         config, devices = experiment.config, jax.devices()
         facts = Table.grid(padding=(0, 2))
         for name, value in (
             ("config", config_file + (f"  {' '.join(overrides)}" if overrides else "")),
-            ("rule", f"{config['rule']}, seed {config['seed']}, {config['epochs']} epochs, "
+            ("rule", f"{config['rule']}, seed {config['seed']}, {_length(config)}, "
                      f"batches of {config['batch_size']}"),
             ("data", f"{config['dataset']}: {source}"),
             ("devices", f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), mesh: one device"),
             ("workdir", str(workdir)),
         ):
-            facts.add_row(f"[bold]{name}", value)
+            facts.add_row(f"[bold]{name}", Text(value))  # no markup: a path may hold brackets
         self.console.print(facts)
         self.console.print(_block_table(experiment))
 
@@ -71,9 +78,7 @@ class Screen:
         if not self.console.is_terminal:
             yield _Bar(self, epochs, steps_per_epoch, None)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-                   TextColumn("{task.fields[facts]}"))
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with _TrainingProgress(self.console) as progress:
             yield _Bar(self, epochs, steps_per_epoch, progress)
 
     @contextlib.contextmanager
@@ -81,7 +86,8 @@ class Screen:
         """Event files in `folder`; anything already there after `step` is purged."""
         from tensorboardX import SummaryWriter  # lazily: it is slow to import
 
-        writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        # The suffix: writers of the same second would take the same file.
+        writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, filename_suffix=f".{step}")
         try:
             yield Board(writer)
         finally:
@@ -95,7 +101,7 @@ class Screen:
                 table.add_row(f"[bold]{name}", f"{summary[name]:.4f}")
         table.add_row("[bold]steps", str(summary["steps"]))
         table.add_row("[bold]time", f"{duration(summary['wall_seconds'])}, {summary['images_per_second']:.0f} images/s")
-        table.add_row("[bold]workdir", str(workdir))
+        table.add_row("[bold]workdir", Text(str(workdir)))
         self.console.print(table)
 
 
@@ -116,6 +122,25 @@ class Board:
                    "distance": "distance/weight"}.get(kind)
             self._writer.add_scalar(f"{tag}/{block}" if tag else f"{row['split']}/{key}", value, row["step"])
 
+    def flush(self) -> None:
+        """Puts into the file what has come out of the writer's queue: a killed run lacks little then."""
+        self._writer.flush()
+
+
+class _TrainingProgress(Progress):
+    """A bar, and a line below it for what does not fit beside it in 80 columns."""
+
+    losses = ""
+
+    def __init__(self, console: Console):
+        super().__init__(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+                         TextColumn("{task.fields[speed]}"), console=console, transient=True)
+
+    def get_renderables(self) -> Iterator[Any]:
+        yield from super().get_renderables()
+        if self.tasks:
+            yield Text(self.losses, no_wrap=True, overflow="ellipsis")
+
 
 class _Bar:
     """One bar per epoch, or a plain line now and then."""
@@ -134,27 +159,28 @@ class _Bar:
           left: seconds to the end of the run. feedback_loss: of the last step, by block.
         """
         self.loss, self.accuracy, self.rate = loss, accuracy, rate
-        facts = f"{rate:.0f} images/s  {duration(left)} left  loss {loss:.3f}  accuracy {accuracy:.3f}"
+        name, speed = f"epoch {epoch + 1}/{self.epochs}", f"{rate:.0f} images/s  {duration(left)} left"
+        losses = f"loss {loss:.3f}  accuracy {accuracy:.3f}"
         if feedback_loss:
-            facts += "  feedback loss " + " ".join(f"{v:.2g}" for v in feedback_loss.values())
-        name = f"epoch {epoch + 1}/{self.epochs}"
+            losses += "  feedback loss " + " ".join(f"{v:.2g}" for v in feedback_loss.values())
         if self.progress is not None:
             if self.task is None:
-                self.task = self.progress.add_task(name, total=self.steps_per_epoch, facts="")
-            self.progress.update(self.task, description=name, completed=steps, facts=facts)
+                self.task = self.progress.add_task(name, total=self.steps_per_epoch, speed="")
+            self.progress.losses = losses
+            self.progress.update(self.task, description=name, completed=steps, speed=speed)
         elif time.monotonic() - self.last_line >= PLAIN_LINE_SECONDS:
             self.last_line = time.monotonic()
-            self.screen.note(f"{name}  step {steps}/{self.steps_per_epoch}  {facts}")
+            self.screen.note(f"{name}  step {steps}/{self.steps_per_epoch}  {speed}  {losses}")
 
     def end_epoch(self, epoch: int, validation: Any | None) -> None:
         """The line that stays of an epoch."""
         if self.progress is not None and self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None
-        line = (f"epoch {epoch + 1}/{self.epochs}  {self.rate:.0f} images/s  train loss {self.loss:.3f}  "
-                f"accuracy {self.accuracy:.3f}")
+        line = (f"epoch {epoch + 1}/{self.epochs}  {self.rate:.0f} images/s  loss {self.loss:.3f} "
+                f"acc {self.accuracy:.3f}")
         if validation is not None:
-            line += f"  val loss {validation.loss:.3f}  accuracy {validation.accuracy:.4f}"
+            line += f"  val loss {validation.loss:.3f} acc {validation.accuracy:.3f}"
         self.last_line = time.monotonic()
         self.screen.note(line)
 
@@ -163,18 +189,25 @@ def _block_table(experiment: Experiment) -> Table:
     network = experiment.network
     shapes = jax.eval_shape(lambda key: (init_forward(network, key), experiment.rule.init_feedback(network, key)),
                             jax.random.key(0))
-    table = Table(title=f"network {experiment.config['network']}", title_justify="left")
+    shape = "x".join(map(str, experiment.data.image_shape))
+    table = Table(title=f"network {experiment.config['network']}, input {shape}", title_justify="left")
     for column in ("block", "operations", "output", "forward", "feedback"):
         table.add_column(column, justify="right" if column in ("forward", "feedback") else "left")
     totals = [0, 0]
     for block in network:
         counts = [count(side.get(block.name, {})) for side in shapes]
-        totals = [a + b for a, b in zip(totals, counts)]
+        totals = [a + b for a, b in zip(totals, counts, strict=True)]
         table.add_row(block.name, block.description, "x".join(map(str, block.output_shape)),
                       f"{counts[0]:,}", f"{counts[1]:,}" if counts[1] else "-")
     table.add_section()
     table.add_row("parameters", "", "", f"{totals[0]:,}", f"{totals[1]:,}" if totals[1] else "-")
     return table
+
+
+def _length(config: Mapping[str, Any]) -> str:
+    """How long a run of this config is."""
+    at_most = f", at most {config['max_steps']} steps" if config["max_steps"] else ""
+    return f"{config['epochs']} epochs{at_most}"
 
 
 def duration(seconds: float) -> str:

@@ -3,17 +3,22 @@
 import json
 import math
 import os
+import shutil
+import tempfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from dtp_jax.config import BOOKKEEPING
 
+CHECKSUMS = "checksums.json"
+"""In the folder of every checkpoint: orbax itself does not notice every damage."""
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
+
+
+class WorkdirError(ValueError):
+    """The folder cannot be written to, or belongs to something else. One line, for the user."""
 
 
 class Workdir:
@@ -27,65 +32,77 @@ class Workdir:
         self._checkpoints = None
 
     def status(self, config: Mapping[str, Any], total_steps: int) -> str:
-        """NEW, UNFINISHED or FINISHED (for this many steps). Writes nothing.
+        """NEW, UNFINISHED or FINISHED (for this many steps). Leaves nothing behind.
 
         Raises:
-          ValueError: the folder cannot be written to, or belongs to another config.
+          WorkdirError: the folder cannot be written to, or belongs to another config.
         """
-        self._check_writable()
-        if not self.config_file.exists():
-            return NEW
         try:
-            found = json.loads(self.config_file.read_text())
-        except (OSError, ValueError) as error:
-            raise ValueError(f"--workdir is {str(self.path)!r}: its config.json cannot be read ({error}); "
-                             "allowed: a new folder, or one of a run of this config") from error
+            if not self.config_file.exists():
+                self._check_new()
+                return NEW
+        except OSError as error:
+            raise self._error(error.strerror, "a writable folder") from error
+        found = _read_object(self.config_file)
+        if found is None:
+            raise self._error(f"its {self.config_file.name} cannot be read",
+                              "a new folder, or one of a run of this config")
         wanted = json.loads(json.dumps(config))
         for name, value in wanted.items():
             if name not in BOOKKEEPING and found.get(name, value) != value:
-                raise ValueError(
-                    f"--workdir is {str(self.path)!r}, which belongs to another config: its {name} is "
-                    f"{found[name]!r}, here it is {value!r}; allowed: a new folder, or the same config")
+                raise self._error(f"it belongs to another config: its {name} is {found[name]!r}, here it is {value!r}",
+                                  "a new folder, or the same config")
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise self._error("it cannot be written to", "a writable folder")
         summary = self.read_summary()
-        return FINISHED if summary and summary["steps"] >= total_steps else UNFINISHED
+        return FINISHED if summary and summary.get("steps", 0) >= total_steps else UNFINISHED
 
-    def _check_writable(self) -> None:
-        folder = self.path.absolute()
-        while not folder.exists():
-            folder = folder.parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            what = "is not a folder" if not folder.is_dir() else "cannot be written to"
-            raise ValueError(f"--workdir is {str(self.path)!r}: {folder} {what}; allowed: a writable folder")
+    def _check_new(self) -> None:
+        """Tries on the spot whether the folder can be made: no rule tells it for every file system."""
+        if (self.path / "checkpoints").exists():
+            raise self._error(f"it holds checkpoints, but no {self.config_file.name} that says of what",
+                              "a new folder, or one of a run of this config")
+        there = self.path.absolute()
+        while not there.exists():
+            there = there.parent
+        with tempfile.TemporaryDirectory(prefix=".dtp_jax-", dir=there) as trial:
+            (Path(trial) / self.path.absolute().relative_to(there)).mkdir(parents=True, exist_ok=True)
+
+    def _error(self, problem: str, allowed: str) -> WorkdirError:
+        return WorkdirError(f"--workdir is {str(self.path)!r}: {problem}; allowed: {allowed}")
 
     def create(self, config: Mapping[str, Any]) -> None:
         """Makes the folder and writes config.json.
 
         Raises:
-          ValueError: the file system refuses.
+          WorkdirError: the file system refuses.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.config_file, config)
         except OSError as error:
-            raise ValueError(f"--workdir is {str(self.path)!r}: {error}; allowed: a writable folder") from error
+            raise self._error(str(error), "a writable folder") from error
 
     def read_summary(self) -> dict[str, Any] | None:
         """summary.json, or None where there is none that can be read."""
-        try:
-            return json.loads(self.summary_file.read_text())
-        except (OSError, ValueError):
-            return None
+        return _read_object(self.summary_file)
 
-    def truncate_metrics(self, step: int) -> None:
-        """Drops the lines after `step` (and a half-written last one): they will come again."""
+    def rewind_metrics(self, step: int) -> None:
+        """Drops the lines that come again when a run goes on from `step`.
+
+        These are the later ones, a half-written last one, and the test line of a run that was ended
+        before its summary.
+        """
         if not self.metrics_file.exists():
             return
+        finished = (self.read_summary() or {}).get("steps") == step
         kept = []
-        for line in self.metrics_file.read_text().splitlines():
+        for line in self.metrics_file.read_text(errors="replace").splitlines():
             try:
-                if json.loads(line)["step"] <= step:
+                row = json.loads(line)
+                if row["step"] < step or row["step"] == step and (finished or row["split"] != "test"):
                     kept.append(line + "\n")
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError):
                 continue
         temporary = self.metrics_file.with_suffix(".tmp")
         temporary.write_text("".join(kept))
@@ -104,29 +121,29 @@ class Workdir:
 
 
 class Checkpoints:
-    """Checkpoints of the whole state, through orbax: the newest ones, and the best by validation accuracy."""
+    """Checkpoints of the whole state, through orbax: the newest ones, and the best by validation."""
 
     def __init__(self, path: Path, keep: int):
         import orbax.checkpoint as ocp  # lazily: it costs a good part of a second
-        from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
-        self._ocp = ocp
-        best = policy.BestN(get_metric_fn=lambda metrics: metrics["val_accuracy"], n=1,
-                            keep_checkpoints_without_metrics=False)
+        self.path, self._keep, self._args = path, keep, ocp.args
         # Synchronous: the next chunk of steps is given the buffers of this state to overwrite.
         self._manager = ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(
-            enable_async_checkpointing=False,
-            preservation_policy=policy.AnyPreservationPolicy([policy.LatestN(keep), best])))
-        self.path = path
+            enable_async_checkpointing=False, cleanup_tmp_directories=True))
 
-    def save(self, step: int, state: Any, progress: Mapping[str, Any], val_accuracy: float | None) -> None:
-        """Writes a checkpoint, replacing one of the same step; atomic: a killed save leaves none behind."""
-        if step in self._manager.all_steps():
-            self._manager.delete(step)
-        args = self._ocp.args
-        self._manager.save(step, force=True, metrics=None if val_accuracy is None else {"val_accuracy": val_accuracy},
-                           args=args.Composite(state=args.StandardSave(state),
-                                               progress=args.JsonSave({**progress, "checksum": checksum(state)})))
+    def save(self, step: int, state: Any, progress: Mapping[str, Any], best_step: int | None = None) -> None:
+        """Writes a checkpoint. A killed save leaves none, or one without checksums: a damaged one.
+
+        Args:
+          progress: what JSON can hold. best_step: a checkpoint to keep beside the newest ones.
+        """
+        args = self._args
+        self._manager.save(step, force=True, args=args.Composite(
+            state=args.StandardSave(state), progress=args.JsonSave(dict(progress))))
+        write_json(self.path / str(step) / CHECKSUMS, checksums(self.path / str(step)))
+        for old in self.steps()[self._keep:]:
+            if old != best_step:
+                self._manager.delete(old)
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints, newest first."""
@@ -139,17 +156,20 @@ class Checkpoints:
           like: pytree of the state's shapes and dtypes.
 
         Raises:
-          Exception: of many kinds, if it is damaged.
+          ValueError: it is damaged.
+          Exception: of many kinds, if it holds another state.
         """
-        args = self._ocp.args
-        found = self._manager.restore(step, args=args.Composite(
+        folder, args = self.path / str(step), self._args
+        saved, found = _read_object(folder / CHECKSUMS) or {CHECKSUMS: None}, checksums(folder)
+        for file in sorted(saved.keys() | found.keys()):
+            if file not in found or found[file] != saved.get(file):
+                raise ValueError(f"{file} is {'not what was saved' if file in found else 'missing'}")
+        restored = self._manager.restore(step, args=args.Composite(
             state=args.StandardRestore(like), progress=args.JsonRestore()))
-        if checksum(found.state) != found.progress["checksum"]:
-            raise ValueError("its arrays are not those that were saved")
-        return found.state, found.progress
+        return restored.state, restored.progress
 
-    def restore_newest(self, like: Any, warn) -> tuple[Any, dict[str, Any]] | None:
-        """The newest checkpoint that can be read; damaged ones are named to `warn` and removed.
+    def restore_newest(self, like: Any, warn: Callable[[str], None]) -> tuple[Any, dict[str, Any]] | None:
+        """The newest checkpoint that can be read; damaged ones are named to `warn` and set aside.
 
         Returns:
           (state, progress), or None where there is none.
@@ -158,19 +178,24 @@ class Checkpoints:
             try:
                 return self.restore(step, like)
             except Exception as error:  # whatever a damaged file provokes in the reader
-                warn(f"checkpoint {self.path / str(step)} is damaged and is passed over: {str(error).splitlines()[0]}")
-                self._manager.delete(step)
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                place = self._set_aside(step)
+                warn(f"checkpoint {step} cannot be used and is passed over: {reason}; it is now {place}")
         return None
 
+    def _set_aside(self, step: int) -> Path:
+        """Renames a checkpoint so that it is none any more; it is not deleted, should it be needed after all."""
+        place = self.path / f"damaged-{step}"
+        shutil.rmtree(place, ignore_errors=True)
+        (self.path / str(step)).rename(place)
+        self._manager.reload()
+        return place
 
-def checksum(state: Any) -> int:
-    """CRC-32 of all arrays of a pytree."""
-    value = 0
-    for leaf in jax.tree.leaves(state):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        value = zlib.crc32(np.ascontiguousarray(jax.device_get(leaf)).tobytes(), value)
-    return value
+
+def checksums(folder: Path) -> dict[str, int]:
+    """CRC-32 of every file below a folder, by its relative path; but of the file of checksums."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {name: zlib.crc32(path.read_bytes()) for name, path in sorted(files.items()) if name != CHECKSUMS}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -178,6 +203,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps({k: _finite(v) for k, v in content.items()}, indent=2) + "\n")
     temporary.replace(path)
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file, or None where there is none."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,117 @@
+"""Runs of the command line, inside the test process or as a user starts them, and what they leave."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+import pytest
+from helpers import REPOSITORY
+
+from dtp_jax import cli
+
+# 1,257 digits are 39 batches of 32: one epoch.
+# t_max is given, so that runs of all lengths are one program: compiled once.
+TINY = ("--config.channels=4,8", "--config.feedback_iterations=2", "--config.batch_size=32", "--config.t_max=2")
+STEPS_PER_EPOCH = 39
+LAUNCH = [sys.executable, str(REPOSITORY / "launch.py")]
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+def launch(*args: str) -> Outcome:
+    """The command line in this process, in single precision as it comes."""
+    out, err, start = io.StringIO(), io.StringIO(), time.monotonic()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), jax.enable_x64(False):
+        code = cli.main(["launch.py", *args], "What launch.py does.")
+    return Outcome(code, out.getvalue(), err.getvalue(), time.monotonic() - start)
+
+
+def start(*args: str) -> subprocess.Popen:
+    """The command line in a process of its own, with as many devices as here: the same programs."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(jax.device_count())}
+    return subprocess.Popen(
+        [*LAUNCH, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen, timeout: float = 300) -> Outcome:
+    """Waits for the end."""
+    begin = time.monotonic()
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return Outcome(process.returncode, out, err, time.monotonic() - begin)
+
+
+def wait_for_lines(process: subprocess.Popen, workdir: Path, count: int, timeout: float = 300) -> None:
+    """Returns when metrics.jsonl has so many lines more; fails where the process ends before."""
+    def lines() -> int:
+        file = workdir / "metrics.jsonl"
+        return file.read_bytes().count(b"\n") if file.exists() else 0
+
+    give_up, before = time.monotonic() + timeout, lines()
+    while lines() < before + count:
+        if process.poll() is not None or time.monotonic() > give_up:
+            process.kill()
+            pytest.fail(f"no {count} more lines of metrics: {process.communicate()}")
+        time.sleep(0.005)
+
+
+def tree(folder: Path) -> dict[str, Any]:
+    """Everything below a folder: content and time of change of files, None for folders."""
+    return {str(path.relative_to(folder)): None if path.is_dir() else (path.read_bytes(), path.stat().st_mtime_ns)
+            for path in folder.rglob("*")}
+
+
+def rows(workdir: Path, split: str | None = None) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, by json.loads; of one split or of all."""
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in found if split in (None, row["split"])]
+
+
+def summary(workdir: Path) -> dict[str, Any]:
+    """summary.json."""
+    return json.loads((workdir / "summary.json").read_text())
+
+
+def checkpoint_steps(workdir: Path) -> list[int]:
+    """The steps whose checkpoints are there, in rising order."""
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def arrays(workdir: Path, step: int | None = None) -> dict[str, bytes]:
+    """Every array of a checkpoint (default: the last), by its path in the state, read by orbax alone."""
+    step = checkpoint_steps(workdir)[-1] if step is None else step
+    with ocp.StandardCheckpointer() as reader:
+        state = reader.restore(workdir.absolute() / "checkpoints" / str(step) / "state")
+    found = {}
+    for path, leaf in jax.tree.leaves_with_path(state):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        found[jax.tree_util.keystr(path)] = (leaf.dtype, leaf.shape, jax.device_get(leaf).tobytes())
+    return found
+
+
+def assert_same_run(workdir: Path, reference: Path) -> None:
+    """Both runs end with the same bits, lines and accuracies."""
+    assert (workdir / "metrics.jsonl").read_bytes() == (reference / "metrics.jsonl").read_bytes()
+    assert checkpoint_steps(workdir)[-1] == checkpoint_steps(reference)[-1]
+    assert arrays(workdir) == arrays(reference)
+    timing = ("wall_seconds", "images_per_second", "device")
+    mine, other = ({k: v for k, v in summary(folder).items() if k not in timing} for folder in (workdir, reference))
+    assert mine == other
