@@ -9,5 +9,5 @@ from configs import cifar10_small_dtp
 def get_config():
     config = cifar10_small_dtp.get_config()
     config.rule = "backprop"
-    config.forward_lr = 0.05
+    config.forward_lr = 0.03
     return config

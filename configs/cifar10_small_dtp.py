@@ -12,6 +12,6 @@ def get_config():
     config.epochs = 10
     config.noise = (0.4, 0.2, 0.08)
     config.feedback_iterations = (5,)
-    config.feedback_lr = (3.5e-4, 8e-3, 0.18)
+    config.feedback_lr = (3.5e-4, 4e-3, 0.5)
     config.forward_lr = 0.03
     return config
