@@ -37,13 +37,17 @@ def read(label: str, workdir: Path) -> Curve:
             train.setdefault(row["epoch"], []).append(row["accuracy"])
     val = [100 * row["accuracy"] for row in rows if row["split"] == "val"]
     summary = json.loads((workdir / "summary.json").read_text())
-    return Curve(label, np.array([100 * np.mean(train[e]) for e in sorted(train)]), np.array(val), summary)
+    return Curve(
+        label, np.array([100 * np.mean(train[e]) for e in sorted(train)]), np.array(val), summary
+    )
 
 
 def draw(curves: list[Curve], file: Path) -> None:
     """One panel over epochs, one over minutes of wall time."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-    for curve, color in zip(curves, plt.rcParams["axes.prop_cycle"].by_key()["color"], strict=False):
+    for curve, color in zip(
+        curves, plt.rcParams["axes.prop_cycle"].by_key()["color"], strict=False
+    ):
         epochs = np.arange(1, len(curve.train) + 1)
         minutes = epochs / len(epochs) * curve.summary["wall_seconds"] / 60
         label = f"{curve.label}: {100 * curve.summary['test_accuracy']:.1f} % test"
@@ -60,12 +64,18 @@ def draw(curves: list[Curve], file: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.curves",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("runs", nargs="+", metavar="LABEL=WORKDIR")
     args = parser.parse_args(argv)
-    draw([read(label, Path(folder)) for label, folder in (run.split("=", 1) for run in args.runs)], args.out)
+    draw(
+        [read(label, Path(folder)) for label, folder in (run.split("=", 1) for run in args.runs)],
+        args.out,
+    )
     return 0
 
 

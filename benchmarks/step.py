@@ -49,9 +49,16 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {
-    "simple_vgg": Setting((0.4, 0.4, 0.2, 0.2, 0.08), (20, 30, 35, 55, 20),
-                          (1e-4, 3.5e-4, 8e-3, 8e-3, 0.18), 0.7, 0.05),
-    "lenet": Setting((0.416, 0.383, 0.14), (41, 51, 24), (7.19e-4, 1.25e-4, 0.0354), 0.4655, 0.03618),
+    "simple_vgg": Setting(
+        (0.4, 0.4, 0.2, 0.2, 0.08),
+        (20, 30, 35, 55, 20),
+        (1e-4, 3.5e-4, 8e-3, 8e-3, 0.18),
+        0.7,
+        0.05,
+    ),
+    "lenet": Setting(
+        (0.416, 0.383, 0.14), (41, 51, 24), (7.19e-4, 1.25e-4, 0.0354), 0.4655, 0.03618
+    ),
 }
 SIDES = ("dtp_jax", "pytorch")
 RULES = ("ldrl", "backprop")
@@ -72,13 +79,20 @@ def jax_side(rule: str, network_name: str, batch: int) -> Side:
     network = getattr(dtp_jax, network_name)(INPUT_SHAPE, CLASSES)
     learner = dtp_jax.Learner(
         network=network,
-        rule=dtp_jax.ldrl(noise=setting.noise, beta=setting.beta) if rule == "ldrl" else dtp_jax.backprop(),
+        rule=dtp_jax.ldrl(noise=setting.noise, beta=setting.beta)
+        if rule == "ldrl"
+        else dtp_jax.backprop(),
         forward_optimizer=optim.sgd(setting.forward_lr, momentum=0.9, weight_decay=1e-4),
-        feedback_optimizers=tuple(optim.sgd(lr, momentum=0.9) for lr in setting.feedback_lr) if rule == "ldrl" else (),
-        feedback_iterations=setting.iterations if rule == "ldrl" else ())
+        feedback_optimizers=tuple(optim.sgd(lr, momentum=0.9) for lr in setting.feedback_lr)
+        if rule == "ldrl"
+        else (),
+        feedback_iterations=setting.iterations if rule == "ldrl" else (),
+    )
     state = [dtp_jax.init(learner, jax.random.key(0))]
     images, labels = (jax.device_put(a) for a in _batch(batch))
-    train_step = jax.jit(lambda state, x, y: dtp_jax.train_step(learner, state, x, y), donate_argnums=0)
+    train_step = jax.jit(
+        lambda state, x, y: dtp_jax.train_step(learner, state, x, y), donate_argnums=0
+    )
 
     def step() -> None:
         state[0], metrics = train_step(state[0], images, labels)
@@ -99,10 +113,20 @@ def torch_side(rule: str, network_name: str, batch: int) -> Side:
     spec = getattr(torch_baseline, network_name)(CLASSES)
     if rule == "ldrl":
         learner = torch_baseline.LDRL(
-            spec, shape, noise=setting.noise, iterations=setting.iterations, feedback_lr=setting.feedback_lr,
-            forward_lr=setting.forward_lr, beta=setting.beta, weight_decay=1e-4, device=device)
+            spec,
+            shape,
+            noise=setting.noise,
+            iterations=setting.iterations,
+            feedback_lr=setting.feedback_lr,
+            forward_lr=setting.forward_lr,
+            beta=setting.beta,
+            weight_decay=1e-4,
+            device=device,
+        )
     else:
-        learner = torch_baseline.Backprop(spec, shape, lr=setting.forward_lr, weight_decay=1e-4, device=device)
+        learner = torch_baseline.Backprop(
+            spec, shape, lr=setting.forward_lr, weight_decay=1e-4, device=device
+        )
     images, labels = _batch(batch)
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
     y = torch.from_numpy(labels.astype(np.int64)).to(device)
@@ -119,8 +143,10 @@ def torch_side(rule: str, network_name: str, batch: int) -> Side:
 
 def _batch(batch: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    return (rng.standard_normal((batch, *INPUT_SHAPE), np.float32),
-            rng.integers(0, CLASSES, batch).astype(np.int32))
+    return (
+        rng.standard_normal((batch, *INPUT_SHAPE), np.float32),
+        rng.integers(0, CLASSES, batch).astype(np.int32),
+    )
 
 
 def _flops(network: dtp_jax.Network, setting: Setting, rule: str, batch: int, units: int) -> float:
@@ -144,8 +170,15 @@ def measure(sides: dict[str, Side], repeats: int) -> dict[str, dict[str, float]]
             start = time.perf_counter()
             side.step()
             times[name].append(time.perf_counter() - start)
-    return {name: {"seconds": statistics.median(t), "fastest": min(t), "slowest": max(t),
-                   "flops_per_second": sides[name].flops / statistics.median(t)} for name, t in times.items()}
+    return {
+        name: {
+            "seconds": statistics.median(t),
+            "fastest": min(t),
+            "slowest": max(t),
+            "flops_per_second": sides[name].flops / statistics.median(t),
+        }
+        for name, t in times.items()
+    }
 
 
 def matmul_peak(side: str) -> float:
@@ -166,6 +199,7 @@ def matmul_peak(side: str) -> float:
             torch.mm(m, m)
             if device == "cuda":
                 torch.cuda.synchronize()
+
     run()
     times = []
     for _ in range(10):
@@ -208,8 +242,12 @@ def memory_in_child(side: str, rule: str, network: str, batch: int) -> float | N
     if not Path("/proc/self/clear_refs").exists():
         return None
     job = f"{side},{rule},{network},{batch}"
-    done = subprocess.run([sys.executable, "-m", "benchmarks.step", "--memory-of", job],
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.step", "--memory-of", job],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return float(done.stdout.split()[-1])
 
 
@@ -220,29 +258,57 @@ def run(networks: list[str], batches: list[int], repeats: int, console: Console)
     for network in networks:
         for batch in batches:
             for rule in RULES:
-                sides = {"dtp_jax": jax_side(rule, network, batch), "pytorch": torch_side(rule, network, batch)}
+                sides = {
+                    "dtp_jax": jax_side(rule, network, batch),
+                    "pytorch": torch_side(rule, network, batch),
+                }
                 found = measure(sides, repeats)
                 for side in SIDES:
                     found[side]["memory_bytes"] = memory_in_child(side, rule, network, batch)
-                    found[side]["share_of_peak"] = found[side]["flops_per_second"] / max(peaks.values())
-                rows.append({"network": network, "batch": batch, "rule": rule, **found,
-                             "speedup": found["pytorch"]["seconds"] / found["dtp_jax"]["seconds"]})
-                console.print(f"{network} batch {batch} {rule}: {rows[-1]['speedup']:.2f} times faster")
-    return {"command": "python -m benchmarks.step " + " ".join(sys.argv[1:]), "date": str(datetime.date.today()),
-            "hardware": hardware(), "commit": commit(), "matmul_peak": peaks, "repeats": repeats, "rows": rows}
+                    found[side]["share_of_peak"] = found[side]["flops_per_second"] / max(
+                        peaks.values()
+                    )
+                rows.append(
+                    {
+                        "network": network,
+                        "batch": batch,
+                        "rule": rule,
+                        **found,
+                        "speedup": found["pytorch"]["seconds"] / found["dtp_jax"]["seconds"],
+                    }
+                )
+                console.print(
+                    f"{network} batch {batch} {rule}: {rows[-1]['speedup']:.2f} times faster"
+                )
+    return {
+        "command": "python -m benchmarks.step " + " ".join(sys.argv[1:]),
+        "date": str(datetime.date.today()),
+        "hardware": hardware(),
+        "commit": commit(),
+        "matmul_peak": peaks,
+        "repeats": repeats,
+        "rows": rows,
+    }
 
 
 def show(result: dict[str, Any], console: Console) -> None:
     """The table."""
     times = Table(title="one training step, median", title_justify="left")
-    details = Table(title="arithmetic per second, share of the matrix product peak, memory", title_justify="left")
+    details = Table(
+        title="arithmetic per second, share of the matrix product peak, memory",
+        title_justify="left",
+    )
     for column in ("network", "batch", "rule", *SIDES, "ratio"):
         times.add_column(column, justify="left" if column in ("network", "rule") else "right")
     for column in ("network", "batch", "rule", *SIDES):
         details.add_column(column, justify="left" if column in ("network", "rule") else "right")
     for row in result["rows"]:
         name = row["network"], str(row["batch"]), row["rule"]
-        times.add_row(*name, *(f"{1e3 * row[side]['seconds']:.1f} ms" for side in SIDES), f"{row['speedup']:.2f}")
+        times.add_row(
+            *name,
+            *(f"{1e3 * row[side]['seconds']:.1f} ms" for side in SIDES),
+            f"{row['speedup']:.2f}",
+        )
         details.add_row(*name, *(_details(row[side]) for side in SIDES))
     console.print(times)
     console.print(details)
@@ -253,12 +319,20 @@ def show(result: dict[str, Any], console: Console) -> None:
     for network, batch, rule in rows:
         if rule == "ldrl" and (network, batch, "backprop") in rows:
             ldrl, backprop = rows[network, batch, "ldrl"], rows[network, batch, "backprop"]
-            work = [r["dtp_jax"]["seconds"] * r["dtp_jax"]["flops_per_second"] for r in (ldrl, backprop)]
-            costs.add_row(network, str(batch), *(f"{ldrl[s]['seconds'] / backprop[s]['seconds']:.1f}" for s in SIDES),
-                          f"{work[0] / work[1]:.1f}")
+            work = [
+                r["dtp_jax"]["seconds"] * r["dtp_jax"]["flops_per_second"] for r in (ldrl, backprop)
+            ]
+            costs.add_row(
+                network,
+                str(batch),
+                *(f"{ldrl[s]['seconds'] / backprop[s]['seconds']:.1f}" for s in SIDES),
+                f"{work[0] / work[1]:.1f}",
+            )
     console.print(costs)
-    console.print("matrix product peak, GFLOP/s: " +
-                  ", ".join(f"{side} {peak / 1e9:.0f}" for side, peak in result["matmul_peak"].items()))
+    console.print(
+        "matrix product peak, GFLOP/s: "
+        + ", ".join(f"{side} {peak / 1e9:.0f}" for side, peak in result["matmul_peak"].items())
+    )
 
 
 def _details(m: dict[str, Any]) -> str:
@@ -273,7 +347,9 @@ def hardware() -> str:
         return device.device_kind
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        model = next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         model = platform.processor()
     return f"{model}, {len(os.sched_getaffinity(0))} cores"
@@ -281,13 +357,18 @@ def hardware() -> str:
 
 def commit() -> str | None:
     """The checkout's commit."""
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or None
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.step",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--networks", default="simple_vgg,lenet", help=f"of {', '.join(SETTINGS)}")
     parser.add_argument("--batches", default="32,128")
     parser.add_argument("--repeats", type=int, default=5)
@@ -300,9 +381,13 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     unknown = set(args.networks.split(",")) - set(SETTINGS)
     if unknown:
-        parser.error(f"--networks: unknown {', '.join(sorted(unknown))}; allowed: {', '.join(SETTINGS)}")
+        parser.error(
+            f"--networks: unknown {', '.join(sorted(unknown))}; allowed: {', '.join(SETTINGS)}"
+        )
     console = Console(soft_wrap=True, highlight=False)
-    result = run(args.networks.split(","), [int(b) for b in args.batches.split(",")], args.repeats, console)
+    result = run(
+        args.networks.split(","), [int(b) for b in args.batches.split(",")], args.repeats, console
+    )
     show(result, console)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")

@@ -1,6 +1,6 @@
 """The backprop baseline on CIFAR-10 with the VGG-like network; no weight decay, as in the original.
 
-    python launch.py --config=configs/cifar10_backprop.py
+python launch.py --config=configs/cifar10_backprop.py
 """
 
 from configs import default

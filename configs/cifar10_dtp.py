@@ -1,6 +1,6 @@
 """The paper's main experiment: L-DRL on CIFAR-10 with the VGG-like network.
 
-    python launch.py --config=configs/cifar10_dtp.py
+python launch.py --config=configs/cifar10_dtp.py
 """
 
 from configs import default

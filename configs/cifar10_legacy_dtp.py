@@ -1,6 +1,6 @@
 """The paper's legacy command: all 50,000 images, three times the usual deviation, forward rate .08.
 
-    python launch.py --config=configs/cifar10_legacy_dtp.py
+python launch.py --config=configs/cifar10_legacy_dtp.py
 """
 
 from configs import cifar10_dtp

@@ -1,6 +1,6 @@
 """L-DRL on CIFAR-10 with the LeNet-like network of the paper's comparison with DRL.
 
-    python launch.py --config=configs/cifar10_lenet_dtp.py
+python launch.py --config=configs/cifar10_lenet_dtp.py
 """
 
 from configs import default

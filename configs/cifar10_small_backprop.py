@@ -1,6 +1,6 @@
 """Backprop on the narrow net, the images and the schedule of cifar10_small_dtp.
 
-    python launch.py --config=configs/cifar10_small_backprop.py
+python launch.py --config=configs/cifar10_small_backprop.py
 """
 
 from configs import cifar10_small_dtp

@@ -1,6 +1,6 @@
 """L-DRL on CIFAR-10 with a narrow net that a CPU trains in minutes.
 
-    python launch.py --config=configs/cifar10_small_dtp.py
+python launch.py --config=configs/cifar10_small_dtp.py
 """
 
 from configs import default

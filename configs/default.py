@@ -17,7 +17,9 @@ def get_config() -> config_dict.ConfigDict:
 
     # Data.
     config.dataset = "cifar10"
-    config.data_dir = ""  # where the data is; "" = $DTP_JAX_DATA, $TFDS_DATA_DIR, TFDS's default folder
+    config.data_dir = (
+        ""  # where the data is; "" = $DTP_JAX_DATA, $TFDS_DATA_DIR, TFDS's default folder
+    )
     config.val_split = 0.1  # fraction of the training images held out; 0 = train on all
     config.augment = True  # random flips and crops, as far as the data set has them
     config.seed = 0  # parameters, noise, order, augmentation and validation split

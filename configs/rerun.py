@@ -1,6 +1,6 @@
 """Any earlier run once more, from its config.json: --config=configs/rerun.py:WORKDIR/config.json
 
-    python launch.py --config=configs/rerun.py:runs/cifar10/config.json --config.seed=1
+python launch.py --config=configs/rerun.py:runs/cifar10/config.json --config.seed=1
 """
 
 import json
@@ -12,5 +12,7 @@ from configs import default
 def get_config(file: str = "WORKDIR/config.json"):
     fields = json.loads(Path(file).read_text())
     config = default.get_config()
-    config.update({name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    config.update(
+        {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    )
     return config

@@ -108,8 +108,17 @@ class MaxPool(NamedTuple):
     padding: int = 0
 
 
-def conv_block(name: str, *, channels: int, window: int, stride: int = 1, padding: int = 0,
-               activation: str = "elu", pool: MaxPool | None = None, bias: bool = True) -> BlockFactory:
+def conv_block(
+    name: str,
+    *,
+    channels: int,
+    window: int,
+    stride: int = 1,
+    padding: int = 0,
+    activation: str = "elu",
+    pool: MaxPool | None = None,
+    bias: bool = True,
+) -> BlockFactory:
     """Convolution -> activation -> max-pool; feedback: unpool -> activation -> transposed convolution.
 
     Raises:
@@ -119,35 +128,59 @@ def conv_block(name: str, *, channels: int, window: int, stride: int = 1, paddin
 
     def build(input_shape: Shape) -> Block:
         if len(input_shape) != 3:
-            raise ValueError(f"network: block {name} needs images (height, width, channels), got shape {input_shape}")
+            raise ValueError(
+                f"network: block {name} needs images (height, width, channels), got shape {input_shape}"
+            )
         in_channels = input_shape[2]
-        conv_shape = (*(ops.pooled_size(n, window=window, stride=stride, padding=padding) for n in input_shape[:2]),
-                      channels)
-        output_shape = conv_shape if pool is None else (
-            *(ops.pooled_size(n, **pool._asdict()) for n in conv_shape[:2]), channels)
+        conv_shape = (
+            *(
+                ops.pooled_size(n, window=window, stride=stride, padding=padding)
+                for n in input_shape[:2]
+            ),
+            channels,
+        )
+        output_shape = (
+            conv_shape
+            if pool is None
+            else (*(ops.pooled_size(n, **pool._asdict()) for n in conv_shape[:2]), channels)
+        )
         if min(output_shape) < 1:
-            raise ValueError(f"network: block {name} reduces {input_shape[0]}x{input_shape[1]} images to "
-                             f"{output_shape[0]}x{output_shape[1]}; allowed: fewer pooling blocks or larger images")
+            raise ValueError(
+                f"network: block {name} reduces {input_shape[0]}x{input_shape[1]} images to "
+                f"{output_shape[0]}x{output_shape[1]}; allowed: fewer pooling blocks or larger images"
+            )
         kernel_shape = (window, window, in_channels, channels)
 
         def init(key: Array) -> Params:
-            return _init_affine(key, kernel_shape, channels, fan_in=in_channels * window**2, bias=bias)
+            return _init_affine(
+                key, kernel_shape, channels, fan_in=in_channels * window**2, bias=bias
+            )
 
         def init_feedback(key: Array) -> Params:
             # torch's rule for a transposed convolution: fan_in = its output channels * window^2.
-            return _init_affine(key, kernel_shape, in_channels, fan_in=in_channels * window**2, bias=bias)
+            return _init_affine(
+                key, kernel_shape, in_channels, fan_in=in_channels * window**2, bias=bias
+            )
 
         def forward(params: Params, x: Array) -> tuple[Array, Residual]:
-            y = act(_add_bias(ops.conv(x, params["kernel"], stride=stride, padding=padding), params))
+            y = act(
+                _add_bias(ops.conv(x, params["kernel"], stride=stride, padding=padding), params)
+            )
             return (y, ()) if pool is None else ops.max_pool(y, **pool._asdict())
 
         def features(y: Array, residual: Residual) -> Array:
             # act(unpool(y)) = unpool(act(y)) since act(0) = 0, and y is several times smaller.
             a = act(y)
-            return a if pool is None else ops.max_unpool(a, residual, input_shape=conv_shape, **pool._asdict())
+            return (
+                a
+                if pool is None
+                else ops.max_unpool(a, residual, input_shape=conv_shape, **pool._asdict())
+            )
 
         def decode(params: Params, a: Array) -> Array:
-            return ops.conv_transpose(a, params["kernel"], input_shape=input_shape, stride=stride, padding=padding)
+            return ops.conv_transpose(
+                a, params["kernel"], input_shape=input_shape, stride=stride, padding=padding
+            )
 
         def feedback(params: Params, y: Array, residual: Residual) -> Array:
             return _add_bias(decode(params, features(y, residual)), params)
@@ -155,13 +188,26 @@ def conv_block(name: str, *, channels: int, window: int, stride: int = 1, paddin
         description = f"conv {window}x{window}, {activation}"
         if pool is not None:
             description += f", max-pool {pool.window}/{pool.stride}"
-        return Block(name, description, tuple(input_shape), output_shape, init, init_feedback, forward, feedback,
-                     features, decode, forward_flops=2 * math.prod(conv_shape) * in_channels * window**2)
+        return Block(
+            name,
+            description,
+            tuple(input_shape),
+            output_shape,
+            init,
+            init_feedback,
+            forward,
+            feedback,
+            features,
+            decode,
+            forward_flops=2 * math.prod(conv_shape) * in_channels * window**2,
+        )
 
     return build
 
 
-def dense_block(name: str, *, features: int, activation: str = "linear", bias: bool = True) -> BlockFactory:
+def dense_block(
+    name: str, *, features: int, activation: str = "linear", bias: bool = True
+) -> BlockFactory:
     """Flatten -> linear -> activation; feedback: activation -> linear -> reshape.
 
     Images are flattened in (height, width, channel) order.
@@ -194,13 +240,26 @@ def dense_block(name: str, *, features: int, activation: str = "linear", bias: b
         description = ("flatten, " if len(input_shape) > 1 else "") + "linear"
         if activation != "linear":
             description += f", {activation}"
-        return Block(name, description, tuple(input_shape), (width,), init, init_feedback, forward, feedback,
-                     features, decode, forward_flops=2 * size * width)
+        return Block(
+            name,
+            description,
+            tuple(input_shape),
+            (width,),
+            init,
+            init_feedback,
+            forward,
+            feedback,
+            features,
+            decode,
+            forward_flops=2 * size * width,
+        )
 
     return build
 
 
-def _init_affine(key: Array, kernel_shape: Shape, bias_size: int, *, fan_in: int, bias: bool) -> Params:
+def _init_affine(
+    key: Array, kernel_shape: Shape, bias_size: int, *, fan_in: int, bias: bool
+) -> Params:
     kernel_key, bias_key = jax.random.split(key)
     params = {"kernel": ops.uniform_fan_in(kernel_key, kernel_shape, fan_in)}
     if bias:

@@ -66,8 +66,10 @@ def _run(argv: list[str]) -> int:
         source = locate(experiment.config["dataset"], experiment.config["data_dir"])
         check_sizes(experiment.config, source.train_examples)
         folder = Workdir(arguments.workdir)
-        status = folder.status(experiment.config, loop.total_steps(
-            experiment.config, _train_images(experiment.config, source)))
+        status = folder.status(
+            experiment.config,
+            loop.total_steps(experiment.config, _train_images(experiment.config, source)),
+        )
     except ValueError as error:
         return _fail(error, EXIT_INVALID)
     except DataError as error:
@@ -77,7 +79,9 @@ def _run(argv: list[str]) -> int:
         screen.note(f"{folder.path}: this run is finished")
         screen.summary(folder.read_summary(), folder.path)
         return 0
-    screen.start(experiment, arguments.config_file, arguments.overrides, source.description, folder.path)
+    screen.start(
+        experiment, arguments.config_file, arguments.overrides, source.description, folder.path
+    )
     return train(experiment, source, folder, screen)
 
 
@@ -94,7 +98,9 @@ def parse(argv: list[str]) -> Arguments:
     config = load_config(given)
     for name in names:
         if config.get(name) is None:  # absl takes the type from there
-            raise ValueError(f"config.{name}: --config={given} lacks it; allowed: fields that it has")
+            raise ValueError(
+                f"config.{name}: --config={given} lacks it; allowed: fields that it has"
+            )
     values, argv = flags.FlagValues(), [argv[0], *rest]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
@@ -103,10 +109,17 @@ def parse(argv: list[str]) -> Arguments:
     except flags.Error as error:
         raise ValueError(_flag_message(error)) from error
     if left:
-        raise ValueError(f"argument {left[0]!r} is not understood; allowed: flags such as --config=FILE; see --help")
-    overrides = [arg if "=" in arg or not after or after.startswith("-") else f"{arg}={after}"
-                 for arg, after in itertools.zip_longest(rest, rest[1:]) if OVERRIDE.match(arg)]
-    workdir = Path(values.workdir).expanduser() if values.workdir else _default_workdir(_split(given)[0])
+        raise ValueError(
+            f"argument {left[0]!r} is not understood; allowed: flags such as --config=FILE; see --help"
+        )
+    overrides = [
+        arg if "=" in arg or not after or after.startswith("-") else f"{arg}={after}"
+        for arg, after in itertools.zip_longest(rest, rest[1:])
+        if OVERRIDE.match(arg)
+    ]
+    workdir = (
+        Path(values.workdir).expanduser() if values.workdir else _default_workdir(_split(given)[0])
+    )
     return Arguments(values.config.to_dict(), _shown(given), overrides, workdir)
 
 
@@ -119,6 +132,7 @@ def load_config(given: str) -> config_dict.ConfigDict:
     Raises:
       ValueError: one line; there is no such file, or it fails.
     """
+
     def error(problem: str) -> ValueError:
         return ValueError(f"--config is {given!r}, {problem}")
 
@@ -130,8 +144,10 @@ def load_config(given: str) -> config_dict.ConfigDict:
     try:
         config = runpy.run_path(str(file))["get_config"](*arguments)
     except (Exception, SystemExit) as problem:  # a config file may raise anything
-        raise error(f"which fails with {type(problem).__name__}: {_first_line(problem)}; "
-                    "allowed: a file whose get_config returns a config") from problem
+        raise error(
+            f"which fails with {type(problem).__name__}: {_first_line(problem)}; "
+            "allowed: a file whose get_config returns a config"
+        ) from problem
     if not isinstance(config, config_dict.ConfigDict):
         raise error(f"whose get_config returns {config!r}; allowed: a ml_collections.ConfigDict")
     return config
@@ -140,7 +156,9 @@ def load_config(given: str) -> config_dict.ConfigDict:
 def train(experiment: Experiment, source: Source, folder: Workdir, screen: Screen) -> int:
     """Trains and prints the summary, or what went wrong. Returns the exit code."""
     try:
-        summary = loop.run(experiment, source, folder, screen, signals.StopSignals(screen.note, screen.abandon))
+        summary = loop.run(
+            experiment, source, folder, screen, signals.StopSignals(screen.note, screen.abandon)
+        )
     except loop.Interrupted as interruption:
         screen.note(str(interruption))
         return 128 + interruption.signal
@@ -156,10 +174,16 @@ def train(experiment: Experiment, source: Source, folder: Workdir, screen: Scree
 
 def help_text(description: str) -> str:
     """Flags, and the configs with one line each."""
-    lines = [description.strip(), "", "Flags:",
-             "  --config=FILE          the config; default configs/digits_dtp.py",
-             "  --config.FIELD=VALUE   overrides a field of the config",
-             "  --workdir=DIR          folder of the run; default runs/<config>/<time>", "", "Configs:"]
+    lines = [
+        description.strip(),
+        "",
+        "Flags:",
+        "  --config=FILE          the config; default configs/digits_dtp.py",
+        "  --config.FIELD=VALUE   overrides a field of the config",
+        "  --workdir=DIR          folder of the run; default runs/<config>/<time>",
+        "",
+        "Configs:",
+    ]
     files = _configs()
     width = max(len(file.name) for file in files)
     for file in files:
@@ -223,8 +247,10 @@ def _default_workdir(config_file: Path) -> Path:
 def _train_images(config: dict[str, Any], source: Source) -> int:
     held_out = round(config["val_split"] * source.train_examples)
     if config["val_split"] and not held_out:
-        raise ValueError(f"config.val_split is {config['val_split']}; allowed: 0, or enough for one of the "
-                         f"{source.train_examples} training images")
+        raise ValueError(
+            f"config.val_split is {config['val_split']}; allowed: 0, or enough for one of the "
+            f"{source.train_examples} training images"
+        )
     return source.train_examples - held_out
 
 

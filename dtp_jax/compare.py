@@ -28,8 +28,13 @@ class Result(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0, or that of the first run that failed."""
     parser = argparse.ArgumentParser(
-        prog="python -m dtp_jax.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", required=True, help="names of files in configs/, or paths, separated by commas")
+        prog="python -m dtp_jax.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--configs", required=True, help="names of files in configs/, or paths, separated by commas"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, starting at 0")
     parser.add_argument("--workdir", type=Path, default=Path("runs/compare"))
     args, overrides = parser.parse_known_args(argv)
@@ -41,8 +46,16 @@ def main(argv: list[str] | None = None) -> int:
         summaries = []
         for seed in range(args.seeds):
             folder = args.workdir / Path(file).stem / f"seed_{seed}"
-            code = cli.main(["compare", f"--config={file}", f"--workdir={folder}", *overrides,
-                             f"--config.seed={seed}"], __doc__)
+            code = cli.main(
+                [
+                    "compare",
+                    f"--config={file}",
+                    f"--workdir={folder}",
+                    *overrides,
+                    f"--config.seed={seed}",
+                ],
+                __doc__,
+            )
             if code != 0:
                 return code
             summaries.append(cli.Workdir(folder).read_summary())
@@ -53,17 +66,25 @@ def main(argv: list[str] | None = None) -> int:
 
 def table(results: list[Result]) -> Table:
     """One row per config: mean and standard deviation over seeds."""
-    shown = Table(title="test accuracy, mean and standard deviation over seeds", title_justify="left")
+    shown = Table(
+        title="test accuracy, mean and standard deviation over seeds", title_justify="left"
+    )
     for column in ("config", "rule", "data set", "seeds", "test accuracy", "time", "images/s"):
-        shown.add_column(column, justify="left" if column in ("config", "rule", "data set") else "right")
+        shown.add_column(
+            column, justify="left" if column in ("config", "rule", "data set") else "right"
+        )
     for config, summaries in results:
         accuracies = [100 * summary["test_accuracy"] for summary in summaries]
         spread = f" +- {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
         shown.add_row(
-            config, summaries[0]["rule"], summaries[0]["dataset"], str(len(summaries)),
+            config,
+            summaries[0]["rule"],
+            summaries[0]["dataset"],
+            str(len(summaries)),
             f"{statistics.mean(accuracies):.2f}{spread} %",
             f"{statistics.mean(s['wall_seconds'] for s in summaries):.0f} s",
-            f"{statistics.mean(s['images_per_second'] for s in summaries):.0f}")
+            f"{statistics.mean(s['images_per_second'] for s in summaries):.0f}",
+        )
     return shown
 
 

@@ -60,7 +60,9 @@ FIELDS: dict[str, Field] = {
     "batch_size": _AT_LEAST_1,
     "beta": _RATE,
     "noise": Field(float, "finite numbers above 0", _POSITIVE, is_tuple=True, per_block=True),
-    "feedback_iterations": Field(int, "whole numbers, 1 or more", _POSITIVE, is_tuple=True, per_block=True),
+    "feedback_iterations": Field(
+        int, "whole numbers, 1 or more", _POSITIVE, is_tuple=True, per_block=True
+    ),
     "feedback_lr": Field(float, "finite numbers above 0", _POSITIVE, is_tuple=True, per_block=True),
     "feedback_momentum": _BELOW_1,
     "feedback_samples": _AT_LEAST_1,
@@ -77,8 +79,15 @@ FIELDS: dict[str, Field] = {
     "diagnostics": _FLAG,
 }
 
-BOOKKEEPING = ("data_dir", "max_steps", "checkpoint_every", "keep_checkpoints", "log_every",
-               "eval_batch_size", "diagnostics")
+BOOKKEEPING = (
+    "data_dir",
+    "max_steps",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+    "eval_batch_size",
+    "diagnostics",
+)
 """Fields that change no number of a run, so that a continued run may have others."""
 
 
@@ -134,7 +143,9 @@ def _error(name: str, value: Any, allowed: str) -> ValueError:
 def _full_length(name: str, value: tuple, network: Network) -> tuple:
     trained = [block.name for block in network[1:]]
     if len(value) not in (1, len(trained)):
-        raise _error(name, value, f"1 value, or {len(trained)}: one for each of {', '.join(trained)}")
+        raise _error(
+            name, value, f"1 value, or {len(trained)}: one for each of {', '.join(trained)}"
+        )
     return value * len(trained) if len(value) == 1 else value
 
 
@@ -142,8 +153,11 @@ def check_sizes(config: Config, train_examples: int) -> None:
     """Raises ValueError where the training images left after the validation split fill no batch."""
     left = train_examples - round(config["val_split"] * train_examples)
     if config["batch_size"] > left:
-        raise _error("batch_size", config["batch_size"],
-                     f"1 to {left}, the training images of {config['dataset']} (val_split {config['val_split']})")
+        raise _error(
+            "batch_size",
+            config["batch_size"],
+            f"1 to {left}, the training images of {config['dataset']} (val_split {config['val_split']})",
+        )
 
 
 def build_network(config: Config, data: DatasetSpec) -> Network:
@@ -153,7 +167,9 @@ def build_network(config: Config, data: DatasetSpec) -> Network:
     takes = inspect.signature(factory).parameters
     for name in ("channels", "hidden"):
         if config[name] and name not in takes:
-            raise _error(name, config[name], f"() for the network {config['network']}, which has none")
+            raise _error(
+                name, config[name], f"() for the network {config['network']}, which has none"
+            )
         if config[name]:
             options[name] = config[name]
     try:
@@ -179,14 +195,20 @@ def build_learner(experiment: Experiment, steps_per_epoch: int) -> Learner:
     if config["schedule"] == "cosine":
         t_max = config["t_max"] or max(1, round(config["epochs"] * 85 / 90))
         learning_rate = optim.cosine_per_epoch(
-            learning_rate, steps_per_epoch=steps_per_epoch, t_max=t_max, eta_min=config["eta_min"])
+            learning_rate, steps_per_epoch=steps_per_epoch, t_max=t_max, eta_min=config["eta_min"]
+        )
     trained = experiment.rule.feedback_training is not None
     return Learner(
         network=experiment.network,
         rule=experiment.rule,
         forward_optimizer=optim.sgd(
-            learning_rate, momentum=config["momentum"], weight_decay=config["weight_decay"]),
-        feedback_optimizers=tuple(optim.sgd(lr, momentum=config["feedback_momentum"])
-                                  for lr in config["feedback_lr"]) if trained else (),
+            learning_rate, momentum=config["momentum"], weight_decay=config["weight_decay"]
+        ),
+        feedback_optimizers=tuple(
+            optim.sgd(lr, momentum=config["feedback_momentum"]) for lr in config["feedback_lr"]
+        )
+        if trained
+        else (),
         feedback_iterations=config["feedback_iterations"] if trained else (),
-        feedback_samples=config["feedback_samples"])
+        feedback_samples=config["feedback_samples"],
+    )

@@ -38,15 +38,26 @@ def literal(training: FeedbackTraining) -> FeedbackTraining:
 
     def gradient(network, omega, i, prepared):
         forward, activations, noise = prepared
-        return jax.value_and_grad(training.loss, argnums=2)(network, forward, omega, i, activations, noise)
+        return jax.value_and_grad(training.loss, argnums=2)(
+            network, forward, omega, i, activations, noise
+        )
 
     return training._replace(prepare=prepare, gradient=gradient)
 
 
 def train_feedback_map(
-    training: FeedbackTraining, network: Network, i: int, forward: dict[str, Params], omega: Params,
-    opt_state: Any, optimizer: optax.GradientTransformation, activations: Activations, source: Any, *,
-    draw: Callable[[Any], Any], observe: Callable[[int, Iteration], Any] = only_loss,
+    training: FeedbackTraining,
+    network: Network,
+    i: int,
+    forward: dict[str, Params],
+    omega: Params,
+    opt_state: Any,
+    optimizer: optax.GradientTransformation,
+    activations: Activations,
+    source: Any,
+    *,
+    draw: Callable[[Any], Any],
+    observe: Callable[[int, Iteration], Any] = only_loss,
 ) -> tuple[Params, Any, Any]:
     """Trains the feedback map of block i on one batch; theta and activations stay as they are.
 
@@ -108,14 +119,18 @@ def mean_over_slices(f: Callable[[Any], Any], data: Any, count: int) -> Any:
     sliced = jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), data)
     first = jax.tree.map(lambda a: a[0], sliced)
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(f, first))
-    total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, f(part)), None), zero, sliced)
+    total, _ = jax.lax.scan(
+        lambda total, part: (jax.tree.map(jnp.add, total, f(part)), None), zero, sliced
+    )
     return jax.tree.map(lambda a: a / count, total)
 
 
 def around(activations: Activations, i: int) -> Activations:
     """Only what block i sees: its input, its output and its residual; None elsewhere."""
-    return Activations(tuple(h if n in (i, i + 1) else None for n, h in enumerate(activations.h)),
-                       tuple(r if n == i else None for n, r in enumerate(activations.residuals)))
+    return Activations(
+        tuple(h if n in (i, i + 1) else None for n, h in enumerate(activations.h)),
+        tuple(r if n == i else None for n, r in enumerate(activations.residuals)),
+    )
 
 
 def keys_per_iteration(key: Array, iterations: int, samples: int) -> Array:

@@ -14,7 +14,9 @@ class Diverged(Exception):
     """A loss or a parameter is not finite: which one, at which step, and the learning rate to suspect."""
 
 
-def check_losses(found: Metrics, first: int, config: Mapping[str, Any], network: Network, last_good: str) -> None:
+def check_losses(
+    found: Metrics, first: int, config: Mapping[str, Any], network: Network, last_good: str
+) -> None:
     """Looks through the metrics of a chunk of steps.
 
     Args:
@@ -24,8 +26,11 @@ def check_losses(found: Metrics, first: int, config: Mapping[str, Any], network:
     Raises:
       Diverged: naming the first step with a loss that is not finite.
     """
-    losses = {"loss": found.loss, **{f"feedback loss of {k}": v for k, v in found.feedback_loss.items()},
-              **{f"local loss of {k}": v for k, v in found.forward_loss.items()}}
+    losses = {
+        "loss": found.loss,
+        **{f"feedback loss of {k}": v for k, v in found.feedback_loss.items()},
+        **{f"local loss of {k}": v for k, v in found.forward_loss.items()},
+    }
     bad = ~np.isfinite(np.stack(list(losses.values())))
     if not bad.any():
         return
@@ -36,20 +41,36 @@ def check_losses(found: Metrics, first: int, config: Mapping[str, Any], network:
     else:
         # The forward weights went wrong before this step: blame the block furthest from its target then.
         local = {block: values[max(k - 1, 0)] for block, values in found.forward_loss.items()}
-        worst = max(local, key=lambda b: np.nan_to_num(local[b], nan=np.inf)) if local else network[0].name
+        worst = (
+            max(local, key=lambda b: np.nan_to_num(local[b], nan=np.inf))
+            if local
+            else network[0].name
+        )
         suspect = f"block {worst}, config.forward_lr {config['forward_lr']}"
-    raise Diverged(f"step {first + k + 1}: the {name} is not finite; suspect: {suspect}; {last_good}")
+    raise Diverged(
+        f"step {first + k + 1}: the {name} is not finite; suspect: {suspect}; {last_good}"
+    )
 
 
-def check_parameters(state: TrainState, config: Mapping[str, Any], network: Network, last_good: str) -> None:
+def check_parameters(
+    state: TrainState, config: Mapping[str, Any], network: Network, last_good: str
+) -> None:
     """Raises Diverged if any parameter or optimizer state is not finite."""
+
     def diverged(what: str, suspect: str) -> Diverged:
-        return Diverged(f"step {int(state.step)}: {what} is not finite; suspect: {suspect}; {last_good}")
+        return Diverged(
+            f"step {int(state.step)}: {what} is not finite; suspect: {suspect}; {last_good}"
+        )
 
     for block in network:
         if not _all_finite(state.forward[block.name]):
-            raise diverged("a forward parameter", f"block {block.name}, config.forward_lr {config['forward_lr']}")
-        if not _all_finite((state.feedback.get(block.name), state.feedback_opt_state.get(block.name))):
+            raise diverged(
+                "a forward parameter",
+                f"block {block.name}, config.forward_lr {config['forward_lr']}",
+            )
+        if not _all_finite(
+            (state.feedback.get(block.name), state.feedback_opt_state.get(block.name))
+        ):
             raise diverged("a feedback parameter", _feedback_suspect(block.name, config, network))
     if not _all_finite(state.forward_opt_state):
         raise diverged("an optimizer state", f"config.forward_lr {config['forward_lr']}")

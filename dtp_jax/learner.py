@@ -67,20 +67,34 @@ def init(learner: Learner, key: Array) -> TrainState:
     forward_key, feedback_key, run_key = jax.random.split(key, 3)
     forward = init_forward(learner.network, forward_key)
     feedback = learner.rule.init_feedback(learner.network, feedback_key)
-    return TrainState(jnp.zeros((), jnp.int32), run_key, forward, feedback,
-                      *init_optimizers(learner, forward, feedback))
+    return TrainState(
+        jnp.zeros((), jnp.int32),
+        run_key,
+        forward,
+        feedback,
+        *init_optimizers(learner, forward, feedback),
+    )
 
 
-def init_optimizers(learner: Learner, forward: dict[str, Params], feedback: dict[str, Params]) -> tuple[Any, dict[str, Any]]:
+def init_optimizers(
+    learner: Learner, forward: dict[str, Params], feedback: dict[str, Params]
+) -> tuple[Any, dict[str, Any]]:
     """(forward, feedback) optimizer states for these parameters; feedback ones by block name."""
     return learner.forward_optimizer.init(forward), {
         block.name: optimizer.init(feedback[block.name])
-        for block, optimizer in zip(learner.network[1:], learner.feedback_optimizers)}
+        for block, optimizer in zip(learner.network[1:], learner.feedback_optimizers)
+    }
 
 
-def step(learner: Learner, state: TrainState, images: Array, labels: Array, *,
-         noise: dict[str, Any] | None = None,
-         observe: Callable[[int, Iteration], Any] = only_loss) -> tuple[TrainState, Record]:
+def step(
+    learner: Learner,
+    state: TrainState,
+    images: Array,
+    labels: Array,
+    *,
+    noise: dict[str, Any] | None = None,
+    observe: Callable[[int, Iteration], Any] = only_loss,
+) -> tuple[TrainState, Record]:
     """One training step on a batch, in the order of the paper.
 
     Args:
@@ -97,7 +111,8 @@ def step(learner: Learner, state: TrainState, images: Array, labels: Array, *,
     activations = forward_all(network, state.forward, images)
     # 2. Feedback training: theta does not change, every block on its own.
     feedback, feedback_opt_state, observations = train_feedback(
-        learner, state, activations, noise=noise, observe=observe)
+        learner, state, activations, noise=noise, observe=observe
+    )
     # 3. and 4. The target of the logits, and from it one target per block.
     # 5. Local losses: no gradient crosses a block boundary.
     if rule.global_loss is None:
@@ -109,14 +124,21 @@ def step(learner: Learner, state: TrainState, images: Array, labels: Array, *,
         gradient = global_gradient(network, rule, state.forward, images, labels)
     # 6. The forward step.
     updates, forward_opt_state = learner.forward_optimizer.update(
-        gradient, state.forward_opt_state, state.forward)
+        gradient, state.forward_opt_state, state.forward
+    )
     state = state.replace(
-        step=state.step + 1, forward=optax.apply_updates(state.forward, updates), feedback=feedback,
-        forward_opt_state=forward_opt_state, feedback_opt_state=feedback_opt_state)
+        step=state.step + 1,
+        forward=optax.apply_updates(state.forward, updates),
+        feedback=feedback,
+        forward_opt_state=forward_opt_state,
+        feedback_opt_state=feedback_opt_state,
+    )
     return state, Record(activations, observations, targets, forward_loss, gradient)
 
 
-def train_step(learner: Learner, state: TrainState, images: Array, labels: Array) -> tuple[TrainState, Metrics]:
+def train_step(
+    learner: Learner, state: TrainState, images: Array, labels: Array
+) -> tuple[TrainState, Metrics]:
     """`step`, reduced to what training logs."""
     state, record = step(learner, state, images, labels)
     logits = record.activations.h[-1]
@@ -124,13 +146,19 @@ def train_step(learner: Learner, state: TrainState, images: Array, labels: Array
         loss=cross_entropy(logits, labels).mean(),
         accuracy=(logits.argmax(-1) == labels).mean(dtype=jnp.float32),
         feedback_loss={name: losses.mean() for name, losses in record.observations.items()},
-        forward_loss=record.forward_loss)
+        forward_loss=record.forward_loss,
+    )
     return state, metrics
 
 
-def train_feedback(learner: Learner, state: TrainState, activations: Activations, *,
-                   noise: dict[str, Any] | None = None,
-                   observe: Callable[[int, Iteration], Any] = only_loss):
+def train_feedback(
+    learner: Learner,
+    state: TrainState,
+    activations: Activations,
+    *,
+    noise: dict[str, Any] | None = None,
+    observe: Callable[[int, Iteration], Any] = only_loss,
+):
     """Trains every feedback map on one batch; see `step` for the arguments.
 
     Returns:
@@ -143,24 +171,43 @@ def train_feedback(learner: Learner, state: TrainState, activations: Activations
     batch, dtype = activations.h[0].shape[0], activations.h[0].dtype
     step_key = jax.random.fold_in(state.key, state.step)
     for i, (optimizer, iterations) in enumerate(
-            zip(learner.feedback_optimizers, learner.feedback_iterations), start=1):
+        zip(learner.feedback_optimizers, learner.feedback_iterations), start=1
+    ):
         block = learner.network[i]
         if noise is None:
-            source = keys_per_iteration(jax.random.fold_in(step_key, i), iterations, learner.feedback_samples)
+            source = keys_per_iteration(
+                jax.random.fold_in(step_key, i), iterations, learner.feedback_samples
+            )
             draw = jax.vmap(lambda key, block=block: training.draw_noise(key, block, batch, dtype))
         else:
             source, draw = noise[block.name], lambda recorded: recorded
         feedback[block.name], opt_state[block.name], seen[block.name] = train_feedback_map(
-            training, learner.network, i, state.forward, feedback[block.name], opt_state[block.name],
-            optimizer, activations, source, draw=draw, observe=observe)
+            training,
+            learner.network,
+            i,
+            state.forward,
+            feedback[block.name],
+            opt_state[block.name],
+            optimizer,
+            activations,
+            source,
+            draw=draw,
+            observe=observe,
+        )
     return feedback, opt_state, seen
 
 
-def local_gradients(network: Network, rule: Rule, forward: dict[str, Params], activations: Activations,
-                    targets: tuple[Array, ...]) -> tuple[dict[str, Array], dict[str, Params]]:
+def local_gradients(
+    network: Network,
+    rule: Rule,
+    forward: dict[str, Params],
+    activations: Activations,
+    targets: tuple[Array, ...],
+) -> tuple[dict[str, Array], dict[str, Params]]:
     """Local losses by block name, and the gradient of each for its own block's parameters alone."""
     losses, gradients = {}, {}
     for block, x, t in zip(network, activations.h, targets):
+
         def loss(theta, block=block, x=x, t=t):
             return rule.local_loss(block, block.forward(theta, x)[0], t)
 
@@ -168,17 +215,20 @@ def local_gradients(network: Network, rule: Rule, forward: dict[str, Params], ac
     return losses, gradients
 
 
-def global_gradient(network: Network, rule: Rule, forward: dict[str, Params], images: Array,
-                    labels: Array) -> dict[str, Params]:
+def global_gradient(
+    network: Network, rule: Rule, forward: dict[str, Params], images: Array, labels: Array
+) -> dict[str, Params]:
     """One ordinary gradient of the rule's global loss."""
+
     def loss(forward):
         return rule.global_loss(forward_all(network, forward, images).h[-1], labels)
 
     return jax.grad(loss)(forward)
 
 
-def evaluate_batch(network: Network, forward: dict[str, Params], images: Array, labels: Array,
-                   weights: Array) -> dict[str, Array]:
+def evaluate_batch(
+    network: Network, forward: dict[str, Params], images: Array, labels: Array, weights: Array
+) -> dict[str, Array]:
     """Sums over a batch, for exact means over a data set whose last batch is padded.
 
     Args:

@@ -50,8 +50,13 @@ class Progress:
     best_val_accuracy: float | None = None
 
 
-def run(experiment: Experiment, source: Source, workdir: Workdir, screen: Screen,
-        stop_signals: AbstractContextManager[StopSignal] = NEVER) -> dict[str, Any]:
+def run(
+    experiment: Experiment,
+    source: Source,
+    workdir: Workdir,
+    screen: Screen,
+    stop_signals: AbstractContextManager[StopSignal] = NEVER,
+) -> dict[str, Any]:
     """Trains, or goes on training, and evaluates.
 
     Args:
@@ -77,17 +82,34 @@ def run(experiment: Experiment, source: Source, workdir: Workdir, screen: Screen
 class Run:
     """The state of a run in this process."""
 
-    def __init__(self, experiment: Experiment, splits: Splits, workdir: Workdir, screen: Screen,
-                 stop_signal: StopSignal, started: float):
-        self.config, self.network, self.data = experiment.config, experiment.network, experiment.data
-        self.workdir, self.screen, self.stop_signal, self.started = workdir, screen, stop_signal, started
+    def __init__(
+        self,
+        experiment: Experiment,
+        splits: Splits,
+        workdir: Workdir,
+        screen: Screen,
+        stop_signal: StopSignal,
+        started: float,
+    ):
+        self.config, self.network, self.data = (
+            experiment.config,
+            experiment.network,
+            experiment.data,
+        )
+        self.workdir, self.screen, self.stop_signal, self.started = (
+            workdir,
+            screen,
+            stop_signal,
+            started,
+        )
         self.batch_size = self.config["batch_size"]
         self.steps_per_epoch = len(splits.train.labels) // self.batch_size
         self.total_steps = total_steps(self.config, len(splits.train.labels))
         self.splits = jax.tree.map(jax.device_put, splits)
         self.learner = build_learner(experiment, self.steps_per_epoch)
         self.evaluate = program.evaluator(
-            self.network, self.data, batch_size=self.config["eval_batch_size"])
+            self.network, self.data, batch_size=self.config["eval_batch_size"]
+        )
         self.checkpoints = workdir.checkpoints(self.config["keep_checkpoints"])
         self.progress = Progress()
         self.state = self._restore_or_init()
@@ -107,7 +129,9 @@ class Run:
 
     def run(self) -> dict[str, Any]:
         """Trains to the last step, evaluates, writes the summary."""
-        with self.screen.tensorboard(self.workdir.path / "tensorboard", self.progress.step) as self.board:
+        with self.screen.tensorboard(
+            self.workdir.path / "tensorboard", self.progress.step
+        ) as self.board:
             if self.progress.step < self.total_steps:
                 chunk = self._compile()
                 with self.screen.training(self.config["epochs"], self.steps_per_epoch) as self.bar:
@@ -121,7 +145,9 @@ class Run:
         self.batches = np.zeros((most, self.batch_size), np.int32)
         with self.screen.task("compiling the training step"):
             train = self.splits.train
-            return chunk.lower(self.state, train.images, train.labels, self.batches, np.int32(1)).compile()
+            return chunk.lower(
+                self.state, train.images, train.labels, self.batches, np.int32(1)
+            ).compile()
 
     def _train_some(self, chunk) -> None:
         """One chunk of steps, then whatever is due after it."""
@@ -130,10 +156,17 @@ class Run:
         if position == 0:
             self.progress.epoch_loss = self.progress.epoch_accuracy = 0.0
         order = epoch_permutation(self.config["seed"], epoch, len(self.splits.train.labels))
-        self.batches[:count] = order[position * self.batch_size:][:count * self.batch_size].reshape(count, -1)
+        self.batches[:count] = order[position * self.batch_size :][
+            : count * self.batch_size
+        ].reshape(count, -1)
         start = time.perf_counter()
-        self.state, found = chunk(self.state, self.splits.train.images, self.splits.train.labels,
-                                  self.batches, np.int32(count))
+        self.state, found = chunk(
+            self.state,
+            self.splits.train.images,
+            self.splits.train.labels,
+            self.batches,
+            np.int32(count),
+        )
         found = jax.tree.map(lambda entries: entries[:count], jax.device_get(found))
         seconds = time.perf_counter() - start
         self.seconds_per_step = seconds / count
@@ -142,27 +175,46 @@ class Run:
         guard.check_losses(found, first, self.config, self.network, self._last_good())
         self.progress.epoch_loss += float(found.loss.sum(dtype=np.float64))
         self.progress.epoch_accuracy += float(found.accuracy.sum(dtype=np.float64))
-        ended = self.progress.step % self.steps_per_epoch == 0 or self.progress.step == self.total_steps
+        ended = (
+            self.progress.step % self.steps_per_epoch == 0 or self.progress.step == self.total_steps
+        )
         self._log(found, first, epoch, with_angles=ended and self.config["diagnostics"])
         steps_seen = position + count
         self.bar.update(
-            epoch, steps_seen, rate=self.batch_size * count / seconds,
-            loss=self.progress.epoch_loss / steps_seen, accuracy=self.progress.epoch_accuracy / steps_seen,
+            epoch,
+            steps_seen,
+            rate=self.batch_size * count / seconds,
+            loss=self.progress.epoch_loss / steps_seen,
+            accuracy=self.progress.epoch_accuracy / steps_seen,
             left=(self.total_steps - self.progress.step) * self.seconds_per_step,
-            feedback_loss={name: float(losses[-1]) for name, losses in found.feedback_loss.items()})
+            feedback_loss={name: float(losses[-1]) for name, losses in found.feedback_loss.items()},
+        )
         self._after_chunk(epoch, ended)
 
     def _steps_of_next_chunk(self) -> int:
         step, every = self.progress.step, self.config["checkpoint_every"] or self.steps_per_epoch
-        by_time = 1 if self.seconds_per_step is None else max(1, int(CHUNK_SECONDS / self.seconds_per_step))
-        return min(by_time, len(self.batches), self.steps_per_epoch - step % self.steps_per_epoch,
-                   every - step % every, self.total_steps - step)
+        by_time = (
+            1
+            if self.seconds_per_step is None
+            else max(1, int(CHUNK_SECONDS / self.seconds_per_step))
+        )
+        return min(
+            by_time,
+            len(self.batches),
+            self.steps_per_epoch - step % self.steps_per_epoch,
+            every - step % every,
+            self.total_steps - step,
+        )
 
     def _after_chunk(self, epoch: int, ended: bool) -> None:
         """Validation, checkpoint and stopping, as far as they are due. `ended`: the epoch or the run."""
         step, every, improved = self.progress.step, self.config["checkpoint_every"], False
         if ended:
-            found = self._evaluate("val", epoch, self.state.forward) if self.splits.val is not None else None
+            found = (
+                self._evaluate("val", epoch, self.state.forward)
+                if self.splits.val is not None
+                else None
+            )
             best = self.progress.best_val_accuracy
             improved = found is not None and (best is None or found.accuracy >= best)
             if improved:
@@ -173,41 +225,68 @@ class Run:
         if due or improved or signal is not None or step == self.total_steps:
             self._save()
         if signal is not None:
-            raise Interrupted(f"stopped after step {step} of {self.total_steps}; saved in "
-                              f"{self.workdir.path / 'checkpoints' / str(step)}; to go on: the same command with "
-                              f"--workdir={self.workdir.path}", signal)
+            raise Interrupted(
+                f"stopped after step {step} of {self.total_steps}; saved in "
+                f"{self.workdir.path / 'checkpoints' / str(step)}; to go on: the same command with "
+                f"--workdir={self.workdir.path}",
+                signal,
+            )
 
     def _save(self) -> None:
         guard.check_parameters(self.state, self.config, self.network, self._last_good())
         self.progress.wall_seconds = self.wall_before + time.monotonic() - self.started
         self.checkpoints.save(
-            self.progress.step, self.state, dataclasses.asdict(self.progress), self.progress.best_step)
+            self.progress.step,
+            self.state,
+            dataclasses.asdict(self.progress),
+            self.progress.best_step,
+        )
         self.board.flush()
 
     def _last_good(self) -> str:
         kept = self.checkpoints.steps()
-        return (f"the last good checkpoint is {self.workdir.path / 'checkpoints' / str(kept[0])}" if kept
-                else "no checkpoint yet")
+        return (
+            f"the last good checkpoint is {self.workdir.path / 'checkpoints' / str(kept[0])}"
+            if kept
+            else "no checkpoint yet"
+        )
 
     def _log(self, found: Metrics, first: int, epoch: int, with_angles: bool) -> None:
         count, every, rows = len(found.loss), self.config["log_every"], []
         for k in range(count):
             step = first + k + 1
             if step % every == 0 or k == count - 1 and with_angles:
-                row = {"step": step, "epoch": epoch + 1, "split": "train", "loss": float(found.loss[k]),
-                       "accuracy": float(found.accuracy[k])}
-                for kind, losses in (("feedback_loss", found.feedback_loss), ("forward_loss", found.forward_loss)):
+                row = {
+                    "step": step,
+                    "epoch": epoch + 1,
+                    "split": "train",
+                    "loss": float(found.loss[k]),
+                    "accuracy": float(found.accuracy[k]),
+                }
+                for kind, losses in (
+                    ("feedback_loss", found.feedback_loss),
+                    ("forward_loss", found.forward_loss),
+                ):
                     row |= {f"{kind}/{name}": float(values[k]) for name, values in losses.items()}
                 rows.append(row)
         if with_angles:
-            for name, value in metrics.weight_alignment(self.state.forward, self.state.feedback).items():
+            for name, value in metrics.weight_alignment(
+                self.state.forward, self.state.feedback
+            ).items():
                 rows[-1] |= {f"distance/{name}": float(value[0]), f"angle/{name}": float(value[1])}
         self._write(rows)
 
-    def _evaluate(self, split: str, epoch: int, forward, name: str | None = None) -> program.Evaluation:
+    def _evaluate(
+        self, split: str, epoch: int, forward, name: str | None = None
+    ) -> program.Evaluation:
         images, labels = getattr(self.splits, split)
         found = self.evaluate(forward, images, labels)
-        row = {"step": self.progress.step, "epoch": epoch + 1, "split": name or split, **found._asdict()}
+        row = {
+            "step": self.progress.step,
+            "epoch": epoch + 1,
+            "split": name or split,
+            **found._asdict(),
+        }
         self._write([row])
         return found
 
@@ -232,7 +311,9 @@ class Run:
             "test_top5_accuracy": test.top5_accuracy,
             **self._best_checkpoint(),
             "wall_seconds": self.wall_before + time.monotonic() - self.started,
-            "images_per_second": self.progress.step * self.batch_size / max(self.progress.train_seconds, 1e-9),
+            "images_per_second": self.progress.step
+            * self.batch_size
+            / max(self.progress.train_seconds, 1e-9),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             "versions": versions(),
         }
@@ -249,8 +330,11 @@ class Run:
         except Exception as error:  # whatever a damaged file provokes in the reader
             self.screen.warn(f"the best checkpoint (step {step}) is damaged: {error}")
             return {}
-        return {"best_val_step": step, "best_val_accuracy": self.progress.best_val_accuracy,
-                "test_accuracy_of_best_val": self.evaluate(forward, *self.splits.test).accuracy}
+        return {
+            "best_val_step": step,
+            "best_val_accuracy": self.progress.best_val_accuracy,
+            "test_accuracy_of_best_val": self.evaluate(forward, *self.splits.test).accuracy,
+        }
 
 
 def total_steps(config: dict[str, Any], train_examples: int) -> int:

@@ -34,11 +34,22 @@ def weight_alignment(forward: dict[str, Params], feedback: dict[str, Params]) ->
 
     Feedback kernels have the layout of the forward ones, so no transposition is needed.
     """
-    return {name: alignment(forward[name]["kernel"], omega["kernel"]) for name, omega in feedback.items()}
+    return {
+        name: alignment(forward[name]["kernel"], omega["kernel"])
+        for name, omega in feedback.items()
+    }
 
 
-def gradient_matching(network: Network, rule: Rule, forward: dict[str, Params], feedback: dict[str, Params],
-                      images: Array, labels: Array, *, beta: float) -> dict[str, Any]:
+def gradient_matching(
+    network: Network,
+    rule: Rule,
+    forward: dict[str, Params],
+    feedback: dict[str, Params],
+    images: Array,
+    labels: Array,
+    *,
+    beta: float,
+) -> dict[str, Any]:
     """`alignment` of the rule's forward gradient / beta with backprop's, per parameter.
 
     Args:

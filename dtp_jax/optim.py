@@ -6,13 +6,21 @@ import jax.numpy as jnp
 import optax
 
 
-def sgd(learning_rate: optax.ScalarOrSchedule, *, momentum: float, weight_decay: float = 0.0) -> optax.GradientTransformation:
+def sgd(
+    learning_rate: optax.ScalarOrSchedule, *, momentum: float, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
     """torch.optim.SGD: weight decay joins the gradient before the momentum; the first buffer is the gradient."""
     optimizer = optax.sgd(learning_rate, momentum=momentum)
-    return optax.chain(optax.add_decayed_weights(weight_decay), optimizer) if weight_decay else optimizer
+    return (
+        optax.chain(optax.add_decayed_weights(weight_decay), optimizer)
+        if weight_decay
+        else optimizer
+    )
 
 
-def cosine_per_epoch(learning_rate: float, *, steps_per_epoch: int, t_max: int, eta_min: float = 1e-5) -> optax.Schedule:
+def cosine_per_epoch(
+    learning_rate: float, *, steps_per_epoch: int, t_max: int, eta_min: float = 1e-5
+) -> optax.Schedule:
     """eta_min + (lr - eta_min) (1 + cos(pi epoch / t_max)) / 2, constant within an epoch.
 
     Past t_max the rate rises again, as torch's CosineAnnealingLR does: the original trains 90 epochs

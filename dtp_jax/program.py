@@ -26,7 +26,9 @@ class Evaluation(NamedTuple):
     top5_accuracy: float
 
 
-def train_chunk(learner: Learner, data: DatasetSpec, *, augmented: bool) -> Callable[..., tuple[TrainState, Metrics]]:
+def train_chunk(
+    learner: Learner, data: DatasetSpec, *, augmented: bool
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Compiles a run of training steps.
 
     Returns:
@@ -67,7 +69,9 @@ def evaluator(network: Network, data: DatasetSpec, *, batch_size: int) -> Callab
     """
 
     @jax.jit
-    def sums(forward: dict[str, Params], images: Array, labels: Array, batches: Array, weights: Array):
+    def sums(
+        forward: dict[str, Params], images: Array, labels: Array, batches: Array, weights: Array
+    ):
         def one(total, batch):
             indices, weight = batch
             x = prepare_images(images[indices], data, jnp.float32)
@@ -81,9 +85,18 @@ def evaluator(network: Network, data: DatasetSpec, *, batch_size: int) -> Callab
         size = min(batch_size, len(labels))
         count = -(-len(labels) // size)
         indices = np.arange(count * size, dtype=np.int32).reshape(count, size)
-        found = jax.device_get(sums(forward, images, labels, np.minimum(indices, len(labels) - 1),
-                                    (indices < len(labels)).astype(np.float32)))
+        found = jax.device_get(
+            sums(
+                forward,
+                images,
+                labels,
+                np.minimum(indices, len(labels) - 1),
+                (indices < len(labels)).astype(np.float32),
+            )
+        )
         sums_of = {name: float(value) for name, value in found.items()}
-        return Evaluation(*(sums_of[name] / sums_of["examples"] for name in ("loss", "correct", "correct_top5")))
+        return Evaluation(
+            *(sums_of[name] / sums_of["examples"] for name in ("loss", "correct", "correct_top5"))
+        )
 
     return evaluate

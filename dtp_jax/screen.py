@@ -8,7 +8,14 @@ from typing import Any
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -40,16 +47,29 @@ class Screen:
         """Leaves the terminal usable when the process ends at once."""
         self.console.show_cursor(True)
 
-    def start(self, experiment: Experiment, config_file: str, overrides: list[str], source: str, workdir: Path) -> None:
+    def start(
+        self,
+        experiment: Experiment,
+        config_file: str,
+        overrides: list[str],
+        source: str,
+        workdir: Path,
+    ) -> None:
         """The start-up screen: what will run, on what."""
         config, devices = experiment.config, jax.devices()
         facts = Table.grid(padding=(0, 2))
         for name, value in (
             ("config", config_file + (f"  {' '.join(overrides)}" if overrides else "")),
-            ("rule", f"{config['rule']}, seed {config['seed']}, {_length(config)}, "
-                     f"batches of {config['batch_size']}"),
+            (
+                "rule",
+                f"{config['rule']}, seed {config['seed']}, {_length(config)}, "
+                f"batches of {config['batch_size']}",
+            ),
             ("data", f"{config['dataset']}: {source}"),
-            ("devices", f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), mesh: one device"),
+            (
+                "devices",
+                f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), mesh: one device",
+            ),
             ("workdir", str(workdir)),
         ):
             facts.add_row(f"[bold]{name}", Text(value))  # no markup: a path may hold brackets
@@ -67,10 +87,17 @@ class Screen:
             self.note(what)
             yield None
             return
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(what, total=None)
-            yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
+            yield lambda what, done, total: progress.update(
+                task, description=what, completed=done, total=total
+            )
 
     @contextlib.contextmanager
     def training(self, epochs: int, steps_per_epoch: int) -> Iterator["_Bar"]:
@@ -87,7 +114,9 @@ class Screen:
         from tensorboardX import SummaryWriter  # lazily: it is slow to import
 
         # The suffix: writers of the same second would take the same file.
-        writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, filename_suffix=f".{step}")
+        writer = SummaryWriter(
+            str(folder), purge_step=step + 1 if step else None, filename_suffix=f".{step}"
+        )
         try:
             yield Board(writer)
         finally:
@@ -96,11 +125,19 @@ class Screen:
     def summary(self, summary: Mapping[str, Any], workdir: Path) -> None:
         """The last lines: accuracies, time, where everything is."""
         table = Table.grid(padding=(0, 2))
-        for name in ("test_accuracy", "test_top5_accuracy", "val_accuracy", "test_accuracy_of_best_val"):
+        for name in (
+            "test_accuracy",
+            "test_top5_accuracy",
+            "val_accuracy",
+            "test_accuracy_of_best_val",
+        ):
             if summary.get(name) is not None:
                 table.add_row(f"[bold]{name}", f"{summary[name]:.4f}")
         table.add_row("[bold]steps", str(summary["steps"]))
-        table.add_row("[bold]time", f"{duration(summary['wall_seconds'])}, {summary['images_per_second']:.0f} images/s")
+        table.add_row(
+            "[bold]time",
+            f"{duration(summary['wall_seconds'])}, {summary['images_per_second']:.0f} images/s",
+        )
         table.add_row("[bold]workdir", Text(str(workdir)))
         self.console.print(table)
 
@@ -118,9 +155,15 @@ class Board:
             if key in ("step", "epoch", "split"):
                 continue
             kind, _, block = key.partition("/")
-            tag = {"feedback_loss": "feedback/loss", "forward_loss": "forward/loss", "angle": "angle/weight",
-                   "distance": "distance/weight"}.get(kind)
-            self._writer.add_scalar(f"{tag}/{block}" if tag else f"{row['split']}/{key}", value, row["step"])
+            tag = {
+                "feedback_loss": "feedback/loss",
+                "forward_loss": "forward/loss",
+                "angle": "angle/weight",
+                "distance": "distance/weight",
+            }.get(kind)
+            self._writer.add_scalar(
+                f"{tag}/{block}" if tag else f"{row['split']}/{key}", value, row["step"]
+            )
 
     def flush(self) -> None:
         """Puts into the file what has come out of the writer's queue: a killed run lacks little then."""
@@ -133,8 +176,14 @@ class _TrainingProgress(Progress):
     losses = ""
 
     def __init__(self, console: Console):
-        super().__init__(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-                         TextColumn("{task.fields[speed]}"), console=console, transient=True)
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            console=console,
+            transient=True,
+        )
 
     def get_renderables(self) -> Iterator[Any]:
         yield from super().get_renderables()
@@ -145,13 +194,29 @@ class _TrainingProgress(Progress):
 class _Bar:
     """One bar per epoch, or a plain line now and then."""
 
-    def __init__(self, screen: Screen, epochs: int, steps_per_epoch: int, progress: Progress | None):
-        self.screen, self.epochs, self.steps_per_epoch, self.progress = screen, epochs, steps_per_epoch, progress
+    def __init__(
+        self, screen: Screen, epochs: int, steps_per_epoch: int, progress: Progress | None
+    ):
+        self.screen, self.epochs, self.steps_per_epoch, self.progress = (
+            screen,
+            epochs,
+            steps_per_epoch,
+            progress,
+        )
         self.task, self.last_line = None, time.monotonic()
         self.loss = self.accuracy = self.rate = 0.0
 
-    def update(self, epoch: int, steps: int, *, rate: float, loss: float, accuracy: float, left: float,
-               feedback_loss: Mapping[str, float]) -> None:
+    def update(
+        self,
+        epoch: int,
+        steps: int,
+        *,
+        rate: float,
+        loss: float,
+        accuracy: float,
+        left: float,
+        feedback_loss: Mapping[str, float],
+    ) -> None:
         """Shows the state of the epoch.
 
         Args:
@@ -159,7 +224,10 @@ class _Bar:
           left: seconds to the end of the run. feedback_loss: of the last step, by block.
         """
         self.loss, self.accuracy, self.rate = loss, accuracy, rate
-        name, speed = f"epoch {epoch + 1}/{self.epochs}", f"{rate:.0f} images/s  {duration(left)} left"
+        name, speed = (
+            f"epoch {epoch + 1}/{self.epochs}",
+            f"{rate:.0f} images/s  {duration(left)} left",
+        )
         losses = f"loss {loss:.3f}  accuracy {accuracy:.3f}"
         if feedback_loss:
             losses += "  feedback loss " + " ".join(f"{v:.2g}" for v in feedback_loss.values())
@@ -177,8 +245,10 @@ class _Bar:
         if self.progress is not None and self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None
-        line = (f"epoch {epoch + 1}/{self.epochs}  {self.rate:.0f} images/s  loss {self.loss:.3f} "
-                f"acc {self.accuracy:.3f}")
+        line = (
+            f"epoch {epoch + 1}/{self.epochs}  {self.rate:.0f} images/s  loss {self.loss:.3f} "
+            f"acc {self.accuracy:.3f}"
+        )
         if validation is not None:
             line += f"  val loss {validation.loss:.3f} acc {validation.accuracy:.3f}"
         self.last_line = time.monotonic()
@@ -187,18 +257,27 @@ class _Bar:
 
 def _block_table(experiment: Experiment) -> Table:
     network = experiment.network
-    shapes = jax.eval_shape(lambda key: (init_forward(network, key), experiment.rule.init_feedback(network, key)),
-                            jax.random.key(0))
+    shapes = jax.eval_shape(
+        lambda key: (init_forward(network, key), experiment.rule.init_feedback(network, key)),
+        jax.random.key(0),
+    )
     shape = "x".join(map(str, experiment.data.image_shape))
-    table = Table(title=f"network {experiment.config['network']}, input {shape}", title_justify="left")
+    table = Table(
+        title=f"network {experiment.config['network']}, input {shape}", title_justify="left"
+    )
     for column in ("block", "operations", "output", "forward", "feedback"):
         table.add_column(column, justify="right" if column in ("forward", "feedback") else "left")
     totals = [0, 0]
     for block in network:
         counts = [count(side.get(block.name, {})) for side in shapes]
         totals = [a + b for a, b in zip(totals, counts, strict=True)]
-        table.add_row(block.name, block.description, "x".join(map(str, block.output_shape)),
-                      f"{counts[0]:,}", f"{counts[1]:,}" if counts[1] else "-")
+        table.add_row(
+            block.name,
+            block.description,
+            "x".join(map(str, block.output_shape)),
+            f"{counts[0]:,}",
+            f"{counts[1]:,}" if counts[1] else "-",
+        )
     table.add_section()
     table.add_row("parameters", "", "", f"{totals[0]:,}", f"{totals[1]:,}" if totals[1] else "-")
     return table

@@ -20,6 +20,7 @@ class Stopped(BaseException):
 
 def stopping_at_once() -> contextlib.AbstractContextManager[None]:
     """A context that a signal leaves with Stopped."""
+
     def stop(number: int, frame: Any) -> None:
         raise Stopped(number)
 

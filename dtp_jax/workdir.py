@@ -45,13 +45,17 @@ class Workdir:
             raise self._error(error.strerror, "a writable folder") from error
         found = _read_object(self.config_file)
         if found is None:
-            raise self._error(f"its {self.config_file.name} cannot be read",
-                              "a new folder, or one of a run of this config")
+            raise self._error(
+                f"its {self.config_file.name} cannot be read",
+                "a new folder, or one of a run of this config",
+            )
         wanted = json.loads(json.dumps(config))
         for name, value in wanted.items():
             if name not in BOOKKEEPING and found.get(name, value) != value:
-                raise self._error(f"it belongs to another config: its {name} is {found[name]!r}, here it is {value!r}",
-                                  "a new folder, or the same config")
+                raise self._error(
+                    f"it belongs to another config: its {name} is {found[name]!r}, here it is {value!r}",
+                    "a new folder, or the same config",
+                )
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise self._error("it cannot be written to", "a writable folder")
         summary = self.read_summary()
@@ -60,13 +64,17 @@ class Workdir:
     def _check_new(self) -> None:
         """Tries on the spot whether the folder can be made: no rule tells it for every file system."""
         if (self.path / "checkpoints").exists():
-            raise self._error(f"it holds checkpoints, but no {self.config_file.name} that says of what",
-                              "a new folder, or one of a run of this config")
+            raise self._error(
+                f"it holds checkpoints, but no {self.config_file.name} that says of what",
+                "a new folder, or one of a run of this config",
+            )
         there = self.path.absolute()
         while not there.exists():
             there = there.parent
         with tempfile.TemporaryDirectory(prefix=".dtp_jax-", dir=there) as trial:
-            (Path(trial) / self.path.absolute().relative_to(there)).mkdir(parents=True, exist_ok=True)
+            (Path(trial) / self.path.absolute().relative_to(there)).mkdir(
+                parents=True, exist_ok=True
+            )
 
     def _error(self, problem: str, allowed: str) -> WorkdirError:
         return WorkdirError(f"--workdir is {str(self.path)!r}: {problem}; allowed: {allowed}")
@@ -100,7 +108,11 @@ class Workdir:
         for line in self.metrics_file.read_text(errors="replace").splitlines():
             try:
                 row = json.loads(line)
-                if row["step"] < step or row["step"] == step and (finished or row["split"] != "test"):
+                if (
+                    row["step"] < step
+                    or row["step"] == step
+                    and (finished or row["split"] != "test")
+                ):
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError):
                 continue
@@ -111,7 +123,9 @@ class Workdir:
     def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds lines to metrics.jsonl; numbers that are not finite become null."""
         with self.metrics_file.open("a") as file:
-            file.writelines(json.dumps({k: _finite(v) for k, v in row.items()}) + "\n" for row in rows)
+            file.writelines(
+                json.dumps({k: _finite(v) for k, v in row.items()}) + "\n" for row in rows
+            )
 
     def checkpoints(self, keep: int) -> "Checkpoints":
         """The run's checkpoints."""
@@ -128,20 +142,31 @@ class Checkpoints:
 
         self.path, self._keep, self._args = path, keep, ocp.args
         # Synchronous: the next chunk of steps is given the buffers of this state to overwrite.
-        self._manager = ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(
-            enable_async_checkpointing=False, cleanup_tmp_directories=True))
+        self._manager = ocp.CheckpointManager(
+            path,
+            options=ocp.CheckpointManagerOptions(
+                enable_async_checkpointing=False, cleanup_tmp_directories=True
+            ),
+        )
 
-    def save(self, step: int, state: Any, progress: Mapping[str, Any], best_step: int | None = None) -> None:
+    def save(
+        self, step: int, state: Any, progress: Mapping[str, Any], best_step: int | None = None
+    ) -> None:
         """Writes a checkpoint. A killed save leaves none, or one without checksums: a damaged one.
 
         Args:
           progress: what JSON can hold. best_step: a checkpoint to keep beside the newest ones.
         """
         args = self._args
-        self._manager.save(step, force=True, args=args.Composite(
-            state=args.StandardSave(state), progress=args.JsonSave(dict(progress))))
+        self._manager.save(
+            step,
+            force=True,
+            args=args.Composite(
+                state=args.StandardSave(state), progress=args.JsonSave(dict(progress))
+            ),
+        )
         write_json(self.path / str(step) / CHECKSUMS, checksums(self.path / str(step)))
-        for old in self.steps()[self._keep:]:
+        for old in self.steps()[self._keep :]:
             if old != best_step:
                 self._manager.delete(old)
 
@@ -163,12 +188,17 @@ class Checkpoints:
         saved, found = _read_object(folder / CHECKSUMS) or {CHECKSUMS: None}, checksums(folder)
         for file in sorted(saved.keys() | found.keys()):
             if file not in found or found[file] != saved.get(file):
-                raise ValueError(f"{file} is {'not what was saved' if file in found else 'missing'}")
-        restored = self._manager.restore(step, args=args.Composite(
-            state=args.StandardRestore(like), progress=args.JsonRestore()))
+                raise ValueError(
+                    f"{file} is {'not what was saved' if file in found else 'missing'}"
+                )
+        restored = self._manager.restore(
+            step, args=args.Composite(state=args.StandardRestore(like), progress=args.JsonRestore())
+        )
         return restored.state, restored.progress
 
-    def restore_newest(self, like: Any, warn: Callable[[str], None]) -> tuple[Any, dict[str, Any]] | None:
+    def restore_newest(
+        self, like: Any, warn: Callable[[str], None]
+    ) -> tuple[Any, dict[str, Any]] | None:
         """The newest checkpoint that can be read; damaged ones are named to `warn` and set aside.
 
         Returns:
@@ -180,7 +210,9 @@ class Checkpoints:
             except Exception as error:  # whatever a damaged file provokes in the reader
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 place = self._set_aside(step)
-                warn(f"checkpoint {step} cannot be used and is passed over: {reason}; it is now {place}")
+                warn(
+                    f"checkpoint {step} cannot be used and is passed over: {reason}; it is now {place}"
+                )
         return None
 
     def _set_aside(self, step: int) -> Path:
@@ -195,7 +227,11 @@ class Checkpoints:
 def checksums(folder: Path) -> dict[str, int]:
     """CRC-32 of every file below a folder, by its relative path; but of the file of checksums."""
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return {name: zlib.crc32(path.read_bytes()) for name, path in sorted(files.items()) if name != CHECKSUMS}
+    return {
+        name: zlib.crc32(path.read_bytes())
+        for name, path in sorted(files.items())
+        if name != CHECKSUMS
+    }
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

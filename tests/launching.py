@@ -19,7 +19,12 @@ from dtp_jax import cli
 
 # 1,257 digits are 39 batches of 32: one epoch.
 # t_max is given, so that runs of all lengths are one program: compiled once.
-TINY = ("--config.channels=4,8", "--config.feedback_iterations=2", "--config.batch_size=32", "--config.t_max=2")
+TINY = (
+    "--config.channels=4,8",
+    "--config.feedback_iterations=2",
+    "--config.batch_size=32",
+    "--config.t_max=2",
+)
 STEPS_PER_EPOCH = 39
 LAUNCH = [sys.executable, str(REPOSITORY / "launch.py")]
 
@@ -43,9 +48,14 @@ def launch(*args: str) -> Outcome:
 
 def start(*args: str) -> subprocess.Popen:
     """The command line in a process of its own, with as many devices as here: the same programs."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(jax.device_count())}
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(jax.device_count()),
+    }
     return subprocess.Popen(
-        [*LAUNCH, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        [*LAUNCH, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def finish(process: subprocess.Popen, timeout: float = 300) -> Outcome:
@@ -58,8 +68,11 @@ def finish(process: subprocess.Popen, timeout: float = 300) -> Outcome:
     return Outcome(process.returncode, out, err, time.monotonic() - begin)
 
 
-def wait_for_lines(process: subprocess.Popen, workdir: Path, count: int, timeout: float = 300) -> None:
+def wait_for_lines(
+    process: subprocess.Popen, workdir: Path, count: int, timeout: float = 300
+) -> None:
     """Returns when metrics.jsonl has so many lines more; fails where the process ends before."""
+
     def lines() -> int:
         file = workdir / "metrics.jsonl"
         return file.read_bytes().count(b"\n") if file.exists() else 0
@@ -74,8 +87,12 @@ def wait_for_lines(process: subprocess.Popen, workdir: Path, count: int, timeout
 
 def tree(folder: Path) -> dict[str, Any]:
     """Everything below a folder: content and time of change of files, None for folders."""
-    return {str(path.relative_to(folder)): None if path.is_dir() else (path.read_bytes(), path.stat().st_mtime_ns)
-            for path in folder.rglob("*")}
+    return {
+        str(path.relative_to(folder)): None
+        if path.is_dir()
+        else (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+    }
 
 
 def rows(workdir: Path, split: str | None = None) -> list[dict[str, Any]]:
@@ -91,7 +108,9 @@ def summary(workdir: Path) -> dict[str, Any]:
 
 def checkpoint_steps(workdir: Path) -> list[int]:
     """The steps whose checkpoints are there, in rising order."""
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+    return sorted(
+        int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()
+    )
 
 
 def arrays(workdir: Path, step: int | None = None) -> dict[str, bytes]:
@@ -113,5 +132,8 @@ def assert_same_run(workdir: Path, reference: Path) -> None:
     assert checkpoint_steps(workdir)[-1] == checkpoint_steps(reference)[-1]
     assert arrays(workdir) == arrays(reference)
     timing = ("wall_seconds", "images_per_second", "device")
-    mine, other = ({k: v for k, v in summary(folder).items() if k not in timing} for folder in (workdir, reference))
+    mine, other = (
+        {k: v for k, v in summary(folder).items() if k not in timing}
+        for folder in (workdir, reference)
+    )
     assert mine == other

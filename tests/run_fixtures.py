@@ -10,8 +10,10 @@ from launching import TINY, launch
 @pytest.fixture(scope="session")
 def compiled_once(tmp_path_factory):
     """Runs of the same program, here or in another process, are compiled once: most of their time."""
-    names = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-             "jax_persistent_cache_min_compile_time_secs": 0.0}
+    names = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
     before = {name: getattr(jax.config, name) for name in names}
     compilation_cache.reset_cache()
     with pytest.MonkeyPatch.context() as patch:

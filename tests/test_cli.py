@@ -33,7 +33,9 @@ CONFIGS = sorted((REPOSITORY / "configs").glob("*.py"))
 RERUN = REPOSITORY / "configs" / "rerun.py"
 
 
-def config_file(place, name="own.py", body="config = config_dict.ConfigDict({})\n    return config"):
+def config_file(
+    place, name="own.py", body="config = config_dict.ConfigDict({})\n    return config"
+):
     file = place / name
     file.write_text(f"from ml_collections import config_dict\n\ndef get_config():\n    {body}\n")
     return file
@@ -52,63 +54,91 @@ def refused(place, *args):
     return found.err
 
 
-@pytest.mark.parametrize("args, said", [
-    (["--config.epohcs=3"], ["epohcs", "did you mean epochs"]),
-    (["--config.epohcs", "3"], ["epohcs", "did you mean epochs"]),
-    (["--config.qqq=3"], ["qqq", "allowed: rule, network"]),
-    (["--config.noise.x=3"], ["noise.x", "did you mean noise"]),
-    (["--config.epochs=abc"], ["config.epochs", "'abc'", "allowed: a whole number"]),
-    (["--config.epochs=1.5"], ["config.epochs", "1.5", "allowed: a whole number"]),
-    (["--config.epochs=0"], ["config.epochs", "0", "allowed: a whole number, 1 or more"]),
-    (["--config.epochs="], ["config.epochs", "''", "allowed"]),
-    (["--config.epochs"], ["config.epochs", "allowed"]),
-    (["--config.seed=-1"], ["config.seed", "-1", "allowed"]),
-    (["--config.forward_lr=fast"], ["config.forward_lr", "'fast'", "allowed: a finite number"]),
-    (["--config.forward_lr=nan"], ["config.forward_lr", "nan", "allowed: a finite number"]),
-    (["--config.forward_lr=inf"], ["config.forward_lr", "inf", "allowed: a finite number"]),
-    (["--config.forward_lr=-1"], ["config.forward_lr", "-1", "allowed: a finite number"]),
-    (["--config.augment=maybe"], ["config.augment", "'maybe'", "allowed: True or False"]),
-    (["--config.noise=0.1,0.2,0.3"], ["config.noise", "(0.1, 0.2, 0.3)", "allowed: 1 value, or 2", "conv_1, fc"]),
-    (["--config.noise=()"], ["config.noise", "()", "allowed"]),
-    (["--config.noise=-0.1,0.2"], ["config.noise", "(-0.1, 0.2)", "allowed: finite numbers above 0"]),
-    (["--config.noise=loud"], ["config.noise", "loud", "allowed: finite numbers above 0"]),
-    (["--config.feedback_iterations=1.5"], ["config.feedback_iterations", "1.5", "allowed: whole numbers"]),
-    (["--config.feedback_lr=0.1,x"], ["config.feedback_lr", "x", "allowed: finite numbers"]),
-    (["--config.rule=dpt"], ["config.rule", "'dpt'", "allowed: one of ldrl, backprop"]),
-    (["--config.network=vgg"], ["config.network", "'vgg'", "simple_vgg"]),
-    (["--config.dataset=digit"], ["config.dataset", "'digit'", "digits", "cifar10"]),
-    (["--config.schedule=step"], ["config.schedule", "'step'", "cosine"]),
-    (["--config.channels=4,8,16,32,64"], ["config.network", "simple_vgg", "0x0", "allowed: fewer"]),
-    (["--config.hidden=4"], ["config.hidden", "(4,)", "allowed: ()"]),
-    (["--config.batch_size=5000"], ["config.batch_size", "5000", "allowed: 1 to 1257"]),
-    (["--config.batch_size=1258"], ["config.batch_size", "1258", "allowed: 1 to 1257"]),
-    (["--config.val_split=1"], ["config.val_split", "1.0", "allowed: a number from 0 to below 1"]),
-    (["--config.val_split=1e-9"], ["config.val_split", "1e-09", "1437", "allowed"]),
-    (["--config=none.py"], ["--config", "'none.py'", "does not exist", "configs/digits_dtp.py"]),
-    (["--config", "none.py:x"], ["--config", "'none.py:x'", "does not exist"]),
-    (["--config="], ["--config", "''", "allowed"]),
-    (["--config"], ["--config", "''", "allowed"]),
-    (["--config=."], ["--config", "'.'", "no Python file"]),
-    (["train"], ["argument 'train'", "allowed", "--help"]),
-    (["--config.seed=1", "configs/digits_dtp.py"], ["argument 'configs/digits_dtp.py'", "allowed"]),
-    (["--sede=1"], ["sede", "allowed: --config, --workdir", "--help"]),
-    (["--flagfile=none"], ["flagfile", "allowed"]),
-    (["--workdir"], ["workdir", "allowed"]),
-], ids=lambda value: " ".join(value) if value and value[0].startswith(("-", "t")) else "")
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (["--config.epohcs=3"], ["epohcs", "did you mean epochs"]),
+        (["--config.epohcs", "3"], ["epohcs", "did you mean epochs"]),
+        (["--config.qqq=3"], ["qqq", "allowed: rule, network"]),
+        (["--config.noise.x=3"], ["noise.x", "did you mean noise"]),
+        (["--config.epochs=abc"], ["config.epochs", "'abc'", "allowed: a whole number"]),
+        (["--config.epochs=1.5"], ["config.epochs", "1.5", "allowed: a whole number"]),
+        (["--config.epochs=0"], ["config.epochs", "0", "allowed: a whole number, 1 or more"]),
+        (["--config.epochs="], ["config.epochs", "''", "allowed"]),
+        (["--config.epochs"], ["config.epochs", "allowed"]),
+        (["--config.seed=-1"], ["config.seed", "-1", "allowed"]),
+        (["--config.forward_lr=fast"], ["config.forward_lr", "'fast'", "allowed: a finite number"]),
+        (["--config.forward_lr=nan"], ["config.forward_lr", "nan", "allowed: a finite number"]),
+        (["--config.forward_lr=inf"], ["config.forward_lr", "inf", "allowed: a finite number"]),
+        (["--config.forward_lr=-1"], ["config.forward_lr", "-1", "allowed: a finite number"]),
+        (["--config.augment=maybe"], ["config.augment", "'maybe'", "allowed: True or False"]),
+        (
+            ["--config.noise=0.1,0.2,0.3"],
+            ["config.noise", "(0.1, 0.2, 0.3)", "allowed: 1 value, or 2", "conv_1, fc"],
+        ),
+        (["--config.noise=()"], ["config.noise", "()", "allowed"]),
+        (
+            ["--config.noise=-0.1,0.2"],
+            ["config.noise", "(-0.1, 0.2)", "allowed: finite numbers above 0"],
+        ),
+        (["--config.noise=loud"], ["config.noise", "loud", "allowed: finite numbers above 0"]),
+        (
+            ["--config.feedback_iterations=1.5"],
+            ["config.feedback_iterations", "1.5", "allowed: whole numbers"],
+        ),
+        (["--config.feedback_lr=0.1,x"], ["config.feedback_lr", "x", "allowed: finite numbers"]),
+        (["--config.rule=dpt"], ["config.rule", "'dpt'", "allowed: one of ldrl, backprop"]),
+        (["--config.network=vgg"], ["config.network", "'vgg'", "simple_vgg"]),
+        (["--config.dataset=digit"], ["config.dataset", "'digit'", "digits", "cifar10"]),
+        (["--config.schedule=step"], ["config.schedule", "'step'", "cosine"]),
+        (
+            ["--config.channels=4,8,16,32,64"],
+            ["config.network", "simple_vgg", "0x0", "allowed: fewer"],
+        ),
+        (["--config.hidden=4"], ["config.hidden", "(4,)", "allowed: ()"]),
+        (["--config.batch_size=5000"], ["config.batch_size", "5000", "allowed: 1 to 1257"]),
+        (["--config.batch_size=1258"], ["config.batch_size", "1258", "allowed: 1 to 1257"]),
+        (
+            ["--config.val_split=1"],
+            ["config.val_split", "1.0", "allowed: a number from 0 to below 1"],
+        ),
+        (["--config.val_split=1e-9"], ["config.val_split", "1e-09", "1437", "allowed"]),
+        (
+            ["--config=none.py"],
+            ["--config", "'none.py'", "does not exist", "configs/digits_dtp.py"],
+        ),
+        (["--config", "none.py:x"], ["--config", "'none.py:x'", "does not exist"]),
+        (["--config="], ["--config", "''", "allowed"]),
+        (["--config"], ["--config", "''", "allowed"]),
+        (["--config=."], ["--config", "'.'", "no Python file"]),
+        (["train"], ["argument 'train'", "allowed", "--help"]),
+        (
+            ["--config.seed=1", "configs/digits_dtp.py"],
+            ["argument 'configs/digits_dtp.py'", "allowed"],
+        ),
+        (["--sede=1"], ["sede", "allowed: --config, --workdir", "--help"]),
+        (["--flagfile=none"], ["flagfile", "allowed"]),
+        (["--workdir"], ["workdir", "allowed"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0].startswith(("-", "t")) else "",
+)
 def test_invalid_flags(place, args, said):
     message = refused(place, *args)
     for part in said:
         assert part in message
 
 
-@pytest.mark.parametrize("body, said", [
-    ("raise ValueError('no luck\\ntoday')", ["ValueError", "no luck"]),
-    ("raise SystemExit(0)", ["SystemExit"]),
-    ("open('none')", ["FileNotFoundError", "'none'"]),
-    ("return", ["returns None", "allowed: a ml_collections.ConfigDict"]),
-    ("return 3 3", ["SyntaxError", "own.py, line 4"]),
-    ("return config_dict.ConfigDict({'rule': 'ldrl'})", ["config.", "missing", "allowed"]),
-])
+@pytest.mark.parametrize(
+    "body, said",
+    [
+        ("raise ValueError('no luck\\ntoday')", ["ValueError", "no luck"]),
+        ("raise SystemExit(0)", ["SystemExit"]),
+        ("open('none')", ["FileNotFoundError", "'none'"]),
+        ("return", ["returns None", "allowed: a ml_collections.ConfigDict"]),
+        ("return 3 3", ["SyntaxError", "own.py, line 4"]),
+        ("return config_dict.ConfigDict({'rule': 'ldrl'})", ["config.", "missing", "allowed"]),
+    ],
+)
 def test_config_files_that_fail(place, body, said):
     message = refused(place, f"--config={config_file(place, body=body)}")
     for part in said:
@@ -123,7 +153,8 @@ def test_a_config_file_without_get_config(place):
 
 def test_an_override_that_the_config_lacks(place):
     assert "config.seed: --config=own.py lacks it; allowed" in refused(
-        place, "--config=own.py" if config_file(place) else "", "--config.seed=1")
+        place, "--config=own.py" if config_file(place) else "", "--config.seed=1"
+    )
 
 
 @pytest.mark.parametrize("path", ["file", "file/run", "file/new/run", "x" * 300, "/proc/run"])
@@ -145,9 +176,16 @@ def test_a_read_only_workdir(place):
 
 def test_the_workdir_of_another_config(place):
     assert launch("--workdir=w", *TINY, "--config.max_steps=1").code == 0
-    for option, said in (("seed=1", "seed is 0, here it is 1"), ("noise=.3", "[0.2, 0.08], here it is [0.3, 0.3]")):
+    for option, said in (
+        ("seed=1", "seed is 0, here it is 1"),
+        ("noise=.3", "[0.2, 0.08], here it is [0.3, 0.3]"),
+    ):
         message = refused(place, "--workdir=w", *TINY, "--config.max_steps=1", f"--config.{option}")
-        assert "'w'" in message and said in message and "allowed: a new folder, or the same config" in message
+        assert (
+            "'w'" in message
+            and said in message
+            and "allowed: a new folder, or the same config" in message
+        )
     (place / "w" / "config.json").write_text("{")
     assert "its config.json cannot be read; allowed" in refused(place, "--workdir=w", *TINY)
     (place / "w" / "config.json").unlink()
@@ -157,7 +195,9 @@ def test_the_workdir_of_another_config(place):
 def test_batches_larger_than_the_data_on_disk(place):
     """The data set has fewer images than usual: 60, of which 6 are for validation."""
     data_files.write_npz(place / "data", "cifar10", *data_files.fake("cifar10"))
-    message = refused(place, f"--config={REPOSITORY / 'configs' / 'cifar10_dtp.py'}", "--config.data_dir=data")
+    message = refused(
+        place, f"--config={REPOSITORY / 'configs' / 'cifar10_dtp.py'}", "--config.data_dir=data"
+    )
     for part in ("config.batch_size", "128", "allowed: 1 to 54", "cifar10"):
         assert part in message
 
@@ -175,12 +215,21 @@ def no_data(place, *args):
 @pytest.mark.parametrize("name", ["cifar10", "mnist"])
 def test_data_that_is_not_there(place, monkeypatch, name):
     """The host of the download refuses connections."""
-    gone = {key: remote._replace(url="http://127.0.0.1:9/x.tar.gz") for key, remote in download.REMOTES.items()}
+    gone = {
+        key: remote._replace(url="http://127.0.0.1:9/x.tar.gz")
+        for key, remote in download.REMOTES.items()
+    }
     monkeypatch.setattr(download, "REMOTES", gone)
     monkeypatch.setenv("DTP_JAX_DATA", str(place / "data"))
     message = no_data(place, f"--config.dataset={name}", "--config.data_dir=here")
-    for part in (name, "here (--config.data_dir): does not exist", f"{place / 'data'} ($DTP_JAX_DATA)",
-                 "not set: $TFDS_DATA_DIR", "tensorflow_datasets", f"{name}.npz"):
+    for part in (
+        name,
+        "here (--config.data_dir): does not exist",
+        f"{place / 'data'} ($DTP_JAX_DATA)",
+        "not set: $TFDS_DATA_DIR",
+        "tensorflow_datasets",
+        f"{name}.npz",
+    ):
         assert part in message
     assert ("Download of http://127.0.0.1:9" in message) == (name == "cifar10")
 
@@ -191,9 +240,15 @@ def test_corrupt_data(place, damage):
     file = data_files.write_npz(place / "data", "cifar10", *data_files.fake("cifar10"))
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
-    file.write_bytes({"cut": content[:len(content) // 2], "flip": content, "other": b"not a zip file"}[damage])
-    message = no_data(place, f"--config={REPOSITORY / 'configs' / 'cifar10_dtp.py'}", "--config.data_dir=data",
-                      "--config.batch_size=8")
+    file.write_bytes(
+        {"cut": content[: len(content) // 2], "flip": content, "other": b"not a zip file"}[damage]
+    )
+    message = no_data(
+        place,
+        f"--config={REPOSITORY / 'configs' / 'cifar10_dtp.py'}",
+        "--config.data_dir=data",
+        "--config.batch_size=8",
+    )
     assert "cifar10.npz is corrupt" in message and "--config.data_dir" in message
 
 
@@ -201,14 +256,20 @@ def test_help(place):
     for flag in ("--help", "-h"):
         found = launch("--config=none.py", flag)
         assert found.code == 0 and found.err == "" and found.out.startswith("What launch.py does.")
-        assert all(flag in found.out for flag in ("--config=FILE", "--config.FIELD=VALUE", "--workdir=DIR"))
+        assert all(
+            flag in found.out for flag in ("--config=FILE", "--config.FIELD=VALUE", "--workdir=DIR")
+        )
         for file in CONFIGS:
             summary_line = ast.get_docstring(ast.parse(file.read_text())).splitlines()[0]
-            assert re.search(rf"^ +configs/{file.name} +{re.escape(summary_line)}$", found.out, re.MULTILINE)
+            assert re.search(
+                rf"^ +configs/{file.name} +{re.escape(summary_line)}$", found.out, re.MULTILINE
+            )
     assert list(place.iterdir()) == []
 
 
-@pytest.mark.parametrize("file", [file for file in CONFIGS if file != RERUN], ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [file for file in CONFIGS if file != RERUN], ids=lambda file: file.stem
+)
 def test_every_config_is_valid(place, monkeypatch, file):
     """They all get as far as to look for their data."""
     monkeypatch.setattr(download, "why_unreachable", lambda remote: "not now")
@@ -224,17 +285,40 @@ def test_the_quick_start(place):
     (workdir,) = (place / "runs" / "digits_dtp").iterdir()
     assert re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}", workdir.name)
     screen = re.sub(r"\s+", " ", found.out)
-    for part in ("configs/digits_dtp.py", *TINY, "--config.max_steps=2", "--noconfig.diagnostics", "ldrl",
-                 "simple_vgg", "conv_1", "2x2x8", "296", "292", "digits: embedded in scikit-learn", "cpu", "mesh",
-                 f"runs/digits_dtp/{workdir.name}", "test_accuracy"):
+    for part in (
+        "configs/digits_dtp.py",
+        *TINY,
+        "--config.max_steps=2",
+        "--noconfig.diagnostics",
+        "ldrl",
+        "simple_vgg",
+        "conv_1",
+        "2x2x8",
+        "296",
+        "292",
+        "digits: embedded in scikit-learn",
+        "cpu",
+        "mesh",
+        f"runs/digits_dtp/{workdir.name}",
+        "test_accuracy",
+    ):
         assert part in screen
     assert summary(workdir)["steps"] == 2
     assert {path.name for path in workdir.iterdir()} == {
-        "config.json", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard"}
+        "config.json",
+        "metrics.jsonl",
+        "summary.json",
+        "checkpoints",
+        "tensorboard",
+    }
 
 
 def test_overrides_may_stand_before_the_config(place):
-    args = ("--config.seed=4", f"--config={REPOSITORY / 'configs' / 'digits_backprop.py'}", "--config.seed=5")
+    args = (
+        "--config.seed=4",
+        f"--config={REPOSITORY / 'configs' / 'digits_backprop.py'}",
+        "--config.seed=5",
+    )
     found = cli.parse(["launch.py", *args, "--workdir", "~/w"])
     assert found.config["seed"] == 5 and found.config["rule"] == "backprop"
     assert found.overrides == ["--config.seed=4", "--config.seed=5"]
@@ -285,7 +369,9 @@ def test_stopped_by_every_signal(place, compiled_once):
             assert found.code == -number
             continue
         assert found.code == 128 + number
-        step, saved = re.search(r"stopped after step (\d+) of \d+; saved in (\S+);", found.out).groups()
+        step, saved = re.search(
+            r"stopped after step (\d+) of \d+; saved in (\S+);", found.out
+        ).groups()
         assert saved == f"w/checkpoints/{step}" and "--workdir=w" in found.out
         assert checkpoint_steps(place / "w")[-1] == int(step) == rows(place / "w")[-1]["step"]
     end = f"--config.max_steps={rows(place / 'w')[-1]['step'] + 10}"
@@ -309,10 +395,15 @@ with StopSignals(lambda line: print(line, flush=True), lambda: print("abandoned"
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_at_once(number):
     """Also while the main thread is in compiled code."""
-    process = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    assert process.stdout.readline() == "stopping after this chunk of steps; once more to stop at once\n"
+    assert (
+        process.stdout.readline()
+        == "stopping after this chunk of steps; once more to stop at once\n"
+    )
     process.send_signal(number)
     found = finish(process, timeout=30)
     assert found.code == 128 + number and found.out == "abandoned\n"
@@ -322,9 +413,13 @@ def test_a_signal_before_the_first_step(place, monkeypatch):
     """While there is nothing to save, one is enough; handlers are as they were afterwards."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for number in (signal.SIGINT, signal.SIGTERM):
-        monkeypatch.setattr("dtp_jax.loop.load_splits", lambda *_, number=number: os.kill(os.getpid(), number))
+        monkeypatch.setattr(
+            "dtp_jax.loop.load_splits", lambda *_, number=number: os.kill(os.getpid(), number)
+        )
         found = launch("--workdir=w", *TINY)
-        assert found.code == 128 + number and "Traceback" not in found.err and "stopped" in found.err
+        assert (
+            found.code == 128 + number and "Traceback" not in found.err and "stopped" in found.err
+        )
     assert list(place.iterdir()) == []
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 

@@ -25,8 +25,12 @@ GEOMETRIES = [
     ((5, 4), 1, 2, 0),
     ((1, 1), 1, 2, 1),  # every window sees nothing but padding
 ]
-CASES = [pytest.param(name, *geometry, id=f"{name}-{geometry}") for name in OWN for geometry in GEOMETRIES
-         if name != "winograd" or geometry[1:3] == (3, 1)]
+CASES = [
+    pytest.param(name, *geometry, id=f"{name}-{geometry}")
+    for name in OWN
+    for geometry in GEOMETRIES
+    if name != "winograd" or geometry[1:3] == (3, 1)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +50,11 @@ def close(a, b):
 @pytest.mark.parametrize("name, size, window, stride, padding", CASES)
 def test_values_derivatives_and_adjoint(name, size, window, stride, padding):
     rows, columns = ((n + 2 * padding - window) // stride + 1 for n in size)
-    x, kernel, y = normal(0, (2, *size, 3)), normal(1, (window, window, 3, 4)), normal(2, (2, rows, columns, 4))
+    x, kernel, y = (
+        normal(0, (2, *size, 3)),
+        normal(1, (window, window, 3, 4)),
+        normal(2, (2, rows, columns, 4)),
+    )
 
     def everything(implementation):
         options = dict(stride=stride, padding=padding, implementation=implementation)
@@ -70,9 +78,21 @@ def test_lax_is_the_sum_over_the_window():
     """The reference itself, against numpy."""
     x, kernel = normal(0, (2, 5, 6, 3)), normal(1, (3, 3, 3, 4))
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    expected = np.stack([np.stack([
-        np.einsum("bijc,ijco->bo", padded[:, 2 * r:2 * r + 3, 2 * c:2 * c + 3], kernel)
-        for c in range(3)], axis=1) for r in range(3)], axis=1)
+    expected = np.stack(
+        [
+            np.stack(
+                [
+                    np.einsum(
+                        "bijc,ijco->bo", padded[:, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3], kernel
+                    )
+                    for c in range(3)
+                ],
+                axis=1,
+            )
+            for r in range(3)
+        ],
+        axis=1,
+    )
     close(ops.conv(x, kernel, stride=2, padding=1, implementation="lax"), expected)
 
 
@@ -81,12 +101,17 @@ def test_vmap_is_a_loop(name):
     xs, kernels = normal(0, (3, 2, 4, 4, 3)), normal(1, (3, 3, 3, 3, 4))
 
     conv = jax.jit(partial(ops.conv, padding=1, implementation=name))
-    close(jax.vmap(conv)(xs, kernels), jnp.stack([conv(*pair) for pair in zip(xs, kernels, strict=True)]))
+    close(
+        jax.vmap(conv)(xs, kernels),
+        jnp.stack([conv(*pair) for pair in zip(xs, kernels, strict=True)]),
+    )
     close(jax.vmap(conv, (0, None))(xs, kernels[0]), jnp.stack([conv(x, kernels[0]) for x in xs]))
 
 
-@pytest.mark.parametrize("size, window, stride, channels", [
-    (16, 3, 1, 64), (2, 3, 1, 64), (8, 3, 2, 64), (8, 3, 1, 3), (14, 5, 1, 32), (4, 1, 1, 64)])
+@pytest.mark.parametrize(
+    "size, window, stride, channels",
+    [(16, 3, 1, 64), (2, 3, 1, 64), (8, 3, 2, 64), (8, 3, 1, 3), (14, 5, 1, 32), (4, 1, 1, 64)],
+)
 def test_default_agrees_with_lax(size, window, stride, channels):
     """Whichever implementation the shapes choose."""
     x, kernel = normal(0, (2, size, size, channels)), normal(1, (window, window, channels, 8))
@@ -98,8 +123,12 @@ def test_default_agrees_with_lax(size, window, stride, channels):
 @pytest.mark.parametrize("window, stride", [(5, 1), (3, 2), (1, 1)])
 def test_winograd_refuses_other_windows(window, stride):
     with pytest.raises(ValueError, match=r"winograd.*allowed: \(3, 3\) with stride 1"):
-        ops.conv(normal(0, (1, 8, 8, 3)), normal(1, (window, window, 3, 4)), stride=stride,
-                 implementation="winograd")
+        ops.conv(
+            normal(0, (1, 8, 8, 3)),
+            normal(1, (window, window, 3, 4)),
+            stride=stride,
+            implementation="winograd",
+        )
 
 
 def test_unknown_implementation():

@@ -18,9 +18,11 @@ CONFIG = {"forward_lr": 0.5, "feedback_lr": (0.25, 0.125)}
 def metrics(steps=4, **bad):
     """Finite metrics of some steps but for `bad`: field or field__block = {step: value}."""
     found = Metrics(
-        loss=np.ones(steps, np.float32), accuracy=np.ones(steps, np.float32),
+        loss=np.ones(steps, np.float32),
+        accuracy=np.ones(steps, np.float32),
         feedback_loss={name: np.ones(steps, np.float32) for name in (SECOND, LAST)},
-        forward_loss={name: np.ones(steps, np.float32) for name in (FIRST, SECOND, LAST)})
+        forward_loss={name: np.ones(steps, np.float32) for name in (FIRST, SECOND, LAST)},
+    )
     for place, values in bad.items():
         field, _, block = place.partition("__")
         array = getattr(found, field)[block] if block else getattr(found, field)
@@ -39,12 +41,23 @@ def test_finite_losses_pass():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("place, what, rate", [
-    (f"feedback_loss__{SECOND}", f"feedback loss of {SECOND}", f"block {SECOND}, config.feedback_lr 0.25"),
-    (f"feedback_loss__{LAST}", f"feedback loss of {LAST}", f"block {LAST}, config.feedback_lr 0.125"),
-    (f"forward_loss__{LAST}", f"local loss of {LAST}", "config.forward_lr 0.5"),
-    ("loss", "the loss", "config.forward_lr 0.5"),
-])
+@pytest.mark.parametrize(
+    "place, what, rate",
+    [
+        (
+            f"feedback_loss__{SECOND}",
+            f"feedback loss of {SECOND}",
+            f"block {SECOND}, config.feedback_lr 0.25",
+        ),
+        (
+            f"feedback_loss__{LAST}",
+            f"feedback loss of {LAST}",
+            f"block {LAST}, config.feedback_lr 0.125",
+        ),
+        (f"forward_loss__{LAST}", f"local loss of {LAST}", "config.forward_lr 0.5"),
+        ("loss", "the loss", "config.forward_lr 0.5"),
+    ],
+)
 def test_the_suspect_is_named(value, place, what, rate):
     """Index 2 of a chunk that starts after step 10 is step 13."""
     with pytest.raises(guard.Diverged) as caught:
@@ -63,31 +76,42 @@ def test_a_bad_forward_pass_is_not_blamed_on_the_feedback():
     """The forward weights go wrong in one step, so in the next one nothing is finite."""
     bad = {f"feedback_loss__{name}": {2: np.nan} for name in (SECOND, LAST)}
     with pytest.raises(guard.Diverged, match=f"step 13: .*block {SECOND}, config.forward_lr 0.5"):
-        check(metrics(loss={2: np.nan}, **bad, **{f"forward_loss__{SECOND}": {1: 100.0, 2: np.nan}}))
+        check(
+            metrics(loss={2: np.nan}, **bad, **{f"forward_loss__{SECOND}": {1: 100.0, 2: np.nan}})
+        )
 
 
 def test_rules_without_local_losses():
     found = metrics(loss={0: np.inf}).replace(feedback_loss={}, forward_loss={})
-    with pytest.raises(guard.Diverged, match=r"step 11: the loss is not finite; suspect: .*config.forward_lr 0.5"):
+    with pytest.raises(
+        guard.Diverged, match=r"step 11: the loss is not finite; suspect: .*config.forward_lr 0.5"
+    ):
         check(found)
 
 
 def not_finite(tree):
-    return jax.tree.map(lambda leaf: leaf * jnp.inf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+    return jax.tree.map(
+        lambda leaf: leaf * jnp.inf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
+    )
 
 
-@pytest.mark.parametrize("place, suspect", [
-    ("forward", f"block {LAST}, config.forward_lr 0.5"),
-    ("feedback", f"block {LAST}, config.feedback_lr 0.125"),
-    ("forward_opt_state", "config.forward_lr 0.5"),
-    ("feedback_opt_state", f"block {LAST}, config.feedback_lr 0.125"),
-])
+@pytest.mark.parametrize(
+    "place, suspect",
+    [
+        ("forward", f"block {LAST}, config.forward_lr 0.5"),
+        ("feedback", f"block {LAST}, config.feedback_lr 0.125"),
+        ("forward_opt_state", "config.forward_lr 0.5"),
+        ("feedback_opt_state", f"block {LAST}, config.feedback_lr 0.125"),
+    ],
+)
 def test_parameters_and_optimizer_states(place, suspect, single_precision):
     own = make_learner(NETWORK, ldrl(noise=(0.1, 0.1), beta=0.7))
     state = learner.init(own, jax.random.key(0)).replace(step=jnp.int32(17))
     guard.check_parameters(state, CONFIG, NETWORK, "no checkpoint yet")
     good = getattr(state, place)
-    bad = not_finite(good) if place == "forward_opt_state" else {**good, LAST: not_finite(good[LAST])}
+    bad = (
+        not_finite(good) if place == "forward_opt_state" else {**good, LAST: not_finite(good[LAST])}
+    )
     with pytest.raises(guard.Diverged) as caught:
         guard.check_parameters(state.replace(**{place: bad}), CONFIG, NETWORK, "no checkpoint yet")
     text = str(caught.value)

@@ -25,7 +25,12 @@ from dtp_jax.data import epoch_permutation, load_splits, locate, prepare_images
 
 pytest_plugins = ["run_fixtures"]
 
-DENSE = ("--config.network=mlp", "--config.channels=()", "--config.hidden=16,8", "--config.feedback_iterations=2")
+DENSE = (
+    "--config.network=mlp",
+    "--config.channels=()",
+    "--config.hidden=16,8",
+    "--config.feedback_iterations=2",
+)
 
 
 class Killed(BaseException):
@@ -69,14 +74,21 @@ def accuracy_of(experiment, split, forward, top=1):
 
 
 def restored_forward(folder, experiment, step):
-    like = jax.eval_shape(lambda k: learner.init(config.build_learner(experiment, 1), k), jax.random.key(0))
+    like = jax.eval_shape(
+        lambda k: learner.init(config.build_learner(experiment, 1), k), jax.random.key(0)
+    )
     return workdir.Checkpoints(folder.absolute() / "checkpoints", 3).restore(step, like)[0].forward
 
 
 def test_files_of_a_run(reference):
     folder, _ = reference
     assert {path.name for path in folder.iterdir()} == {
-        "config.json", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard"}
+        "config.json",
+        "metrics.jsonl",
+        "summary.json",
+        "checkpoints",
+        "tensorboard",
+    }
     steps = 2 * STEPS_PER_EPOCH
     train, val, test = (rows(folder, split) for split in ("train", "val", "test"))
     assert [row["step"] for row in train] == list(range(1, steps + 1))
@@ -87,7 +99,9 @@ def test_files_of_a_run(reference):
     for row in train:
         assert {"loss", "accuracy", "feedback_loss/conv_1", "feedback_loss/fc"} <= set(row)
         angles = {key for key in row if key.startswith("angle/")}
-        assert angles == ({"angle/conv_1", "angle/fc"} if row["step"] in (STEPS_PER_EPOCH, steps) else set())
+        assert angles == (
+            {"angle/conv_1", "angle/fc"} if row["step"] in (STEPS_PER_EPOCH, steps) else set()
+        )
         assert all(0 < row[key] < 180 for key in angles)
     for row in val + test:
         assert set(row) == {"step", "epoch", "split", "loss", "accuracy", "top5_accuracy"}
@@ -98,7 +112,13 @@ def test_summary(reference, experiment, splits):
     folder, _ = reference
     found, val, test = summary(folder), rows(folder, "val"), rows(folder, "test")
     assert [found[key] for key in ("rule", "network", "dataset", "seed", "epochs", "steps")] == [
-        "ldrl", "simple_vgg", "digits", 0, 2, 2 * STEPS_PER_EPOCH]
+        "ldrl",
+        "simple_vgg",
+        "digits",
+        0,
+        2,
+        2 * STEPS_PER_EPOCH,
+    ]
     assert found["val_accuracy"] == val[-1]["accuracy"]
     assert found["test_accuracy"] == test[0]["accuracy"]
     assert found["test_top5_accuracy"] == test[0]["top5_accuracy"]
@@ -107,16 +127,29 @@ def test_summary(reference, experiment, splits):
     assert found["versions"]["jax"] == jax.__version__ and "dtp_jax" in found["versions"]
     forward = restored_forward(folder, experiment, found["steps"])
     assert found["test_accuracy"] == pytest.approx(accuracy_of(experiment, splits.test, forward))
-    assert found["test_top5_accuracy"] == pytest.approx(accuracy_of(experiment, splits.test, forward, top=5))
+    assert found["test_top5_accuracy"] == pytest.approx(
+        accuracy_of(experiment, splits.test, forward, top=5)
+    )
     assert found["val_accuracy"] == pytest.approx(accuracy_of(experiment, splits.val, forward))
 
 
 def test_the_best_validation_checkpoint_is_kept_and_tested(place, monkeypatch, experiment, splits):
     """The second of four epochs is made the best, long after which newer checkpoints push it out."""
     evaluate, best = loop.Run._evaluate, 2 * STEPS_PER_EPOCH
-    monkeypatch.setattr(loop.Run, "_evaluate", lambda self, split, *rest: evaluate(self, split, *rest)._replace(
-        **{"accuracy": 0.99} if split == "val" and self.progress.step == best else {}))
-    args = (*TINY, "--workdir=w", "--config.epochs=4", "--config.checkpoint_every=9", "--config.keep_checkpoints=1")
+    monkeypatch.setattr(
+        loop.Run,
+        "_evaluate",
+        lambda self, split, *rest: evaluate(self, split, *rest)._replace(
+            **{"accuracy": 0.99} if split == "val" and self.progress.step == best else {}
+        ),
+    )
+    args = (
+        *TINY,
+        "--workdir=w",
+        "--config.epochs=4",
+        "--config.checkpoint_every=9",
+        "--config.keep_checkpoints=1",
+    )
     killed(monkeypatch, loop.Run, "_save", 13, *args)  # and the process that knew it best is gone
     assert launch(*args).code == 0
     assert checkpoint_steps(place / "w") == [best, 4 * STEPS_PER_EPOCH]
@@ -140,12 +173,16 @@ def test_the_loop_takes_the_steps_of_train_step(place, splits):
         wanted = rows(place / "w", "train")
         for k in range(42):
             epoch, position = divmod(k, STEPS_PER_EPOCH)
-            batch = epoch_permutation(fields["seed"], epoch, len(train.labels))[32 * position:][:32]
+            batch = epoch_permutation(fields["seed"], epoch, len(train.labels))[32 * position :][
+                :32
+            ]
             images = prepare_images(jnp.asarray(train.images[batch]), experiment.data, jnp.float32)
             state, found = step(state, images, jnp.asarray(train.labels[batch]))
             assert wanted[k]["loss"] == pytest.approx(float(found.loss), rel=1e-3)
             for name, value in found.feedback_loss.items():
-                assert wanted[k][f"feedback_loss/{name}"] == pytest.approx(float(value), rel=1e-2, abs=1e-3)
+                assert wanted[k][f"feedback_loss/{name}"] == pytest.approx(
+                    float(value), rel=1e-2, abs=1e-3
+                )
 
 
 def test_a_finished_run_is_left_alone(reference):
@@ -177,16 +214,22 @@ def write_half_a_line(workdir_, lines):
     workdir_.metrics_file.open("a").write(json.dumps({**lines[0], "step": 10**6})[:40])
 
 
-@pytest.mark.parametrize("owner, name, call, before", [
-    (loop.Run, "_save", 2, None),  # its steps are in metrics.jsonl, but in no checkpoint
-    (loop.Run, "_save", 12, None),  # in the middle of the second epoch
-    (workdir.Checkpoints, "steps", 20, None),
-    (loop.Run, "_compile", 1, None),  # before the first step
-    (workdir.Workdir, "append_metrics", 9, write_half_a_line),
-    (workdir, "write_json", 1, None),  # config.json: nothing is there yet
-    (loop, "write_json", 1, None),  # summary.json: everything else is there
-], ids=lambda value: getattr(value, "__name__", str(value)))
-def test_a_killed_run_ends_with_the_same_bits(place, monkeypatch, reference, owner, name, call, before):
+@pytest.mark.parametrize(
+    "owner, name, call, before",
+    [
+        (loop.Run, "_save", 2, None),  # its steps are in metrics.jsonl, but in no checkpoint
+        (loop.Run, "_save", 12, None),  # in the middle of the second epoch
+        (workdir.Checkpoints, "steps", 20, None),
+        (loop.Run, "_compile", 1, None),  # before the first step
+        (workdir.Workdir, "append_metrics", 9, write_half_a_line),
+        (workdir, "write_json", 1, None),  # config.json: nothing is there yet
+        (loop, "write_json", 1, None),  # summary.json: everything else is there
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_a_killed_run_ends_with_the_same_bits(
+    place, monkeypatch, reference, owner, name, call, before
+):
     folder, args = reference
     killed(monkeypatch, owner, name, call, "--workdir=w", *args, before=before)
     assert not (place / "w" / "summary.json").exists()
@@ -205,7 +248,7 @@ def test_killed_again_and_again(place, monkeypatch, reference):
 
 def truncate(checkpoint):
     largest = max(checkpoint.glob("state/**/d/*"), key=lambda file: file.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:largest.stat().st_size // 2])
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
 
 
 def flip(checkpoint):
@@ -236,7 +279,9 @@ def test_a_finished_run_goes_on_with_more_steps(place, reference):
     folder, args = reference
     assert launch("--workdir=w", *args, "--config.max_steps=50").code == 0
     assert summary(place / "w")["steps"] == rows(place / "w", "test")[-1]["step"] == 50
-    assert "angle/fc" in rows(place / "w", "train")[-1]  # the last step of a run has them, whatever the epoch
+    assert (
+        "angle/fc" in rows(place / "w", "train")[-1]
+    )  # the last step of a run has them, whatever the epoch
     wall_seconds = summary(place / "w")["wall_seconds"]
     assert launch("--workdir=w", *args, "--config.max_steps=40").out.count("finished") == 1
     found = launch("--workdir=w", *args)
@@ -253,11 +298,17 @@ def test_a_finished_run_goes_on_with_more_steps(place, reference):
     assert f"loss {loss:.3f} acc {accuracy:.3f}" in found.out
 
 
-@pytest.mark.parametrize("options, steps", [
-    (("--config.checkpoint_every=0",), [39, 78]),
-    (("--config.checkpoint_every=30",), [39, 60, 78]),  # 39 was the best so far; 30 is one too many
-    (("--config.checkpoint_every=3", "--config.max_steps=5"), [3, 5]),
-])
+@pytest.mark.parametrize(
+    "options, steps",
+    [
+        (("--config.checkpoint_every=0",), [39, 78]),
+        (
+            ("--config.checkpoint_every=30",),
+            [39, 60, 78],
+        ),  # 39 was the best so far; 30 is one too many
+        (("--config.checkpoint_every=3", "--config.max_steps=5"), [3, 5]),
+    ],
+)
 def test_when_checkpoints_are_written(place, options, steps):
     assert launch("--workdir=w", *TINY, "--config.epochs=2", *options).code == 0
     assert checkpoint_steps(place / "w") == steps
@@ -274,10 +325,20 @@ def test_without_validation(place):
 
 
 def test_what_is_logged(place):
-    assert launch("--workdir=w", *TINY, "--config.epochs=1", "--config.log_every=10",
-                  "--config.diagnostics=False").code == 0
+    assert (
+        launch(
+            "--workdir=w",
+            *TINY,
+            "--config.epochs=1",
+            "--config.log_every=10",
+            "--config.diagnostics=False",
+        ).code
+        == 0
+    )
     assert [row["step"] for row in rows(place / "w", "train")] == [10, 20, 30]
-    assert not [key for row in rows(place / "w") for key in row if "angle" in key or "distance" in key]
+    assert not [
+        key for row in rows(place / "w") for key in row if "angle" in key or "distance" in key
+    ]
 
 
 def test_backprop_logs_no_feedback(place):
@@ -285,10 +346,18 @@ def test_backprop_logs_no_feedback(place):
     assert set(rows(place / "w", "train")[-1]) == {"step", "epoch", "split", "loss", "accuracy"}
 
 
-@pytest.mark.parametrize("option, block", [("forward_lr=1e30", "fc[123]"), ("feedback_lr=1e-2,1e30", "fc3")])
+@pytest.mark.parametrize(
+    "option, block", [("forward_lr=1e30", "fc[123]"), ("feedback_lr=1e-2,1e30", "fc3")]
+)
 def test_divergence(place, option, block):
     name = option.split("=")[0]
-    args = ("--workdir=w", *DENSE, f"--config.{option}", "--config.epochs=1", "--config.checkpoint_every=1")
+    args = (
+        "--workdir=w",
+        *DENSE,
+        f"--config.{option}",
+        "--config.epochs=1",
+        "--config.checkpoint_every=1",
+    )
     found = launch(*args)
     assert found.code == 4 and not (place / "w" / "summary.json").exists()
     assert len(found.err.splitlines()) == 1

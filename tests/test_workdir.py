@@ -8,18 +8,32 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dtp_jax.workdir import FINISHED, NEW, UNFINISHED, Checkpoints, Workdir, WorkdirError, write_json
+from dtp_jax.workdir import (
+    FINISHED,
+    NEW,
+    UNFINISHED,
+    Checkpoints,
+    Workdir,
+    WorkdirError,
+    write_json,
+)
 
 CONFIG = {"rule": "ldrl", "noise": (0.2, 0.1), "max_steps": 0}
 
 
 def state(number):
-    return {"weights": jnp.arange(6.0) + number, "key": jax.random.key(number), "step": jnp.int32(number)}
+    return {
+        "weights": jnp.arange(6.0) + number,
+        "key": jax.random.key(number),
+        "step": jnp.int32(number),
+    }
 
 
 def assert_state(found, number):
     np.testing.assert_array_equal(found["weights"], np.arange(6.0) + number, strict=True)
-    np.testing.assert_array_equal(jax.random.key_data(found["key"]), jax.random.key_data(jax.random.key(number)))
+    np.testing.assert_array_equal(
+        jax.random.key_data(found["key"]), jax.random.key_data(jax.random.key(number))
+    )
     assert found["step"] == number and found["step"].dtype == np.int32
 
 
@@ -53,7 +67,9 @@ def test_asking_leaves_nothing_behind(tmp_path):
 
 
 def test_a_workdir_belongs_to_its_config(run):
-    with pytest.raises(WorkdirError, match=r"noise is \[0.2, 0.1\], here it is \[0.2, 0.3\]; allowed: "):
+    with pytest.raises(
+        WorkdirError, match=r"noise is \[0.2, 0.1\], here it is \[0.2, 0.3\]; allowed: "
+    ):
         run.status({**CONFIG, "noise": (0.2, 0.3)}, 10)
 
 
@@ -87,6 +103,7 @@ def test_a_folder_that_cannot_be(tmp_path, path):
 
 def test_a_folder_that_the_file_system_refuses(run, monkeypatch):
     """What a read-only or full disk does, also to those who may do everything."""
+
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
 
@@ -104,7 +121,10 @@ def test_a_folder_that_the_file_system_refuses(run, monkeypatch):
 def test_numbers_that_json_lacks_become_null(run):
     run.append_metrics([{"step": 1, "loss": float("nan")}, {"step": 2, "loss": float("-inf")}])
     run.append_metrics([{"step": 3, "loss": 0.1}])
-    lines = [json.loads(line, parse_constant=ignore) for line in run.metrics_file.read_text().splitlines()]
+    lines = [
+        json.loads(line, parse_constant=ignore)
+        for line in run.metrics_file.read_text().splitlines()
+    ]
     assert lines == [{"step": 1, "loss": None}, {"step": 2, "loss": None}, {"step": 3, "loss": 0.1}]
 
 
@@ -146,7 +166,7 @@ def test_which_checkpoints_are_kept(tmp_path):
 
 
 def cut(file):
-    file.write_bytes(file.read_bytes()[:file.stat().st_size // 2])
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def flip(file):
@@ -166,7 +186,9 @@ def test_every_damage_of_every_file_is_noticed(tmp_path, damage, capfd):
     with_two = Checkpoints(pristine, keep=2)
     for step in (1, 2):
         with_two.save(step, state(step), {"step": step})
-    files = [str(file.relative_to(pristine)) for file in (pristine / "2").rglob("*") if file.is_file()]
+    files = [
+        str(file.relative_to(pristine)) for file in (pristine / "2").rglob("*") if file.is_file()
+    ]
     assert len(files) > 8
     for number, file in enumerate(files):
         place = shutil.copytree(pristine, tmp_path / str(number))
@@ -178,7 +200,11 @@ def test_every_damage_of_every_file_is_noticed(tmp_path, damage, capfd):
         found, progress = damaged.restore_newest(like(), warnings.append)
         assert_state(found, 1)
         assert progress == {"step": 1}
-        assert len(warnings) == 1 and "checkpoint 2 cannot be used" in warnings[0] and "\n" not in warnings[0]
+        assert (
+            len(warnings) == 1
+            and "checkpoint 2 cannot be used" in warnings[0]
+            and "\n" not in warnings[0]
+        )
         assert damaged.steps() == [1] and (place / "damaged-2").is_dir()
         damaged.save(2, state(2), {"step": 2})
         assert_state(Checkpoints(place, keep=2).restore_newest(like(), ignore)[0], 2)

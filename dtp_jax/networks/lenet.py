@@ -3,8 +3,15 @@
 from dtp_jax.blocks import MaxPool, Network, Shape, chain, conv_block, dense_block
 
 
-def lenet(input_shape: Shape, classes: int, *, channels: tuple[int, ...] = (32, 64), hidden: tuple[int, ...] = (512,),
-          activation: str = "elu", bias: bool = True) -> Network:
+def lenet(
+    input_shape: Shape,
+    classes: int,
+    *,
+    channels: tuple[int, ...] = (32, 64),
+    hidden: tuple[int, ...] = (512,),
+    activation: str = "elu",
+    bias: bool = True,
+) -> Network:
     """[conv 5x5 -> activation -> max-pool 3/2] blocks, then linear blocks; the pooling windows overlap.
 
     Args:
@@ -14,8 +21,21 @@ def lenet(input_shape: Shape, classes: int, *, channels: tuple[int, ...] = (32, 
     Returns:
       Blocks conv_0, conv_1, fc1, fc2 (for the default sizes).
     """
-    convs = [conv_block(f"conv_{i}", channels=c, window=5, padding=2, activation=activation,
-                        pool=MaxPool(3, 2, 1), bias=bias) for i, c in enumerate(channels)]
-    dense = [dense_block(f"fc{i + 1}", features=n, activation=activation, bias=bias) for i, n in enumerate(hidden)]
+    convs = [
+        conv_block(
+            f"conv_{i}",
+            channels=c,
+            window=5,
+            padding=2,
+            activation=activation,
+            pool=MaxPool(3, 2, 1),
+            bias=bias,
+        )
+        for i, c in enumerate(channels)
+    ]
+    dense = [
+        dense_block(f"fc{i + 1}", features=n, activation=activation, bias=bias)
+        for i, n in enumerate(hidden)
+    ]
     readout = dense_block(f"fc{len(hidden) + 1}", features=classes, bias=bias)
     return chain(input_shape, [*convs, *dense, readout])

@@ -3,8 +3,14 @@
 from dtp_jax.blocks import Network, Shape, chain, dense_block
 
 
-def mlp(input_shape: Shape, classes: int, *, hidden: tuple[int, ...] = (256,) * 6, activation: str = "elu",
-        bias: bool = True) -> Network:
+def mlp(
+    input_shape: Shape,
+    classes: int,
+    *,
+    hidden: tuple[int, ...] = (256,) * 6,
+    activation: str = "elu",
+    bias: bool = True,
+) -> Network:
     """Linear -> activation blocks of the given widths, then a linear readout.
 
     Args:
@@ -14,5 +20,10 @@ def mlp(input_shape: Shape, classes: int, *, hidden: tuple[int, ...] = (256,) * 
     Returns:
       Blocks fc1, fc2, ...
     """
-    dense = [dense_block(f"fc{i + 1}", features=n, activation=activation, bias=bias) for i, n in enumerate(hidden)]
-    return chain(input_shape, [*dense, dense_block(f"fc{len(hidden) + 1}", features=classes, bias=bias)])
+    dense = [
+        dense_block(f"fc{i + 1}", features=n, activation=activation, bias=bias)
+        for i, n in enumerate(hidden)
+    ]
+    return chain(
+        input_shape, [*dense, dense_block(f"fc{len(hidden) + 1}", features=classes, bias=bias)]
+    )

@@ -3,8 +3,14 @@
 from dtp_jax.blocks import MaxPool, Network, Shape, chain, conv_block, dense_block
 
 
-def simple_vgg(input_shape: Shape, classes: int, *, channels: tuple[int, ...] = (128, 128, 256, 256, 512),
-               activation: str = "elu", bias: bool = True) -> Network:
+def simple_vgg(
+    input_shape: Shape,
+    classes: int,
+    *,
+    channels: tuple[int, ...] = (128, 128, 256, 256, 512),
+    activation: str = "elu",
+    bias: bool = True,
+) -> Network:
     """One [conv 3x3 -> activation -> max-pool 2/2] block per entry of `channels`, then a linear readout.
 
     Args:
@@ -14,6 +20,16 @@ def simple_vgg(input_shape: Shape, classes: int, *, channels: tuple[int, ...] = 
     Returns:
       Blocks conv_0, conv_1, ..., fc.
     """
-    convs = [conv_block(f"conv_{i}", channels=c, window=3, padding=1, activation=activation,
-                        pool=MaxPool(2, 2), bias=bias) for i, c in enumerate(channels)]
+    convs = [
+        conv_block(
+            f"conv_{i}",
+            channels=c,
+            window=3,
+            padding=1,
+            activation=activation,
+            pool=MaxPool(2, 2),
+            bias=bias,
+        )
+        for i, c in enumerate(channels)
+    ]
     return chain(input_shape, [*convs, dense_block("fc", features=classes, bias=bias)])

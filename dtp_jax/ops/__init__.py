@@ -8,5 +8,15 @@ from dtp_jax.ops.conv import IMPLEMENTATIONS, conv, conv_transpose
 from dtp_jax.ops.pool import adaptive_average_pool, max_pool, max_unpool, pooled_size
 from dtp_jax.ops.units import ACTIVATIONS, uniform_fan_in, xavier_normal
 
-__all__ = ["ACTIVATIONS", "IMPLEMENTATIONS", "adaptive_average_pool", "conv", "conv_transpose", "max_pool",
-           "max_unpool", "pooled_size", "uniform_fan_in", "xavier_normal"]
+__all__ = [
+    "ACTIVATIONS",
+    "IMPLEMENTATIONS",
+    "adaptive_average_pool",
+    "conv",
+    "conv_transpose",
+    "max_pool",
+    "max_unpool",
+    "pooled_size",
+    "uniform_fan_in",
+    "xavier_normal",
+]

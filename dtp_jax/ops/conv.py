@@ -20,7 +20,9 @@ WINOGRAD_CHANNELS = 16
 128, 37 ms per L-DRL iteration where the patches take 42; 32 -> 64 on 8x8 images 18 and 24."""
 
 
-def conv(x: Array, kernel: Array, *, stride: int = 1, padding: int = 0, implementation: str | None = None) -> Array:
+def conv(
+    x: Array, kernel: Array, *, stride: int = 1, padding: int = 0, implementation: str | None = None
+) -> Array:
     """2-D convolution (correlation) without bias.
 
     Args:
@@ -41,8 +43,15 @@ def conv(x: Array, kernel: Array, *, stride: int = 1, padding: int = 0, implemen
     return IMPLEMENTATIONS[chosen](x, kernel, stride, padding)
 
 
-def conv_transpose(y: Array, kernel: Array, *, input_shape: tuple[int, ...], stride: int = 1, padding: int = 0,
-                   implementation: str | None = None) -> Array:
+def conv_transpose(
+    y: Array,
+    kernel: Array,
+    *,
+    input_shape: tuple[int, ...],
+    stride: int = 1,
+    padding: int = 0,
+    implementation: str | None = None,
+) -> Array:
     """The adjoint of `conv` for the same kernel: <conv(x), y> = <x, conv_transpose(y)>.
 
     The kernel keeps the layout of the forward one, (k, k, channels of x, channels of y), so forward
@@ -54,7 +63,9 @@ def conv_transpose(y: Array, kernel: Array, *, input_shape: tuple[int, ...], str
       input_shape: (height, width, channels) of the result, i.e. of the forward convolution's input.
     """
     x = jax.ShapeDtypeStruct((y.shape[0], *input_shape), y.dtype)
-    forward = partial(conv, kernel=kernel, stride=stride, padding=padding, implementation=implementation)
+    forward = partial(
+        conv, kernel=kernel, stride=stride, padding=padding, implementation=implementation
+    )
     return jax.linear_transpose(forward, x)(y)[0]
 
 
@@ -74,8 +85,13 @@ def _fastest(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: in
 
 def _conv_lax(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     """XLA's own."""
-    return lax.conv_general_dilated(x, kernel, (stride, stride), ((padding, padding),) * 2,
-                                    dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((padding, padding),) * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 def _conv_matmul(x: Array, kernel: Array, stride: int, padding: int) -> Array:
@@ -117,7 +133,9 @@ def _conv_winograd(x: Array, kernel: Array, stride: int, padding: int) -> Array:
       ValueError: the kernel is not 3x3, or the stride not 1.
     """
     if kernel.shape[:2] != (3, 3) or stride != 1:
-        raise ValueError(f"winograd: kernel {kernel.shape[:2]} with stride {stride}; allowed: (3, 3) with stride 1")
+        raise ValueError(
+            f"winograd: kernel {kernel.shape[:2]} with stride {stride}; allowed: (3, 3) with stride 1"
+        )
     batch, height, width, in_channels = x.shape
     out_height, out_width = height + 2 * padding - 2, width + 2 * padding - 2
     rows, columns = -(-out_height // 2), -(-out_width // 2)  # of tiles
@@ -126,7 +144,9 @@ def _conv_winograd(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     pairs = jnp.pad(x, ((0, 0), (padding, after[0]), (padding, after[1]), (0, 0)))
     pairs = pairs.reshape(batch, rows + 1, 2, columns + 1, 2, in_channels)
     strips = _inputs(pairs[:, :-1, 0], pairs[:, :-1, 1], pairs[:, 1:, 0], pairs[:, 1:, 1])
-    tiles = [_inputs(s[:, :, :-1, 0], s[:, :, :-1, 1], s[:, :, 1:, 0], s[:, :, 1:, 1]) for s in strips]
+    tiles = [
+        _inputs(s[:, :, :-1, 0], s[:, :, :-1, 1], s[:, :, 1:, 0], s[:, :, 1:, 1]) for s in strips
+    ]
     kernels = [_kernels(*g) for g in _kernels(*kernel)]
     m = [[_pointwise(tiles[i][j], kernels[i][j]) for j in range(4)] for i in range(4)]
     half = [_outputs(*row) for row in m]
@@ -152,6 +172,10 @@ def _pointwise(x: Array, kernel: Array) -> Array:
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
 
 
-IMPLEMENTATIONS = {"lax": _conv_lax, "matmul": _conv_matmul, "taps": _conv_taps,
-                   "winograd": _conv_winograd}
+IMPLEMENTATIONS = {
+    "lax": _conv_lax,
+    "matmul": _conv_matmul,
+    "taps": _conv_taps,
+    "winograd": _conv_winograd,
+}
 """By name: (x, kernel, stride, padding) -> y."""

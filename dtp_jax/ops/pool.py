@@ -36,8 +36,15 @@ def max_pool(x: Array, *, window: int, stride: int, padding: int = 0) -> tuple[A
     return y, index
 
 
-def max_unpool(y: Array, index: Array, *, input_shape: tuple[int, ...], window: int, stride: int,
-               padding: int = 0) -> Array:
+def max_unpool(
+    y: Array,
+    index: Array,
+    *,
+    input_shape: tuple[int, ...],
+    window: int,
+    stride: int,
+    padding: int = 0,
+) -> Array:
     """Puts each value back where `max_pool` found the maximum; zero elsewhere.
 
     Where windows overlap and several of them point at one position, the last window in row-major
@@ -60,12 +67,15 @@ def max_unpool(y: Array, index: Array, *, input_shape: tuple[int, ...], window: 
         x = jnp.where(place(index == tap, False), place(y, 0), x)
     missing = [max(0, padding + n - e) for n, e in zip(input_shape[:2], extent)]
     x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-    return x[:, padding:padding + input_shape[0], padding:padding + input_shape[1]]
+    return x[:, padding : padding + input_shape[0], padding : padding + input_shape[1]]
 
 
 def _spread(y: Array, fill, *, tap: tuple[int, int], stride: int, extent: list[int]) -> Array:
     """Window (r, c) of y moves to position (r, c) * stride + tap of an image of size `extent`."""
-    axes = [(t, e - t - (stride * (n - 1) + 1), stride - 1) for t, e, n in zip(tap, extent, y.shape[1:3])]
+    axes = [
+        (t, e - t - (stride * (n - 1) + 1), stride - 1)
+        for t, e, n in zip(tap, extent, y.shape[1:3])
+    ]
     return lax.pad(y, jnp.asarray(fill, y.dtype), ((0, 0, 0), *axes, (0, 0, 0)))
 
 
@@ -74,9 +84,13 @@ def _unpool_disjoint(y: Array, index: Array, input_shape: tuple[int, ...], windo
     batch, height, width, channels = y.shape
     tap = jnp.arange(window * window, dtype=index.dtype).reshape(window, 1, window, 1)
     hit = index[:, :, None, :, None] == tap
-    x = jnp.where(hit, y[:, :, None, :, None], 0).reshape(batch, window * height, window * width, channels)
+    x = jnp.where(hit, y[:, :, None, :, None], 0).reshape(
+        batch, window * height, window * width, channels
+    )
     # Rows and columns that no window covers (odd sizes) hold zeros.
-    return jnp.pad(x, ((0, 0), *((0, n - m) for n, m in zip(input_shape[:2], x.shape[1:3])), (0, 0)))
+    return jnp.pad(
+        x, ((0, 0), *((0, n - m) for n, m in zip(input_shape[:2], x.shape[1:3])), (0, 0))
+    )
 
 
 def adaptive_average_pool(x: Array, size: tuple[int, int]) -> Array:

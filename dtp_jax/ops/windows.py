@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 
-def taps(x: jax.Array, window: int, stride: int, padding: int, fill: float = 0.0) -> Iterator[jax.Array]:
+def taps(
+    x: jax.Array, window: int, stride: int, padding: int, fill: float = 0.0
+) -> Iterator[jax.Array]:
     """Yields, for each of the window x window positions in row-major order, what every window sees there.
 
     Args:
@@ -19,10 +21,16 @@ def taps(x: jax.Array, window: int, stride: int, padding: int, fill: float = 0.0
     rows, columns = ((n - window) // stride + 1 for n in x.shape[1:3])
     for i in range(window):
         for j in range(window):
-            yield x[:, i:i + stride * (rows - 1) + 1:stride, j:j + stride * (columns - 1) + 1:stride]
+            yield x[
+                :,
+                i : i + stride * (rows - 1) + 1 : stride,
+                j : j + stride * (columns - 1) + 1 : stride,
+            ]
 
 
-def inside(size: int, window: int, stride: int, padding: int) -> Iterator[tuple[int, slice, tuple[int, int]]]:
+def inside(
+    size: int, window: int, stride: int, padding: int
+) -> Iterator[tuple[int, slice, tuple[int, int]]]:
     """Along one axis, what each position of the windows sees of the image alone, without padding.
 
     Args:

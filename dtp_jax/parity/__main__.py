@@ -20,11 +20,18 @@ from dtp_jax.parity.replay import replay
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m dtp_jax.parity", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m dtp_jax.parity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("files", nargs="+", metavar="FILE.npz")
-    parser.add_argument("--dtype", choices=("float64", "float32"), default="float64",
-                        help="precision of the replay, compared with the recorded run in that precision")
+    parser.add_argument(
+        "--dtype",
+        choices=("float64", "float32"),
+        default="float64",
+        help="precision of the replay, compared with the recorded run in that precision",
+    )
     args = parser.parse_args(argv)
     jax.config.update("jax_enable_x64", True)
     failed, console = 0, Console()
@@ -37,7 +44,11 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         console.print(table(path, args.dtype, rows))
         failed += sum(not row.passed for row in rows)
-    print(f"{failed} quantities above their tolerance" if failed else "every quantity within its tolerance")
+    print(
+        f"{failed} quantities above their tolerance"
+        if failed
+        else "every quantity within its tolerance"
+    )
     return 1 if failed else 0
 
 
@@ -47,8 +58,13 @@ def table(path: str, dtype: str, rows: list[Row]) -> Table:
     for column in ("quantity", "arrays", "largest error", "tolerance", ""):
         result.add_column(column, justify="left" if column in ("quantity", "") else "right")
     for row in rows:
-        result.add_row(row.name, str(row.arrays), f"{row.error:.1e}", f"{row.tolerance:.1e}",
-                       "ok" if row.passed else "ABOVE")
+        result.add_row(
+            row.name,
+            str(row.arrays),
+            f"{row.error:.1e}",
+            f"{row.tolerance:.1e}",
+            "ok" if row.passed else "ABOVE",
+        )
     return result
 
 

@@ -45,7 +45,8 @@ class Case:
             result[block.name] = {
                 name: self.parameter(self.arrays[f"{path}/{torch_name}"], block, side).astype(dtype)
                 for name, torch_name in (("kernel", "weight"), ("bias", "bias"))
-                if f"{path}/{torch_name}" in self.arrays}
+                if f"{path}/{torch_name}" in self.arrays
+            }
         return result
 
     def parameter(self, a: np.ndarray, block: Block, side: str) -> np.ndarray:
@@ -96,13 +97,21 @@ def open_case(path: str) -> Case:
         spec = json.loads(str(arrays["meta/spec"]))
         rule, description = spec["rule"], spec["blocks"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ParityError(f"{path}: not a recorded case: {type(error).__name__}: {error}") from error
+        raise ParityError(
+            f"{path}: not a recorded case: {type(error).__name__}: {error}"
+        ) from error
     if rule not in SUPPORTED_RULES:
-        raise ParityError(f"{path}: rule {rule!r} is not supported; allowed: {', '.join(SUPPORTED_RULES)}")
+        raise ParityError(
+            f"{path}: rule {rule!r} is not supported; allowed: {', '.join(SUPPORTED_RULES)}"
+        )
     return Case(
-        path, arrays, network_from_spec(spec), batches=spec["n_batches"],
+        path,
+        arrays,
+        network_from_spec(spec),
+        batches=spec["n_batches"],
         modules={b["name"]: b["module"] for b in description},
-        pools={b["name"]: _max_pool(b["pool"]) for b in description if b.get("pool")})
+        pools={b["name"]: _max_pool(b["pool"]) for b in description if b.get("pool")},
+    )
 
 
 def network_from_spec(spec: dict[str, Any]) -> Network:
@@ -116,15 +125,29 @@ def network_from_spec(spec: dict[str, Any]) -> Network:
     for b in spec["blocks"]:
         pool, activation = b.get("pool"), b.get("activation") or "linear"
         if b["kind"] == "conv" and (pool is None or pool["kind"] == "max"):
-            factories.append(conv_block(
-                b["name"], channels=b["features"], window=b["kernel"], stride=b["stride"],
-                padding=b["padding"], activation=activation, bias=b["bias"],
-                pool=pool and _max_pool(pool)))
+            factories.append(
+                conv_block(
+                    b["name"],
+                    channels=b["features"],
+                    window=b["kernel"],
+                    stride=b["stride"],
+                    padding=b["padding"],
+                    activation=activation,
+                    bias=b["bias"],
+                    pool=pool and _max_pool(pool),
+                )
+            )
         elif b["kind"] == "dense" and pool is None:
-            factories.append(dense_block(b["name"], features=b["features"], activation=activation, bias=b["bias"]))
+            factories.append(
+                dense_block(
+                    b["name"], features=b["features"], activation=activation, bias=b["bias"]
+                )
+            )
         else:
-            raise ParityError(f"block {b['name']}: {b['kind']} with pool {pool} is not supported; "
-                              "allowed: conv with max-pooling or none, dense without pooling")
+            raise ParityError(
+                f"block {b['name']}: {b['kind']} with pool {pool} is not supported; "
+                "allowed: conv with max-pooling or none, dense without pooling"
+            )
     return chain((height, width, channels), factories)
 
 

@@ -58,7 +58,9 @@ def _exempt(case: Case, rest: str) -> bool:
     """The first block's feedback map is recorded but never trained nor used."""
     first = case.network[0].name
     kind, _, path = rest.partition("/")
-    return kind.startswith(("fb_", "align_")) and (path == first or path.startswith(case.modules[first]))
+    return kind.startswith(("fb_", "align_")) and (
+        path == first or path.startswith(case.modules[first])
+    )
 
 
 def to_project(case: Case, rest: str, a: np.ndarray) -> np.ndarray:
@@ -73,7 +75,9 @@ def to_project(case: Case, rest: str, a: np.ndarray) -> np.ndarray:
     return a
 
 
-def _error(case: Case, rest: str, expected: np.ndarray, actual: Any, double: bool) -> tuple[float, float]:
+def _error(
+    case: Case, rest: str, expected: np.ndarray, actual: Any, double: bool
+) -> tuple[float, float]:
     """(largest absolute difference, tolerance); an output that the replay lacks is infinitely off."""
     if actual is None:
         return np.inf, 1.0
@@ -115,7 +119,9 @@ def flat_pool_index(case: Case, name: str, index: np.ndarray) -> np.ndarray:
     """Positions inside the windows -> positions row * width + column in the plane that is pooled."""
     block = next(b for b in case.network if b.name == name)
     pool = case.pools[name]
-    pooled = jax.eval_shape(block.features, jnp.zeros((1, *block.output_shape)), jnp.zeros((1, *block.output_shape)))
+    pooled = jax.eval_shape(
+        block.features, jnp.zeros((1, *block.output_shape)), jnp.zeros((1, *block.output_shape))
+    )
     width = pooled.shape[2]
     rows, columns = (np.arange(n) * pool.stride - pool.padding for n in index.shape[1:3])
     row, column = np.divmod(index.astype(np.int64), pool.window)

@@ -33,17 +33,28 @@ def replay(case: Case, dtype: Any) -> Outputs:
       ParityError: the case uses an optimizer that is not supported.
     """
     learner = _learner(case)
-    forward, feedback = (jax.tree.map(jnp.asarray, case.parameters(side, dtype)) for side in ("fwd", "fb"))
-    state = TrainState(jnp.zeros((), jnp.int32), jax.random.key(0), forward, feedback,
-                       *init_optimizers(learner, forward, feedback))
+    forward, feedback = (
+        jax.tree.map(jnp.asarray, case.parameters(side, dtype)) for side in ("fwd", "fb")
+    )
+    state = TrainState(
+        jnp.zeros((), jnp.int32),
+        jax.random.key(0),
+        forward,
+        feedback,
+        *init_optimizers(learner, forward, feedback),
+    )
     outputs: Outputs = {}
     for n in range(case.batches):
-        images = jnp.asarray(case.images(case.arrays[f"b{n}/x"], case.network[0].input_shape), dtype)
+        images = jnp.asarray(
+            case.images(case.arrays[f"b{n}/x"], case.network[0].input_shape), dtype
+        )
         labels = jnp.asarray(case.arrays[f"b{n}/y"])
         next_state, record = _step(learner, state, images, labels, _recorded_noise(case, n, dtype))
-        found = {**_feedback_outputs(case, state, next_state, record),
-                 **_forward_outputs(case, next_state, record),
-                 **_comparisons(case, learner, state, next_state, images, labels)}
+        found = {
+            **_feedback_outputs(case, state, next_state, record),
+            **_forward_outputs(case, next_state, record),
+            **_comparisons(case, learner, state, next_state, images, labels),
+        }
         found["step_loss"] = found["fwd_loss_total"] + found.get("fb_loss_total", 0)
         outputs |= {f"b{n}/out/{key}": np.asarray(value) for key, value in found.items()}
         state = next_state
@@ -51,23 +62,38 @@ def replay(case: Case, dtype: Any) -> Outputs:
 
 
 def _learner(case: Case) -> Learner:
-    hp = {key.removeprefix("hp/"): value for key, value in case.arrays.items() if key.startswith("hp/")}
+    hp = {
+        key.removeprefix("hp/"): value
+        for key, value in case.arrays.items()
+        if key.startswith("hp/")
+    }
     for name in ("feedback_optimizer", "forward_optimizer"):
         if str(hp[name]) != "sgd":
-            raise ParityError(f"{case.path}: hp/{name} {str(hp[name])!r} is not supported; allowed: sgd")
+            raise ParityError(
+                f"{case.path}: hp/{name} {str(hp[name])!r} is not supported; allowed: sgd"
+            )
     # Entry 0 of the per-layer lists belongs to the first block, which has no feedback training.
     per_block = [list(map(float, hp[name][1:])) for name in ("noise", "feedback_lr")]
     recorded = "b0/noise_order" in case.arrays
     return Learner(
         network=case.network,
         rule=ldrl(noise=tuple(per_block[0]), beta=float(hp["beta"])),
-        forward_optimizer=optim.sgd(float(hp["forward_lr"]), momentum=float(hp["forward_momentum"]),
-                                    weight_decay=float(hp["forward_weight_decay"])),
+        forward_optimizer=optim.sgd(
+            float(hp["forward_lr"]),
+            momentum=float(hp["forward_momentum"]),
+            weight_decay=float(hp["forward_weight_decay"]),
+        ),
         feedback_optimizers=tuple(
-            optim.sgd(lr, momentum=float(hp["feedback_momentum"]), weight_decay=float(hp["feedback_weight_decay"]))
-            for lr in per_block[1]),
+            optim.sgd(
+                lr,
+                momentum=float(hp["feedback_momentum"]),
+                weight_decay=float(hp["feedback_weight_decay"]),
+            )
+            for lr in per_block[1]
+        ),
         feedback_iterations=tuple(int(k) for k in hp["iterations"][1:]) if recorded else (),
-        feedback_samples=int(hp["feedback_samples"]))
+        feedback_samples=int(hp["feedback_samples"]),
+    )
 
 
 def _recorded_noise(case: Case, n: int, dtype: Any) -> dict[str, Noise]:
@@ -82,8 +108,9 @@ def _recorded_noise(case: Case, n: int, dtype: Any) -> dict[str, Noise]:
     return noise
 
 
-def _step(learner: Learner, state: TrainState, images: Array, labels: Array,
-          noise: dict[str, Noise]) -> tuple[TrainState, Record]:
+def _step(
+    learner: Learner, state: TrainState, images: Array, labels: Array, noise: dict[str, Noise]
+) -> tuple[TrainState, Record]:
     """`learner.step`, compiled, with each iteration observed whole."""
 
     def run(state, images, labels, noise):
@@ -105,7 +132,11 @@ def _feedback_outputs(case: Case, state: TrainState, after: TrainState, record: 
         found[f"fb_loss/{name}"] = iterations.loss
         found[f"fb_dist/{name}"], found[f"fb_angle/{name}"] = alignment[:, 0], alignment[:, 1]
         velocity = optax.tree.get(after.feedback_opt_state[name], "trace")
-        for kind, tree in (("grad", iterations.gradient), ("after", after.feedback[name]), ("velocity", velocity)):
+        for kind, tree in (
+            ("grad", iterations.gradient),
+            ("after", after.feedback[name]),
+            ("velocity", velocity),
+        ):
             found |= _named(f"fb_{kind}", case.modules[name], tree)
     losses = [found[key] for key in found if key.startswith("fb_loss/")]
     if losses:
@@ -123,15 +154,19 @@ def _forward_outputs(case: Case, after: TrainState, record: Record) -> Outputs:
         if isinstance(record.activations.residuals[i], jax.Array):
             found[f"pool_idx/{block.name}"] = record.activations.residuals[i]
         velocity = optax.tree.get(after.forward_opt_state, "trace")[block.name]
-        for kind, tree in (("grad", record.forward_gradient[block.name]), ("fwd_velocity", velocity),
-                           ("fwd_after", after.forward[block.name])):
+        for kind, tree in (
+            ("grad", record.forward_gradient[block.name]),
+            ("fwd_velocity", velocity),
+            ("fwd_after", after.forward[block.name]),
+        ):
             found |= _named(kind, case.modules[block.name], tree)
     found["fwd_loss_total"] = sum(record.forward_loss.values())
     return found
 
 
-def _comparisons(case: Case, learner: Learner, state: TrainState, after: TrainState, images: Array,
-                 labels: Array) -> Outputs:
+def _comparisons(
+    case: Case, learner: Learner, state: TrainState, after: TrainState, images: Array, labels: Array
+) -> Outputs:
     """Backprop's loss and gradients, and the rule's gradients against them for every recorded beta.
 
     Made with the trained feedback and the forward parameters of before the step.
@@ -145,7 +180,8 @@ def _comparisons(case: Case, learner: Learner, state: TrainState, after: TrainSt
     for name, beta in betas.items():
         rule = ldrl(noise=sigma, beta=beta)
         matching = metrics.gradient_matching(
-            learner.network, rule, state.forward, after.feedback, images, labels, beta=beta)
+            learner.network, rule, state.forward, after.feedback, images, labels, beta=beta
+        )
         for block in learner.network:
             found |= _named(name, case.modules[block.name], matching[block.name])
     for block in learner.network:
@@ -154,4 +190,7 @@ def _comparisons(case: Case, learner: Learner, state: TrainState, after: TrainSt
 
 
 def _named(kind: str, module: str, tree: Params) -> Outputs:
-    return {f"{kind}/{module}/{'weight' if name == 'kernel' else name}": value for name, value in tree.items()}
+    return {
+        f"{kind}/{module}/{'weight' if name == 'kernel' else name}": value
+        for name, value in tree.items()
+    }

@@ -11,7 +11,8 @@ Array = jax.Array
 def backprop() -> Rule:
     """One ordinary gradient of the mean cross-entropy; no feedback parameters."""
     return backprop_targets(beta=1.0)._replace(
-        name="backprop", global_loss=lambda logits, labels: cross_entropy(logits, labels).mean())
+        name="backprop", global_loss=lambda logits, labels: cross_entropy(logits, labels).mean()
+    )
 
 
 def backprop_targets(*, beta: float) -> Rule:
@@ -22,13 +23,20 @@ def backprop_targets(*, beta: float) -> Rule:
     machinery that all rules share.
     """
 
-    def targets(network: Network, forward: dict[str, Params], feedback: dict[str, Params],
-                activations: Activations, top: Array) -> tuple[Array, ...]:
+    def targets(
+        network: Network,
+        forward: dict[str, Params],
+        feedback: dict[str, Params],
+        activations: Activations,
+        top: Array,
+    ) -> tuple[Array, ...]:
         del feedback
         error, result = activations.h[-1] - top, [top]
         for i in reversed(range(1, len(network))):
             theta = forward[network[i].name]
-            _, pullback = jax.vjp(lambda x, f=network[i].forward, p=theta: f(p, x)[0], activations.h[i])
+            _, pullback = jax.vjp(
+                lambda x, f=network[i].forward, p=theta: f(p, x)[0], activations.h[i]
+            )
             (error,) = pullback(error)
             result.insert(0, activations.h[i] - error)
         return tuple(result)

@@ -10,7 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from dtp_jax.blocks import Activations, Block, Network, Params, mirror_feedback
-from dtp_jax.rules.rule import FeedbackTraining, Rule, batch_dot, gradient_step_target, half_square_loss
+from dtp_jax.rules.rule import (
+    FeedbackTraining,
+    Rule,
+    batch_dot,
+    gradient_step_target,
+    half_square_loss,
+)
 
 Array = jax.Array
 
@@ -74,7 +80,7 @@ def ldrl(*, noise: tuple[float, ...], beta: float) -> Rule:
         # d loss / d dr = -2 dx / batch and d loss / d dr_y = 2 dr_y / batch: both through one decode,
         # which is linear in omega, so that its value is not needed.
         _, pull = jax.vjp(lambda omega: decode(omega, jnp.concatenate([d1, d2])), omega)
-        grads, = pull(jnp.concatenate([-dx, dr_y]) * (2 / dx.shape[0]))
+        (grads,) = pull(jnp.concatenate([-dx, dr_y]) * (2 / dx.shape[0]))
         # By Euler <grads, omega> is the linear term plus twice the quadratic one.
         products = jax.tree.map(lambda g, w: (g * w).sum(), grads, omega)
         return sum(jax.tree.leaves(products)) - batch_dot(dr_y, dr_y), grads
@@ -92,12 +98,19 @@ def ldrl(*, noise: tuple[float, ...], beta: float) -> Rule:
 def draw_noise(key: Array, block: Block, batch: int, dtype: Any) -> Noise:
     """One noise sample for a batch: e of shape (batch, *input), u of shape (batch, *output)."""
     key_e, key_u = jax.random.split(key)
-    return Noise(jax.random.normal(key_e, (batch, *block.input_shape), dtype),
-                 jax.random.normal(key_u, (batch, *block.output_shape), dtype))
+    return Noise(
+        jax.random.normal(key_e, (batch, *block.input_shape), dtype),
+        jax.random.normal(key_u, (batch, *block.output_shape), dtype),
+    )
 
 
-def difference_targets(network: Network, forward: dict[str, Params], feedback: dict[str, Params],
-                       activations: Activations, top: Array) -> tuple[Array, ...]:
+def difference_targets(
+    network: Network,
+    forward: dict[str, Params],
+    feedback: dict[str, Params],
+    activations: Activations,
+    top: Array,
+) -> tuple[Array, ...]:
     """t_{n-1} = h_{n-1} + G_n(t_n) - G_n(h_n) from the top down (Lee et al. 2015, eq. 15).
 
     Returns:
@@ -108,6 +121,8 @@ def difference_targets(network: Network, forward: dict[str, Params], feedback: d
     for i in reversed(range(1, len(network))):
         block, residual = network[i], activations.residuals[i]
         omega = feedback[block.name]
-        correction = block.feedback(omega, targets[0], residual) - block.feedback(omega, activations.h[i + 1], residual)
+        correction = block.feedback(omega, targets[0], residual) - block.feedback(
+            omega, activations.h[i + 1], residual
+        )
         targets.insert(0, activations.h[i] + correction)
     return tuple(targets)

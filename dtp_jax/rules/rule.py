@@ -41,7 +41,9 @@ class Rule(NamedTuple):
     """None where nothing is trained."""
     output_target: Callable[[Array, Array], Array]
     """(logits, labels) -> target of the logits."""
-    targets: Callable[[Network, dict[str, Params], dict[str, Params], Activations, Array], tuple[Array, ...]]
+    targets: Callable[
+        [Network, dict[str, Params], dict[str, Params], Activations, Array], tuple[Array, ...]
+    ]
     """(network, forward, feedback, activations, output target) -> one target per block."""
     local_loss: Callable[[Block, Array, Array], Array]
     """(block, h, t) -> scalar, whose gradient with respect to that block's parameters trains them."""

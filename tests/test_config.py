@@ -1,0 +1,248 @@
+"""Configs: those of the repository are right and valid, and become the learner that they name."""
+
+import builtins
+import inspect
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import REPOSITORY, assert_close, config_fields, config_module
+
+from dtp_jax.config import BOOKKEEPING, FIELDS, build_learner, validate
+
+NAMES = sorted(
+    path.stem for path in (REPOSITORY / "configs").glob("*.py") if path.stem != "__init__"
+)
+FIXED = [name for name in NAMES if not inspect.signature(config_module(name).get_config).parameters]
+
+
+# The repository's configs.
+
+
+def test_the_promised_configs_are_there():
+    assert {
+        "digits_dtp",
+        "digits_backprop",
+        "cifar10_dtp",
+        "cifar10_legacy_dtp",
+        "cifar10_lenet_dtp",
+        "cifar10_backprop",
+    } <= set(FIXED)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_config_is_valid(name):
+    """As ml_collections gives it; every field in its type; tuples over the trained blocks."""
+    experiment = validate(config_module(name).get_config())
+    assert set(experiment.config) == set(FIELDS)
+    trained = len(experiment.network) - 1
+    if experiment.config["rule"] != "backprop":
+        for field in ("noise", "feedback_iterations", "feedback_lr"):
+            assert len(experiment.config[field]) == trained
+    assert experiment.network[0].input_shape == experiment.data.image_shape
+    assert experiment.network[-1].output_shape == (experiment.data.classes,)
+    assert experiment.rule.name == experiment.config["rule"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_says_what_it_is_in_one_line(name):
+    first = (config_module(name).__doc__ or "").split("\n")[0]
+    assert 10 < len(first) <= 120
+
+
+def test_default_has_exactly_the_fields_that_are_checked():
+    assert set(config_fields("default")) == set(FIELDS)
+    assert set(BOOKKEEPING) < set(FIELDS)
+
+
+def test_a_config_that_was_saved_is_the_same_experiment(tmp_path):
+    """configs/rerun.py reads what a run wrote: tuples come back from JSON's lists."""
+    validated = validate(config_fields()).config
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(validated))
+    again = config_module("rerun").get_config(str(file))
+    assert validate(again).config == validated
+
+
+PAPER = dict(
+    batch_size=128,
+    epochs=90,
+    beta=0.7,
+    forward_lr=0.05,
+    momentum=0.9,
+    schedule="cosine",
+    eta_min=1e-5,
+    feedback_momentum=0.9,
+    feedback_samples=1,
+    activation="elu",
+    bias=True,
+    channels=(),
+    hidden=(),
+    augment=True,
+    val_split=0.1,
+    dataset="cifar10",
+)
+VGG = dict(
+    PAPER,
+    rule="ldrl",
+    network="simple_vgg",
+    weight_decay=1e-4,
+    noise=(0.4, 0.4, 0.2, 0.2, 0.08),
+    feedback_iterations=(20, 30, 35, 55, 20),
+    feedback_lr=(1e-4, 3.5e-4, 8e-3, 8e-3, 0.18),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("cifar10_dtp", VGG),
+        ("cifar10_legacy_dtp", dict(VGG, dataset="cifar10_3xstd", val_split=0.0, forward_lr=0.08)),
+        (
+            "cifar10_lenet_dtp",
+            dict(
+                PAPER,
+                rule="ldrl",
+                network="lenet",
+                weight_decay=1e-4,
+                batch_size=256,
+                beta=0.4655,
+                forward_lr=0.03618,
+                feedback_iterations=(41, 51, 24),
+                noise=(0.41640228838517584, 0.3826146261623929, 0.1395382069358601),
+                feedback_lr=(0.0007188427494432325, 0.00012510321884615596, 0.03541466958291287),
+            ),
+        ),
+        ("cifar10_backprop", dict(PAPER, rule="backprop", network="simple_vgg", weight_decay=0.0)),
+    ],
+)
+def test_published_experiment(name, published):
+    """Every number of the paper; the cosine's minimum is at epoch 85 of 90."""
+    found = validate(config_fields(name)).config
+    assert {field: found[field] for field in published} == published
+    rate = rate_by_step(
+        config_fields(name, momentum=0.0, weight_decay=0.0), steps_per_epoch=1, steps=91
+    )
+    expected = 1e-5 + (found["forward_lr"] - 1e-5) * (1 + np.cos(np.pi * np.arange(91) / 85)) / 2
+    assert_close(rate, expected)
+
+
+# From a config to a learner.
+
+
+def rate_by_step(fields, steps_per_epoch, steps):
+    """The forward learning rate at each step, read off the updates for a gradient of one."""
+    optimizer = build_learner(validate(fields), steps_per_epoch).forward_optimizer
+    one = jnp.ones(())
+
+    def step(state, _):
+        update, state = optimizer.update(one, state, one)
+        return state, -update
+
+    return jax.lax.scan(step, optimizer.init(one), length=steps)[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "t_max"), [({"epochs": 10}, 9), ({"epochs": 10, "t_max": 4}, 4), ({"epochs": 1}, 1)]
+)
+def test_cosine_of_a_config(changes, t_max):
+    """t_max = 0 stands for round(epochs * 85 / 90)."""
+    fields = config_fields(**changes, momentum=0.0, weight_decay=0.0, forward_lr=0.1, eta_min=0.01)
+    epoch = np.arange(20) // 2
+    expected = 0.01 + 0.09 * (1 + np.cos(np.pi * epoch / t_max)) / 2
+    assert_close(rate_by_step(fields, steps_per_epoch=2, steps=20), expected)
+
+
+def test_constant_schedule_of_a_config():
+    fields = config_fields(schedule="constant", momentum=0.0, weight_decay=0.0, forward_lr=0.1)
+    assert_close(rate_by_step(fields, steps_per_epoch=2, steps=6), np.full(6, 0.1))
+
+
+def test_learner_of_a_config():
+    """Momentum and weight decay of theta; per-block rates, momentum and iterations of the feedback
+    maps, which have neither weight decay nor schedule."""
+    fields = config_fields(
+        forward_lr=0.1,
+        momentum=0.5,
+        weight_decay=0.3,
+        schedule="constant",
+        feedback_lr=(0.2, 0.4),
+        feedback_momentum=0.25,
+        feedback_iterations=(3, 4),
+        feedback_samples=5,
+    )
+    experiment = validate(fields)
+    learner = build_learner(experiment, steps_per_epoch=1)
+    assert learner.feedback_iterations == (3, 4) and learner.feedback_samples == 5
+    assert learner.network is experiment.network and learner.rule is experiment.rule
+
+    def two_updates(optimizer):
+        state = optimizer.init(jnp.float64(2.0))
+        first, state = optimizer.update(jnp.float64(1.0), state, jnp.float64(2.0))
+        second, _ = optimizer.update(jnp.float64(1.0), state, jnp.float64(2.0))
+        return [float(first), float(second)]
+
+    np.testing.assert_allclose(two_updates(learner.forward_optimizer), [-0.16, -0.24], rtol=1e-6)
+    for optimizer, rate in zip(learner.feedback_optimizers, (0.2, 0.4), strict=True):
+        np.testing.assert_allclose(two_updates(optimizer), [-rate, -1.25 * rate], rtol=1e-6)
+
+
+def test_backprop_has_no_feedback_training():
+    learner = build_learner(validate(config_fields(rule="backprop")), steps_per_epoch=1)
+    assert learner.feedback_optimizers == () and learner.feedback_iterations == ()
+
+
+def test_the_config_reaches_the_rule():
+    """beta moves the output target by beta (onehot - softmax), here by beta / 2."""
+    rule = validate(config_fields(beta=0.25)).rule
+    target = rule.output_target(jnp.zeros((1, 2)), jnp.array([0]))
+    assert_close(target, jnp.array([[0.125, -0.125]]))
+
+
+def test_the_config_reaches_the_network():
+    network = validate(config_fields(channels=(3, 5), activation="relu", bias=False)).network
+    assert [block.output_shape[-1] for block in network] == [3, 5, 10]
+    theta = jax.eval_shape(network[0].init, jax.random.key(0))
+    assert set(theta) == {"kernel"}
+    y, _ = network[0].forward({"kernel": -jnp.ones((3, 3, 1, 3))}, jnp.ones((1, 8, 8, 1)))
+    assert not y.any()  # ReLU of what is negative
+    fields = config_fields(
+        network="mlp", channels=(), hidden=(6, 7), noise=(0.1,), feedback_lr=(0.1,)
+    )
+    assert [block.output_shape for block in validate(fields).network] == [(6,), (7,), (10,)]
+
+
+# Values that are taken.
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (0.3, (0.3, 0.3)),
+        ((0.3,), (0.3, 0.3)),
+        ([0.3, 0.1], (0.3, 0.1)),
+        ((1, 0.5), (1.0, 0.5)),
+        (1, (1.0, 1.0)),
+    ],
+)
+def test_per_block_values(given, taken):
+    """One for all, or one for each trained block; whole numbers are numbers."""
+    found = validate(config_fields(noise=given)).config["noise"]
+    assert found == taken and all(type(value) is float for value in found)
+
+
+def test_whole_numbers_pass_for_numbers():
+    found = validate(config_fields(beta=1, weight_decay=0, val_split=0)).config
+    assert all(type(found[name]) is float for name in ("beta", "weight_decay", "val_split"))
+
+
+def test_validation_reads_nothing(monkeypatch):
+    fields = config_fields("cifar10_dtp")
+
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"opened {args}")
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    assert validate(fields).data.name == "cifar10"

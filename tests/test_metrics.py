@@ -1,0 +1,130 @@
+"""Diagnostics against their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import NETWORKS, degrees_between, make_batch, make_parameters, normal
+
+from dtp_jax import metrics
+from dtp_jax.blocks import forward_all
+from dtp_jax.rules import backprop_targets, ldrl
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+
+def test_distance_is_relative_to_the_first_argument():
+    a, b = jnp.array([[3.0, 0.0], [0.0, 4.0]]), jnp.zeros((2, 2))
+    assert float(metrics.distance(a, b)) == 1
+    assert float(metrics.distance(a, 3 * a)) == 2
+    np.testing.assert_allclose(metrics.distance(3 * a, a), 2 / 3)
+    x, y = normal(0, (2, 3, 4)), normal(1, (2, 3, 4))
+    expected = np.linalg.norm((x - y).ravel()) / np.linalg.norm(x.ravel())
+    np.testing.assert_allclose(
+        metrics.distance(jnp.asarray(x), jnp.asarray(y)), expected, rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "degrees"),
+    [((1, 0), (0, 2), 90), ((1, 0), (-3, 0), 180), ((1, 1), (0, 1), 45), ((2, 0), (1, 3**0.5), 60)],
+)
+def test_angle_of_known_vectors(a, b, degrees):
+    """Up to the 1e-8 in the denominator, which bends 180 degrees by 0.008 / sqrt(|a| |b|)."""
+    found = metrics.angle(jnp.array(a, float), jnp.array(b, float))
+    np.testing.assert_allclose(found, degrees, atol=0.0081)
+
+
+def test_angle_has_the_small_number_in_its_denominator():
+    """arccos(<a, b> / (|a| |b| + 1e-8)): a tensor of norm n is 0.0081 / n degrees from itself."""
+    for n in (1.0, 0.05):
+        a = jnp.array([0.6 * n, 0.8 * n])
+        expected = np.degrees(np.arccos(n * n / (n * n + 1e-8)))
+        np.testing.assert_allclose(metrics.angle(a, a), expected, rtol=1e-6)
+        np.testing.assert_allclose(expected, 0.0081 / n, rtol=0.01)
+    x, y = normal(0, (3, 4)), normal(1, (3, 4))
+    found = metrics.alignment(jnp.asarray(x), jnp.asarray(y))
+    np.testing.assert_allclose(found, [metrics.distance(x, y), metrics.angle(x, y)], rtol=1e-12)
+    np.testing.assert_allclose(found[1], degrees_between(x, y), rtol=1e-7)
+
+
+def test_angle_is_clipped_where_rounding_passes_one():
+    """float32: <a, a> may come out above |a|^2."""
+    for seed in range(20):
+        a = jnp.asarray(1e3 * normal(seed, 999), jnp.float32)
+        assert 0 <= float(metrics.angle(a, a)) < 0.05
+        assert 179.95 < float(metrics.angle(a, -a)) <= 180
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weight_alignment_of_symmetric_weights(name):
+    """Feedback kernels that are the transposed maps: distance 0, angle 0. Biases do not count."""
+    forward, feedback = make_parameters(NETWORKS[name]())
+    same = {block: {**feedback[block], "kernel": forward[block]["kernel"]} for block in feedback}
+    found = metrics.weight_alignment(forward, same)
+    assert list(found) == list(feedback)
+    for distance, angle in found.values():
+        assert distance == 0 and angle < 0.05
+
+
+def test_weight_alignment_of_given_weights():
+    forward, feedback = make_parameters(NETWORKS["vgg"]())
+    found = metrics.weight_alignment(forward, feedback)
+    for block, (distance, angle) in found.items():
+        f, g = np.asarray(forward[block]["kernel"]), np.asarray(feedback[block]["kernel"])
+        np.testing.assert_allclose(
+            distance, np.sqrt(((f - g) ** 2).sum() / (f**2).sum()), rtol=1e-12
+        )
+        np.testing.assert_allclose(angle, degrees_between(f, g), atol=1e-6)
+
+
+def test_gradient_matching_of_backprop_with_itself():
+    """Its local gradients are beta times those of the cross-entropy: nothing is off."""
+    network = NETWORKS["lenet"]()
+    forward, feedback = make_parameters(network)
+    images, labels = make_batch(network, 4)
+    found = jax.jit(
+        lambda f: metrics.gradient_matching(
+            network, backprop_targets(beta=0.25), f, feedback, images, labels, beta=0.25
+        )
+    )(forward)
+    assert jax.tree.structure(found, is_leaf=lambda x: x is None) == jax.tree.structure(forward)
+    for distance, angle in jax.tree.leaves(found):
+        assert distance < 1e-10 and angle < 0.5
+
+
+def test_gradient_matching_against_its_definition():
+    """Local gradients / beta first, the gradients of the mean cross-entropy second."""
+    network, beta = NETWORKS["mlp"](), 0.01
+    forward, feedback = make_parameters(network)
+    images, labels = make_batch(network, 4)
+    rule = ldrl(noise=(0.1, 0.1), beta=beta)
+
+    def local(forward, targets):  # no gradient crosses a block boundary
+        total, h = 0.0, images
+        for block, t in zip(network, targets, strict=True):
+            h = block.forward(forward[block.name], jax.lax.stop_gradient(h))[0]
+            total += 0.5 * jnp.mean(jnp.sum((h - t) ** 2, axis=1))
+        return total
+
+    def cross_entropy(forward):
+        logits = forward_all(network, forward, images).h[-1]
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(4), labels])
+
+    @jax.jit
+    def run(forward):
+        found = metrics.gradient_matching(
+            network, rule, forward, feedback, images, labels, beta=beta
+        )
+        activations = forward_all(network, forward, images)
+        top = rule.output_target(activations.h[-1], labels)
+        targets = rule.targets(network, forward, feedback, activations, top)
+        return found, jax.grad(local)(forward, targets), jax.grad(cross_entropy)(forward)
+
+    found, rules, backprops = run(forward)
+    for path, g in jax.tree.leaves_with_path(rules):
+        g, r = np.asarray(g) / beta, np.asarray(backprops[path[0].key][path[1].key])
+        expected = [np.linalg.norm(g - r) / np.linalg.norm(g), degrees_between(g, r)]
+        np.testing.assert_allclose(found[path[0].key][path[1].key], expected, rtol=0, atol=1e-6)
+    kernels = [found[block]["kernel"] for block in ("fc1", "fc2")]
+    assert all(angle > 5 for _, angle in kernels)  # random feedback: not the same thing twice

@@ -1,0 +1,105 @@
+"""The networks of the papers: blocks, shapes and parameter counts worked out by hand."""
+
+import jax
+import pytest
+
+from dtp_jax import blocks
+from dtp_jax.networks import NETWORKS, lenet, mlp, simple_vgg
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+
+def shapes(network):
+    return {block.name: block.output_shape for block in network}
+
+
+def counts(network):
+    """(forward, feedback) numbers of parameters, without drawing them."""
+    key = jax.random.key(0)
+    return tuple(
+        sum(
+            leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda k, f=f: f(network, k), key))
+        )
+        for f in (blocks.init_forward, blocks.mirror_feedback)
+    )
+
+
+def test_simple_vgg_of_the_paper():
+    """Five times conv 3x3 -> ELU -> max-pool 2/2, then linear: 32x32 images end as one position."""
+    network = simple_vgg((32, 32, 3), 10)
+    assert shapes(network) == {
+        "conv_0": (16, 16, 128),
+        "conv_1": (8, 8, 128),
+        "conv_2": (4, 4, 256),
+        "conv_3": (2, 2, 256),
+        "conv_4": (1, 1, 512),
+        "fc": (10,),
+    }
+    kernels = [9 * 3 * 128, 9 * 128 * 128, 9 * 128 * 256, 9 * 256 * 256, 9 * 256 * 512, 512 * 10]
+    forward = sum(kernels) + 128 + 128 + 256 + 256 + 512 + 10
+    feedback = (
+        sum(kernels[1:]) + 128 + 128 + 256 + 256 + 512
+    )  # each bias as large as the block's input
+    assert counts(network) == (forward, feedback)
+    assert counts(simple_vgg((32, 32, 3), 10, bias=False)) == (sum(kernels), sum(kernels[1:]))
+
+
+def test_lenet_of_the_paper():
+    """Two times conv 5x5 -> ELU -> max-pool 3/2/1, linear 4096 -> 512 -> ELU, linear."""
+    network = lenet((32, 32, 3), 10)
+    assert shapes(network) == {
+        "conv_0": (16, 16, 32),
+        "conv_1": (8, 8, 64),
+        "fc1": (512,),
+        "fc2": (10,),
+    }
+    kernels = [25 * 3 * 32, 25 * 32 * 64, 4096 * 512, 512 * 10]
+    forward = sum(kernels) + 32 + 64 + 512 + 10
+    feedback = sum(kernels[1:]) + 32 + 4096 + 512
+    assert counts(network) == (forward, feedback)
+
+
+def test_mlp_of_the_field():
+    """Six hidden layers of 256 on 28x28 images."""
+    network = mlp((28, 28, 1), 10)
+    assert list(shapes(network).values()) == [(256,)] * 6 + [(10,)]
+    kernels = [784 * 256] + [256 * 256] * 5 + [256 * 10]
+    assert counts(network) == (sum(kernels) + 6 * 256 + 10, sum(kernels[1:]) + 6 * 256)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("shape", "classes"), [((28, 28, 1), 7), ((40, 33, 2), 1000)])
+def test_sizes_follow_the_data(name, shape, classes):
+    """Nothing is hard-coded to 32x32 images or 10 classes."""
+    options = {"channels": (3, 4)} if name != "mlp" else {"hidden": (5,)}
+    network = NETWORKS[name](shape, classes, **options)
+    assert network[0].input_shape == shape and network[-1].output_shape == (classes,)
+    for below, above in zip(network, network[1:], strict=False):
+        assert above.input_shape == below.output_shape
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("simple_vgg", {"channels": (4, 4)}),
+        ("lenet", {"channels": (4, 4), "hidden": (6,)}),
+        ("mlp", {"hidden": (6, 6)}),
+    ],
+)
+def test_all_blocks_but_the_last_have_the_activation(name, options):
+    """With ReLU their outputs are never negative; logits are."""
+    network = NETWORKS[name]((8, 8, 1), 5, activation="relu", **options)
+
+    @jax.jit
+    def outputs(key):
+        forward = blocks.init_forward(network, key)
+        return blocks.forward_all(network, forward, jax.random.normal(key, (20, 8, 8, 1))).h[1:]
+
+    *hidden, logits = outputs(jax.random.key(0))
+    assert all(float(h.min()) == 0 for h in hidden)
+    assert float(logits.min()) < 0
+
+
+def test_five_poolings_of_28x28_are_too_many():
+    with pytest.raises(ValueError, match="conv_4.*1x1.*0x0"):
+        simple_vgg((28, 28, 1), 10)

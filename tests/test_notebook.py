@@ -1,0 +1,40 @@
+"""The README's example: ten lines of a notebook that train a step of L-DRL."""
+
+import ast
+import re
+
+import jax
+import numpy as np
+import pytest
+from helpers import REPOSITORY
+
+from dtp_jax import Metrics, TrainState
+
+pytestmark = pytest.mark.usefixtures("single_precision", "quick_compiler")
+
+
+def first_python_block(readme):
+    found = re.search(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    assert found, (
+        "README.md shows no ```python block: the example that trains a step of L-DRL is gone"
+    )
+    return found[1]
+
+
+def test_readme_example_trains_a_step(capsys):
+    readme = REPOSITORY / "README.md"
+    if not readme.exists():
+        pytest.skip("README.md is not written yet")
+    code = first_python_block(readme.read_text())
+    assert len(ast.parse(code).body) <= 10
+    space = {}
+    exec(compile(code, str(readme), "exec"), space)
+    states = [value for value in space.values() if isinstance(value, TrainState)]
+    metrics = [value for value in space.values() if isinstance(value, Metrics)]
+    assert len(states) == len(metrics) == 1 and states[0].step == 1
+    assert metrics[0].feedback_loss.keys() == states[0].feedback.keys() != set()
+    for leaf in jax.tree.leaves((metrics, states[0].forward, states[0].feedback)):
+        assert np.isfinite(leaf).all()
+    moved = jax.tree.leaves((states[0].forward_opt_state, states[0].feedback_opt_state))
+    assert all(leaf.any() for leaf in moved if leaf.ndim > 1)  # every kernel took a step
+    assert capsys.readouterr().out.strip()

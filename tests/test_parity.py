@@ -1,0 +1,306 @@
+"""Parity: recorded cases pass, changed ones fail, and what cannot be replayed is named."""
+
+import dataclasses
+import json
+from functools import cache
+
+import numpy as np
+import pytest
+from helpers import GOLDEN, load
+
+from dtp_jax.parity import ParityError, __main__, compare, open_case, replay
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+SUPPORTED = ("ldrl_vgg", "ldrl_vgg_2batches", "ldrl_lenet", "ldrl_multi_sample", "symmetric_init")
+SMALLEST = "ldrl_multi_sample"
+
+
+@cache
+def replayed(path, dtype="float64"):
+    """(case, outputs) of a file."""
+    case = open_case(str(path))
+    return case, replay(case, dtype)
+
+
+def golden(name, dtype="float64"):
+    return replayed(GOLDEN / f"{name}.npz", dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_recorded_case(name, dtype):
+    """Every recorded quantity but the README's exemptions, each array of it compared."""
+    case, outputs = golden(name, dtype)
+    rows = compare(case, outputs, dtype)
+    assert [row for row in rows if not row.passed] == []
+    assert sum(row.arrays for row in rows) == len(list(recorded_outputs(case, dtype)))
+
+
+def recorded_outputs(case, dtype="float64"):
+    """Keys that must be compared: all of this precision, without the first block's feedback map,
+    which is never trained nor used."""
+    first = case.network[0].name
+    own = case.modules[first]
+    for key in case.arrays:
+        parts = key.split("/")
+        precision = "float32" if parts[0] == "f32" else "float64"
+        batch, out, kind, *path = parts[1:] if precision == "float32" else [*parts, "", ""]
+        path = "/".join(part for part in path if part)
+        exempt = kind.startswith(("fb_", "align_")) and (
+            path == first or f"{path}/".startswith(f"{own}/")
+        )
+        if out == "out" and precision == dtype and not exempt:
+            yield key
+
+
+def with_array(case, key, a):
+    return dataclasses.replace(case, arrays={**case.arrays, key: a})
+
+
+def changed(a):
+    """One entry off by far more than any tolerance, 1e-6 of the largest for float64."""
+    a = np.array(a)
+    a.flat[a.size // 2] += 1 if a.dtype.kind in "iu" else 1e-6 * np.abs(a).max() + 1e-11
+    return a
+
+
+@pytest.mark.parametrize("name", ["ldrl_lenet", "symmetric_init"])
+def test_every_recorded_array_is_compared(name):
+    """Change any one of them, and its quantity, and no other, is above the tolerance."""
+    case, outputs = golden(name)
+    for key in recorded_outputs(case):
+        kind = key.split("/")[2]
+        a = changed(case.arrays[key])
+        if kind.startswith(("align_", "cmp", "fb_angle")):  # their tolerance is 1e-6
+            a.flat[-1] += 3e-6
+        rows = compare(with_array(case, key, a), outputs, "float64")
+        assert [row.name for row in rows if not row.passed] == [f"{key.split('/')[0]} {kind}"], key
+
+
+@pytest.mark.parametrize("broken", ["missing", "nan", "shape"])
+def test_every_output_of_the_replay_is_needed(broken):
+    """An output that is not there, not a number, or of another shape never passes."""
+    case, outputs = golden(SMALLEST)
+    for key in recorded_outputs(case):
+        instead = dict(outputs)
+        found = instead.pop(key)
+        if key.split("/")[2] == "pool_idx" and broken != "missing":
+            continue  # integers, which are converted before they are compared
+        if broken == "nan":
+            instead[key] = np.full_like(found, np.nan)
+        elif broken == "shape":
+            instead[key] = np.stack([found, found])
+        rows = compare(case, instead, "float64")
+        assert any(not row.passed for row in rows), key
+
+
+def test_comparing_needs_records_of_that_precision():
+    case, outputs = golden(SMALLEST)
+    double_only = {key: a for key, a in case.arrays.items() if not key.startswith("f32/")}
+    with pytest.raises(ParityError, match="float32"):
+        compare(dataclasses.replace(case, arrays=double_only), outputs, "float32")
+
+
+# The program.
+
+
+def write(path, name, **changes):
+    """A copy of a recorded case with other arrays; None leaves one out."""
+    arrays = {**load(name), **changes}
+    np.savez(path, **{key: a for key, a in arrays.items() if a is not None})
+    return str(path)
+
+
+def test_program_passes_and_prints_a_row_per_quantity(capsys):
+    assert __main__.main([str(GOLDEN / f"{SMALLEST}.npz")]) == 0
+    printed = capsys.readouterr()
+    for kind in ("fb_loss", "fb_grad", "act", "target", "grad", "fwd_after", "cmp", "pool_idx"):
+        assert any(line.split()[1:3] == ["b0", kind] for line in printed.out.splitlines()), kind
+    assert printed.err == "" and "ABOVE" not in printed.out
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("symmetric_init", "b0/out/grad/conv_1/conv/weight"), (SMALLEST, "b0/noise/conv_1/dx")],
+)
+def test_program_fails_where_one_array_was_changed_by_a_millionth(tmp_path, capsys, name, key):
+    """An output, or an input: then what follows from it is off."""
+    a = np.array(load(name)[key])
+    a.flat[3] += 1e-6
+    path = write(tmp_path / "changed.npz", name, **{key: a})
+    assert __main__.main([path]) == 1
+    assert "ABOVE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name", ["drl_conv", "vanilla_dtp_vgg", "target_prop_vgg", "parallel_dtp_vgg"]
+)
+def test_rules_that_are_not_there_yet_are_named(name, capsys):
+    rule = json.loads(str(load(name)["meta/spec"]))["rule"]
+    check_refused(str(GOLDEN / f"{name}.npz"), capsys, rule)
+
+
+def test_blocks_that_are_not_there_yet_are_named(capsys):
+    check_refused(str(GOLDEN / "ldrl_resnet.npz"), capsys, "residual_stage")
+
+
+def check_refused(path, capsys, *words):
+    """Exit code 2, and one line that names the file and the reason."""
+    assert __main__.main([path]) == 2
+    printed = capsys.readouterr()
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == 1 and path in lines[0]
+    for word in words:
+        assert word in lines[0]
+    return lines[0]
+
+
+def spec_with(name=SMALLEST, **changes):
+    """meta/spec of a recorded case with other entries; None leaves one out."""
+    spec = {**json.loads(str(load(name)["meta/spec"])), **changes}
+    return np.array(json.dumps({key: value for key, value in spec.items() if value is not None}))
+
+
+def block_with(**changes):
+    blocks = json.loads(str(load(SMALLEST)["meta/spec"]))["blocks"]
+    return spec_with(blocks=[{**blocks[0], **changes}, *blocks[1:]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"meta/spec": None}, "meta/spec"),
+        ({"meta/spec": np.array("{")}, "JSON"),
+        ({"meta/spec": spec_with(rule=None)}, "rule"),
+        ({"meta/spec": spec_with(blocks=None)}, "blocks"),
+        ({"meta/spec": spec_with(input_shape=None)}, "input_shape"),
+        ({"meta/spec": spec_with(input_shape=[3, 1, 1])}, "conv_0"),
+        ({"meta/spec": spec_with(n_batches=None)}, "n_batches"),
+        ({"meta/spec": block_with(kind="recurrent")}, "recurrent"),
+        ({"meta/spec": block_with(activation="gelu")}, "gelu"),
+        ({"hp/beta": None}, "hp/beta"),
+        ({"hp/forward_optimizer": np.array("adam")}, "adam"),
+        ({"fwd/fc/linear/weight": None}, "fwd/fc/linear/weight"),
+        ({"b0/x": None}, "b0/x"),
+        ({"b0/x": np.zeros((4, 3, 9, 7))}, "b0/x"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_a_file_that_is_no_case_is_refused_in_one_line(tmp_path, capsys, changes, word):
+    check_refused(write(tmp_path / "broken.npz", SMALLEST, **changes), capsys, word)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04 cut off"])
+def test_a_file_that_cannot_be_read_is_refused(tmp_path, capsys, content):
+    path = tmp_path / "broken.npz"
+    path.write_bytes(content)
+    check_refused(str(path), capsys)
+
+
+def test_a_truncated_file_is_refused(tmp_path, capsys):
+    path = tmp_path / "half.npz"
+    whole = (GOLDEN / f"{SMALLEST}.npz").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    check_refused(str(path), capsys)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path, capsys):
+    check_refused(str(tmp_path / "nowhere.npz"), capsys)
+
+
+# Cases that this project has never seen.
+
+
+def conv(name, features, kernel, padding, pool, **options):
+    return {
+        "name": name,
+        "kind": "conv",
+        "module": name,
+        "kernel": kernel,
+        "stride": 1,
+        "padding": padding,
+        "activation": "elu",
+        "bias": True,
+        "features": features,
+        "pool": pool and dict(zip(("kernel", "stride", "padding"), pool, strict=True), kind="max"),
+        **options,
+    }
+
+
+def dense(name, features, activation=None, **options):
+    return {
+        "name": name,
+        "kind": "dense",
+        "module": name,
+        "flatten": False,
+        "activation": activation,
+        "bias": True,
+        "features": features,
+        **options,
+    }
+
+
+UNSEEN = {
+    # Names of which the first one begins the second; not square; odd sizes under the pooling;
+    # two batches, so that momentum carries over.
+    "vgg": dict(
+        spec=dict(
+            input_shape=[2, 10, 14],
+            classes=7,
+            n_batches=2,
+            blocks=[
+                conv("conv_1", 3, 3, 1, (2, 2, 0)),
+                conv("conv_10", 5, 3, 1, (2, 2, 0), bias=False),
+                dense("fc", 7, flatten=True),
+            ],
+        ),
+        noise=(0.3, 0.1),
+        iterations=(2, 3),
+        feedback_lr=(0.01, 0.05),
+        samples=2,
+    ),
+    # Overlapping pooling, no pooling, two dense blocks, other activations.
+    "lenet": dict(
+        spec=dict(
+            input_shape=[1, 9, 7],
+            classes=4,
+            n_batches=1,
+            blocks=[
+                conv("conv_0", 2, 5, 2, (3, 2, 1), activation="tanh"),
+                conv("conv_1", 3, 3, 1, (3, 2, 1)),
+                conv("conv_2", 4, 1, 0, None, activation="relu"),
+                dense("fc1", 6, "elu", flatten=True),
+                dense("fc2", 4, bias=False),
+            ],
+        ),
+        noise=(0.2, 0.3, 0.1, 0.2),
+        iterations=(1, 2, 2, 1),
+        feedback_lr=(0.02,) * 4,
+        seed=5,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory):
+    """Paths of newly recorded cases by name."""
+    pytest.importorskip("torch")
+    from recording import record_case
+
+    folder = tmp_path_factory.mktemp("unseen")
+    for name, options in UNSEEN.items():
+        spec = {"rule": "ldrl", **options["spec"]}
+        record_case(folder / f"{name}.npz", **{**options, "spec": spec})
+    return {name: folder / f"{name}.npz" for name in UNSEEN}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_unseen_case(unseen, name):
+    """Other sizes, seeds, names and hyper-parameters, recorded just now: every array passes."""
+    case, outputs = replayed(unseen[name])
+    rows = compare(case, outputs, "float64")
+    assert [row for row in rows if not row.passed] == []
+    kinds = {row.name.split()[1] for row in rows}
+    assert kinds >= {row.name.split()[1] for row in compare(*golden("ldrl_vgg"), "float64")}
+    assert sum(row.arrays for row in rows) == len(list(recorded_outputs(case)))
