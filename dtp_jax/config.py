@@ -132,7 +132,10 @@ def _checked(name: str, value: Any, field: Field) -> Any:
     kinds = (int, float) if field.kind is float else (field.kind,)
     if any(type(entry) not in kinds or not field.accepts(entry) for entry in entries):
         raise _error(name, value, field.allowed)
-    entries = tuple(field.kind(entry) for entry in entries)
+    try:
+        entries = tuple(field.kind(entry) for entry in entries)
+    except OverflowError as error:  # a whole number beyond every float
+        raise _error(name, value, field.allowed) from error
     return entries if field.is_tuple else entries[0]
 
 

@@ -37,8 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     failed, console = 0, Console()
     for path in args.files:
         try:
-            case = open_case(path)
-            rows = compare(case, replay(case, args.dtype), args.dtype)
+            rows = rows_of(path, args.dtype)
         except ParityError as error:
             print(error, file=sys.stderr)
             return 2
@@ -50,6 +49,22 @@ def main(argv: list[str] | None = None) -> int:
         else "every quantity within its tolerance"
     )
     return 1 if failed else 0
+
+
+def rows_of(path: str, dtype: str) -> list[Row]:
+    """Replays and compares one file.
+
+    Raises:
+      ParityError: one line; the file cannot be replayed.
+    """
+    case = open_case(path)
+    try:
+        return compare(case, replay(case, dtype), dtype)
+    except ParityError as error:
+        raise ParityError(f"{path}: {error}") from error
+    except (KeyError, ValueError, TypeError) as error:  # an array is missing or of a wrong shape
+        problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise ParityError(f"{path}: cannot be replayed: {problem}") from error
 
 
 def table(path: str, dtype: str, rows: list[Row]) -> Table:

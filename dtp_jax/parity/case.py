@@ -95,23 +95,23 @@ def open_case(path: str) -> Case:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         spec = json.loads(str(arrays["meta/spec"]))
-        rule, description = spec["rule"], spec["blocks"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ParityError(
-            f"{path}: not a recorded case: {type(error).__name__}: {error}"
-        ) from error
-    if rule not in SUPPORTED_RULES:
-        raise ParityError(
-            f"{path}: rule {rule!r} is not supported; allowed: {', '.join(SUPPORTED_RULES)}"
+        if spec["rule"] not in SUPPORTED_RULES:
+            raise ParityError(
+                f"rule {spec['rule']!r} is not supported; allowed: {', '.join(SUPPORTED_RULES)}"
+            )
+        return Case(
+            path,
+            arrays,
+            network_from_spec(spec),
+            batches=spec["n_batches"],
+            modules={b["name"]: b["module"] for b in spec["blocks"]},
+            pools={b["name"]: _max_pool(b["pool"]) for b in spec["blocks"] if b.get("pool")},
         )
-    return Case(
-        path,
-        arrays,
-        network_from_spec(spec),
-        batches=spec["n_batches"],
-        modules={b["name"]: b["module"] for b in description},
-        pools={b["name"]: _max_pool(b["pool"]) for b in description if b.get("pool")},
-    )
+    except ParityError as error:
+        raise ParityError(f"{path}: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise ParityError(f"{path}: not a recorded case: {problem}") from error
 
 
 def network_from_spec(spec: dict[str, Any]) -> Network:

@@ -47,10 +47,10 @@ def compare(case: Case, outputs: dict[str, Any], dtype: Any) -> list[Row]:
         name = f"{match['batch']} {kind}"
         row, seen = Row(name, error, allowed, 1), rows.get(name)
         if seen and error / allowed <= seen.error / seen.tolerance:
-            row = seen  # nan never compares, so it stays visible
+            row = seen
         rows[name] = row._replace(arrays=seen.arrays + 1 if seen else 1)
     if not rows:
-        raise ParityError(f"{case.path}: holds no outputs in {np.dtype(dtype).name}")
+        raise ParityError(f"holds no outputs in {np.dtype(dtype).name}")
     return list(rows.values())
 
 
@@ -58,9 +58,8 @@ def _exempt(case: Case, rest: str) -> bool:
     """The first block's feedback map is recorded but never trained nor used."""
     first = case.network[0].name
     kind, _, path = rest.partition("/")
-    return kind.startswith(("fb_", "align_")) and (
-        path == first or path.startswith(case.modules[first])
-    )
+    of_first = path in (first, case.modules[first]) or path.startswith(case.modules[first] + "/")
+    return kind.startswith(("fb_", "align_")) and of_first
 
 
 def to_project(case: Case, rest: str, a: np.ndarray) -> np.ndarray:
@@ -88,6 +87,7 @@ def _error(
     if actual.shape != expected.shape:
         return np.inf, 1.0
     error = float(np.max(np.abs(actual.astype(np.float64) - expected), initial=0.0))
+    error = error if np.isfinite(error) else np.inf
     largest = float(np.max(np.abs(expected), initial=0.0))
     return error, tolerance(case, kind, path, largest, double)
 

@@ -48,6 +48,10 @@ def replay(case: Case, dtype: Any) -> Outputs:
         images = jnp.asarray(
             case.images(case.arrays[f"b{n}/x"], case.network[0].input_shape), dtype
         )
+        if images.shape[1:] != case.network[0].input_shape:
+            raise ParityError(
+                f"b{n}/x holds images {images.shape[1:]}; allowed: {case.network[0].input_shape}"
+            )
         labels = jnp.asarray(case.arrays[f"b{n}/y"])
         next_state, record = _step(learner, state, images, labels, _recorded_noise(case, n, dtype))
         found = {
@@ -70,7 +74,7 @@ def _learner(case: Case) -> Learner:
     for name in ("feedback_optimizer", "forward_optimizer"):
         if str(hp[name]) != "sgd":
             raise ParityError(
-                f"{case.path}: hp/{name} {str(hp[name])!r} is not supported; allowed: sgd"
+                f"hp/{name} {str(hp[name])!r} is not supported; allowed: sgd"
             )
     # Entry 0 of the per-layer lists belongs to the first block, which has no feedback training.
     per_block = [list(map(float, hp[name][1:])) for name in ("noise", "feedback_lr")]
