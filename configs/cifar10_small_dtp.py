@@ -9,9 +9,9 @@ from configs import default
 def get_config():
     config = default.get_config()
     config.channels = (16, 32, 64)
-    config.epochs = 8
+    config.epochs = 10
     config.noise = (0.4, 0.2, 0.08)
     config.feedback_iterations = (5,)
-    config.feedback_lr = (2.5e-4, 2e-3, 0.12)
+    config.feedback_lr = (3.5e-4, 4e-3, 0.5)
     config.forward_lr = 0.03
     return config

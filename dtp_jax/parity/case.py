@@ -42,10 +42,12 @@ class Case:
         result = {}
         for block in self.network[1:] if side == "fb" else self.network:
             path = f"{side}/{self.modules[block.name]}"
+            torch_names = {"kernel": f"{path}/weight"}
+            if f"{path}/bias" in self.arrays:
+                torch_names["bias"] = f"{path}/bias"
             result[block.name] = {
-                name: self.parameter(self.arrays[f"{path}/{torch_name}"], block, side).astype(dtype)
-                for name, torch_name in (("kernel", "weight"), ("bias", "bias"))
-                if f"{path}/{torch_name}" in self.arrays
+                name: self.parameter(self.arrays[key], block, side).astype(dtype)
+                for name, key in torch_names.items()
             }
         return result
 

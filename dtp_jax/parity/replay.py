@@ -73,9 +73,7 @@ def _learner(case: Case) -> Learner:
     }
     for name in ("feedback_optimizer", "forward_optimizer"):
         if str(hp[name]) != "sgd":
-            raise ParityError(
-                f"hp/{name} {str(hp[name])!r} is not supported; allowed: sgd"
-            )
+            raise ParityError(f"hp/{name} {str(hp[name])!r} is not supported; allowed: sgd")
     # Entry 0 of the per-layer lists belongs to the first block, which has no feedback training.
     per_block = [list(map(float, hp[name][1:])) for name in ("noise", "feedback_lr")]
     recorded = "b0/noise_order" in case.arrays
