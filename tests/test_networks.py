@@ -1,6 +1,7 @@
 """The networks of the papers: blocks, shapes and parameter counts worked out by hand."""
 
 import jax
+import numpy as np
 import pytest
 
 from dtp_jax import blocks
@@ -78,26 +79,31 @@ def test_sizes_follow_the_data(name, shape, classes):
         assert above.input_shape == below.output_shape
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("simple_vgg", {"channels": (4, 4)}),
-        ("lenet", {"channels": (4, 4), "hidden": (6,)}),
-        ("mlp", {"hidden": (6, 6)}),
-    ],
-)
-def test_all_blocks_but_the_last_have_the_activation(name, options):
-    """With ReLU their outputs are never negative; logits are."""
-    network = NETWORKS[name]((8, 8, 1), 5, activation="relu", **options)
+RANGES = {"elu": (-1.0, 1.0, np.inf), "relu": (0.0, 1.0, np.inf), "tanh": (-1.0, 0.9, 1.0)}
+"""By activation: the lowest value, and two numbers between which the largest ones are."""
+
+
+@pytest.mark.parametrize("activation", [*RANGES, None])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_all_blocks_but_the_last_have_the_activation(name, activation):
+    """Told by the range of their outputs for large inputs; ELU is the default. Logits have none."""
+    options = {"vgg": {"channels": (4, 4)}, "lenet": {"channels": (4, 4), "hidden": (6,)}}
+    options = options.get(name.removeprefix("simple_"), {"hidden": (6, 6)})
+    if activation is not None:
+        options["activation"] = activation
+    network = NETWORKS[name]((8, 8, 1), 5, bias=False, **options)
+    low, least, most = RANGES[activation or "elu"]
 
     @jax.jit
     def outputs(key):
-        forward = blocks.init_forward(network, key)
-        return blocks.forward_all(network, forward, jax.random.normal(key, (20, 8, 8, 1))).h[1:]
+        forward = jax.tree.map(lambda w: 20 * w, blocks.init_forward(network, key))
+        images = jax.random.normal(key, (50, 8, 8, 1))
+        return [(h.min(), h.max()) for h in blocks.forward_all(network, forward, images).h[1:]]
 
     *hidden, logits = outputs(jax.random.key(0))
-    assert all(float(h.min()) == 0 for h in hidden)
-    assert float(logits.min()) < 0
+    for smallest, largest in hidden:
+        assert low <= smallest < low + 0.1 and least < largest <= most
+    assert logits[0] < -1.5 and logits[1] > 1.5
 
 
 def test_five_poolings_of_28x28_are_too_many():
