@@ -122,10 +122,11 @@ def sgd_in_numpy(gradients, parameters, rate, momentum, weight_decay=0.0, buffer
     gradients = jax.tree.map(
         lambda g, p: np.asarray(g) + weight_decay * np.asarray(p), gradients, parameters
     )
-    if buffers is None:
-        buffers = gradients
-    else:
-        buffers = jax.tree.map(lambda b, g: momentum * b + g, buffers, gradients)
+    buffers = (
+        gradients
+        if buffers is None
+        else jax.tree.map(lambda b, g: momentum * b + g, buffers, gradients)
+    )
     return jax.tree.map(lambda p, b: np.asarray(p) - rate * b, parameters, buffers), buffers
 
 
