@@ -11,7 +11,7 @@ def get_config():
     config.channels = (16, 32, 64)
     config.epochs = 10
     config.noise = (0.4, 0.2, 0.08)
-    config.feedback_iterations = (5,)
-    config.feedback_lr = (3.5e-4, 4e-3, 0.5)
+    config.feedback_iterations = (6, 6, 40)
+    config.feedback_lr = (3.5e-4, 4e-3, 0.06)
     config.forward_lr = 0.03
     return config

@@ -14,6 +14,10 @@ def get_config() -> config_dict.ConfigDict:
     config.hidden = ()  # units of the hidden dense blocks; () = the network's own
     config.activation = "elu"  # elu, relu, tanh
     config.bias = True  # biases in all blocks
+    config.batch_norm = False  # after every convolution of the resnets
+    config.split_stages = (
+        False  # resnets: every basic block is a block of the chain, not every stage
+    )
 
     # Data.
     config.dataset = "cifar10"
@@ -21,7 +25,10 @@ def get_config() -> config_dict.ConfigDict:
         ""  # where the data is; "" = $DTP_JAX_DATA, $TFDS_DATA_DIR, TFDS's default folder
     )
     config.val_split = 0.1  # fraction of the training images held out; 0 = train on all
+    config.val_per_class = 0  # instead of val_split: so many images of every class; 0 = val_split
+    config.train_images = 0  # train on so many of the images left, the first ones; 0 = all
     config.augment = True  # random flips and crops, as far as the data set has them
+    config.flip = False  # flips also where the data set has none (mnist, fashion_mnist)
     config.seed = 0  # parameters, noise, order, augmentation and validation split
 
     # Length.
@@ -29,23 +36,38 @@ def get_config() -> config_dict.ConfigDict:
     config.max_steps = 0  # stop after this many steps; 0 = after all epochs
     config.batch_size = 128
 
-    # L-DRL. Per-block values: one per trained feedback block (the second to the last), or one for all.
+    # Targets and feedback maps. Per-block values: one per trained feedback map, or one for all.
     config.beta = 0.7  # step size of the output target
     config.noise = (0.4,)  # sigma
     config.feedback_iterations = (20,)  # iterations per batch
-    config.feedback_lr = (1e-3,)  # constant; SGD
-    config.feedback_momentum = 0.9
     config.feedback_samples = 1  # noise samples per iteration
+    config.feedback_optimizer = "sgd"  # sgd, adam; one for each map
+    config.feedback_lr = (1e-3,)  # constant
+    config.feedback_momentum = 0.9  # of sgd
+    config.feedback_weight_decay = 0.0
+    config.feedback_eps = 1e-8  # of adam
+    config.feedback_activation = "linear"  # of DRL's direct feedback maps
+    config.stale_gradients = (
+        "none"  # none, or how the original's DRL did not clear them: kept, zeroed
+    )
+    config.pretrain_epochs = 0  # epochs of feedback training alone, before everything else
+    config.feedback_pass = False  # one epoch of feedback training alone after every epoch
+    config.alternate = False  # feedback maps for an epoch, then forward weights for an epoch
 
-    # Forward optimizer: SGD.
+    # Forward optimizer.
+    config.forward_optimizer = "sgd"  # sgd, adam
     config.forward_lr = 0.05
-    config.momentum = 0.9
+    config.block_forward_lr = ()  # instead of forward_lr: one for each block
+    config.normalize_lr = False  # divide the learning rates by beta
+    config.forward_eps = (1e-8,)  # of adam: one for each block, or one for all
+    config.momentum = 0.9  # of sgd
     config.weight_decay = 1e-4
     config.schedule = "cosine"  # of forward_lr, per epoch: cosine or constant
     config.t_max = 0  # epochs to the cosine's minimum; 0 = round(epochs * 85 / 90)
     config.eta_min = 1e-5  # the cosine's minimum
 
     # Bookkeeping: changes no number, and may differ when a run is continued.
+    config.images_on = "auto"  # device, host (streamed), auto = device where they fit in half of it
     config.checkpoint_every = 0  # steps; 0 = once per epoch
     config.keep_checkpoints = 3
     config.log_every = 1  # steps per line of metrics.jsonl

@@ -15,7 +15,7 @@ from ml_collections import config_dict, config_flags
 
 from dtp_jax import guard, loop, signals
 from dtp_jax.config import FIELDS, Experiment, check_sizes, validate
-from dtp_jax.data import DataError, Source, locate
+from dtp_jax.data import DataError, Source, locate, training_examples
 from dtp_jax.screen import Screen
 from dtp_jax.workdir import FINISHED, Workdir, WorkdirError
 
@@ -26,12 +26,13 @@ QUICK_START = ROOT / "configs" / "digits_dtp.py"
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 
 
-def main(argv: list[str], description: str) -> int:
+def main(argv: list[str], description: str, screen: Screen | None = None) -> int:
     """Runs the command line.
 
     Args:
       argv: as sys.argv.
       description: what --help says first.
+      screen: what the run shows itself on; the whole of it by default.
 
     Returns:
       The exit code.
@@ -41,7 +42,7 @@ def main(argv: list[str], description: str) -> int:
         return 0
     try:
         with signals.stopping_at_once():
-            return _run(argv)
+            return _run(argv, screen or Screen())
     except signals.Stopped as stopped:
         print("stopped before the first step", file=sys.stderr)
         return 128 + stopped.signal
@@ -58,23 +59,23 @@ class Arguments(NamedTuple):
     workdir: Path
 
 
-def _run(argv: list[str]) -> int:
+def _run(argv: list[str], screen: Screen) -> int:
     """Checks everything that can be checked at once, then trains."""
     try:
         arguments = parse(argv)
         experiment = validate(arguments.config)
         source = locate(experiment.config["dataset"], experiment.config["data_dir"])
-        check_sizes(experiment.config, source.train_examples)
+        left = _train_images(experiment.config, source)
+        check_sizes(experiment.config, left)
         folder = Workdir(arguments.workdir)
         status = folder.status(
             experiment.config,
-            loop.total_steps(experiment.config, _train_images(experiment.config, source)),
+            loop.total_steps(experiment.config, left),
         )
     except ValueError as error:
         return _fail(error, EXIT_INVALID)
     except DataError as error:
         return _fail(error, EXIT_DATA)
-    screen = Screen()
     if status == FINISHED:
         screen.note(f"{folder.path}: this run is finished")
         screen.summary(folder.read_summary(), folder.path)
@@ -245,13 +246,13 @@ def _default_workdir(config_file: Path) -> Path:
 
 
 def _train_images(config: dict[str, Any], source: Source) -> int:
-    held_out = round(config["val_split"] * source.train_examples)
-    if config["val_split"] and not held_out:
+    left = training_examples(source, config["val_split"], val_per_class=config["val_per_class"])
+    if config["val_split"] and left == source.train_examples:
         raise ValueError(
             f"config.val_split is {config['val_split']}; allowed: 0, or enough for one of the "
             f"{source.train_examples} training images"
         )
-    return source.train_examples - held_out
+    return min(left, config["train_images"] or left)
 
 
 def _fail(error: Exception, code: int) -> int:

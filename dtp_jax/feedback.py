@@ -106,7 +106,8 @@ def cache_slices(block: Block, batch: int) -> int:
     network. They cost a sum of kernel gradients, so kernels larger than a slice are not worth it.
     """
     kernel = count_parameters(jax.eval_shape(block.init_feedback, jax.random.key(0)))
-    if jax.default_backend() != "cpu" or 4 * kernel > SLICE_BYTES:
+    whole = block.statistics is not None  # batch norm sees the batch
+    if whole or jax.default_backend() != "cpu" or 4 * kernel > SLICE_BYTES:
         return 1
     most = max(1, SLICE_BYTES // (4 * math.prod(block.input_shape)))
     return batch // max(n for n in range(1, min(most, batch) + 1) if batch % n == 0)
@@ -126,11 +127,46 @@ def mean_over_slices(f: Callable[[Any], Any], data: Any, count: int) -> Any:
 
 
 def around(activations: Activations, i: int) -> Activations:
-    """Only what block i sees: its input, its output and its residual; None elsewhere."""
+    """Only what block i sees: its input, its output, its residual and the logits; None elsewhere."""
+    seen = (i, i + 1, len(activations.h) - 1)
     return Activations(
-        tuple(h if n in (i, i + 1) else None for n, h in enumerate(activations.h)),
+        tuple(h if n in seen else None for n, h in enumerate(activations.h)),
         tuple(r if n == i else None for n, r in enumerate(activations.residuals)),
     )
+
+
+def train_with_stale_steps(
+    train: Callable[..., tuple[Params, Any, Any]],
+    omega: Params,
+    opt_state: Any,
+    *,
+    optimizer: optax.GradientTransformation,
+    observe: Callable[[int, Iteration], Any],
+    zeros: int | Array,
+    repeats: int,
+) -> tuple[Params, Any, Any]:
+    """`train`, between optimizer steps whose gradient nobody renewed; see `learner.STALE_GRADIENTS`.
+
+    Args:
+      train: `train_feedback_map` but for omega, opt_state and observe.
+      zeros: number of steps on a gradient of zero, before.
+      repeats: number of steps on the last iteration's gradient, after.
+    """
+
+    def steps(gradient: Params, count: int | Array, carry):
+        def one(_, carry):
+            updates, opt_state = optimizer.update(gradient, carry[1], carry[0])
+            return optax.apply_updates(carry[0], updates), opt_state
+
+        return jax.lax.fori_loop(0, count, one, carry)
+
+    def observe_both(i: int, iteration: Iteration):
+        return observe(i, iteration), iteration.gradient
+
+    omega, opt_state = steps(jax.tree.map(jnp.zeros_like, omega), zeros, (omega, opt_state))
+    omega, opt_state, (seen, gradients) = train(omega, opt_state, observe=observe_both)
+    last = jax.tree.map(lambda g: g[-1], gradients)
+    return *steps(last, repeats, (omega, opt_state)), seen
 
 
 def keys_per_iteration(key: Array, iterations: int, samples: int) -> Array:

@@ -6,16 +6,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from dtp_jax.blocks import Network
-from dtp_jax.learner import Metrics, TrainState
+from dtp_jax.learner import Learner, Metrics, TrainState
+
+EXPLODED = 1e6
+"""A cross-entropy from which no run comes back, though every number may stay finite."""
 
 
 class Diverged(Exception):
-    """A loss or a parameter is not finite: which one, at which step, and the learning rate to suspect."""
+    """A number is not finite or beyond hope: which one, at which step, the learning rate to suspect."""
 
 
 def check_losses(
-    found: Metrics, first: int, config: Mapping[str, Any], network: Network, last_good: str
+    found: Metrics, first: int, config: Mapping[str, Any], learner: Learner, last_good: str
 ) -> None:
     """Looks through the metrics of a chunk of steps.
 
@@ -24,7 +26,7 @@ def check_losses(
       last_good: what to say of the last good checkpoint.
 
     Raises:
-      Diverged: naming the first step with a loss that is not finite.
+      Diverged: naming the first step with a loss that is not finite, or a cross-entropy above EXPLODED.
     """
     losses = {
         "loss": found.loss,
@@ -32,28 +34,28 @@ def check_losses(
         **{f"local loss of {k}": v for k, v in found.forward_loss.items()},
     }
     bad = ~np.isfinite(np.stack(list(losses.values())))
+    bad[0] |= found.loss > EXPLODED
     if not bad.any():
         return
     k = int(bad.any(axis=0).argmax())
     name = list(losses)[int(bad[:, k].argmax())]
     if name.startswith("feedback loss of "):
-        suspect = _feedback_suspect(name.removeprefix("feedback loss of "), config, network)
+        suspect = _feedback_suspect(name.removeprefix("feedback loss of "), config, learner)
     else:
         # The forward weights went wrong before this step: blame the block furthest from its target then.
         local = {block: values[max(k - 1, 0)] for block, values in found.forward_loss.items()}
         worst = (
             max(local, key=lambda b: np.nan_to_num(local[b], nan=np.inf))
             if local
-            else network[0].name
+            else learner.network[0].name
         )
         suspect = f"block {worst}, config.forward_lr {config['forward_lr']}"
-    raise Diverged(
-        f"step {first + k + 1}: the {name} is not finite; suspect: {suspect}; {last_good}"
-    )
+    what = f"is {losses[name][k]:.1e}" if np.isfinite(losses[name][k]) else "is not finite"
+    raise Diverged(f"step {first + k + 1}: the {name} {what}; suspect: {suspect}; {last_good}")
 
 
 def check_parameters(
-    state: TrainState, config: Mapping[str, Any], network: Network, last_good: str
+    state: TrainState, config: Mapping[str, Any], learner: Learner, last_good: str
 ) -> None:
     """Raises Diverged if any parameter or optimizer state is not finite."""
 
@@ -62,7 +64,7 @@ def check_parameters(
             f"step {int(state.step)}: {what} is not finite; suspect: {suspect}; {last_good}"
         )
 
-    for block in network:
+    for block in learner.network:
         if not _all_finite(state.forward[block.name]):
             raise diverged(
                 "a forward parameter",
@@ -71,7 +73,7 @@ def check_parameters(
         if not _all_finite(
             (state.feedback.get(block.name), state.feedback_opt_state.get(block.name))
         ):
-            raise diverged("a feedback parameter", _feedback_suspect(block.name, config, network))
+            raise diverged("a feedback parameter", _feedback_suspect(block.name, config, learner))
     if not _all_finite(state.forward_opt_state):
         raise diverged("an optimizer state", f"config.forward_lr {config['forward_lr']}")
 
@@ -80,6 +82,6 @@ def _all_finite(tree: Any) -> bool:
     return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
 
 
-def _feedback_suspect(name: str, config: Mapping[str, Any], network: Network) -> str:
-    i = [block.name for block in network[1:]].index(name)
+def _feedback_suspect(name: str, config: Mapping[str, Any], learner: Learner) -> str:
+    i = [block.name for block in learner.trained].index(name)
     return f"block {name}, config.feedback_lr {config['feedback_lr'][i]}"

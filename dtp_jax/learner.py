@@ -1,6 +1,7 @@
 """The learner: a network, a rule and optimizers, and the training step that puts them together."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -8,15 +9,29 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dtp_jax.blocks import Activations, Network, Params, forward_all, init_forward
-from dtp_jax.feedback import Iteration, keys_per_iteration, only_loss, train_feedback_map
+from dtp_jax.blocks import Activations, Block, Network, Params, forward_all, initial_statistics
+from dtp_jax.feedback import (
+    Iteration,
+    keys_per_iteration,
+    only_loss,
+    train_feedback_map,
+    train_with_stale_steps,
+)
 from dtp_jax.rules.rule import Rule, cross_entropy
 
 Array = jax.Array
 
+BOTH, FEEDBACK_ONLY, FORWARD_ONLY = ("feedback", "forward"), ("feedback",), ("forward",)
+
+STALE_GRADIENTS = ("none", "kept", "zeroed")
+"""The original's DRL has one Adam for all feedback maps, which it steps after every iteration of every
+block, while it clears their gradients once per batch only. "kept": blocks below the one in training go
+on stepping on their last gradient. "zeroed", as under torch 1.8: blocks above it step on zeros as well,
+from the second batch on. "none" is the clean algorithm: every step on a fresh gradient."""
+
 
 class Learner(NamedTuple):
-    """Everything static about training. Feedback entries are tuples over the blocks 1, 2, ..."""
+    """Everything static about training. Feedback entries are tuples over the trained feedback maps."""
 
     network: Network
     rule: Rule
@@ -24,6 +39,16 @@ class Learner(NamedTuple):
     feedback_optimizers: tuple[optax.GradientTransformation, ...] = ()
     feedback_iterations: tuple[int, ...] = ()
     feedback_samples: int = 1
+    trains: tuple[str, ...] = BOTH
+    """Which parameters a step changes: BOTH, FEEDBACK_ONLY or FORWARD_ONLY."""
+    stale_gradients: str = "none"
+    """How the original's DRL steps on gradients that it has not renewed; see `STALE_GRADIENTS`."""
+
+    @property
+    def trained(self) -> tuple[Block, ...]:
+        """The blocks whose feedback maps are trained, in forward order."""
+        training = self.rule.feedback_training
+        return tuple(self.network[i] for i in training.blocks(self.network)) if training else ()
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -37,6 +62,8 @@ class TrainState(flax.struct.PyTreeNode):
     feedback: dict[str, Params]
     forward_opt_state: Any
     feedback_opt_state: dict[str, Any]
+    statistics: dict[str, Any] = flax.struct.field(default_factory=dict)
+    """Running statistics of batch norms, by block name; empty where there is none."""
 
 
 class Metrics(flax.struct.PyTreeNode):
@@ -59,13 +86,14 @@ class Record(NamedTuple):
     """By trained feedback block: what `observe` returned, stacked over iterations."""
     targets: tuple[Array, ...]
     forward_loss: dict[str, Array]
-    forward_gradient: dict[str, Params]
+    forward_gradient: dict[str, Params] | None
+    """None where only the feedback maps are trained."""
 
 
 def init(learner: Learner, key: Array) -> TrainState:
     """A fresh state. `key`: a typed key (`jax.random.key(seed)`)."""
     forward_key, feedback_key, run_key = jax.random.split(key, 3)
-    forward = init_forward(learner.network, forward_key)
+    forward = learner.rule.init_forward(learner.network, forward_key)
     feedback = learner.rule.init_feedback(learner.network, feedback_key)
     return TrainState(
         jnp.zeros((), jnp.int32),
@@ -73,6 +101,7 @@ def init(learner: Learner, key: Array) -> TrainState:
         forward,
         feedback,
         *init_optimizers(learner, forward, feedback),
+        initial_statistics(learner.network),
     )
 
 
@@ -82,7 +111,7 @@ def init_optimizers(
     """(forward, feedback) optimizer states for these parameters; feedback ones by block name."""
     return learner.forward_optimizer.init(forward), {
         block.name: optimizer.init(feedback[block.name])
-        for block, optimizer in zip(learner.network[1:], learner.feedback_optimizers)
+        for block, optimizer in zip(learner.trained, learner.feedback_optimizers)
     }
 
 
@@ -110,14 +139,21 @@ def step(
     # 1. One clean forward pass.
     activations = forward_all(network, state.forward, images)
     # 2. Feedback training: theta does not change, every block on its own.
+    before = state.feedback
     feedback, feedback_opt_state, observations = train_feedback(
         learner, state, activations, noise=noise, observe=observe
     )
+    state = state.replace(
+        step=state.step + 1, feedback=feedback, feedback_opt_state=feedback_opt_state
+    )
+    if "forward" not in learner.trains:
+        return state, Record(activations, observations, (), {}, None)
     # 3. and 4. The target of the logits, and from it one target per block.
     # 5. Local losses: no gradient crosses a block boundary.
     if rule.global_loss is None:
         top = rule.output_target(activations.h[-1], labels)
-        targets = rule.targets(network, state.forward, feedback, activations, top)
+        used = before if rule.targets_first else feedback
+        targets = rule.targets(network, state.forward, used, activations, top)
         forward_loss, gradient = local_gradients(network, rule, state.forward, activations, targets)
     else:
         targets, forward_loss = (), {}
@@ -127,13 +163,35 @@ def step(
         gradient, state.forward_opt_state, state.forward
     )
     state = state.replace(
-        step=state.step + 1,
         forward=optax.apply_updates(state.forward, updates),
-        feedback=feedback,
         forward_opt_state=forward_opt_state,
-        feedback_opt_state=feedback_opt_state,
+        statistics=running_statistics(network, state.forward, state.statistics, activations),
     )
     return state, Record(activations, observations, targets, forward_loss, gradient)
+
+
+STATISTICS_MOMENTUM = 0.1
+"""Weight of a batch in the running statistics of batch norm, as in torch."""
+
+
+def running_statistics(
+    network: Network,
+    forward: dict[str, Params],
+    statistics: dict[str, Any],
+    activations: Activations,
+) -> dict[str, Any]:
+    """The running statistics after this clean pass; see `blocks/norm.py`."""
+
+    def moved(old: Array, new: Array) -> Array:
+        return old + STATISTICS_MOMENTUM * (new - old)
+
+    return {
+        block.name: jax.tree.map(
+            moved, statistics[block.name], block.statistics(forward[block.name], x)
+        )
+        for block, x in zip(network, activations.h)
+        if block.statistics is not None
+    }
 
 
 def train_step(
@@ -165,36 +223,63 @@ def train_feedback(
       (feedback parameters, optimizer states, observations), each a dict by block name.
     """
     feedback, opt_state, seen = dict(state.feedback), dict(state.feedback_opt_state), {}
-    training = learner.rule.feedback_training
+    if "feedback" not in learner.trains:
+        return feedback, opt_state, seen
+    network, rule, training = learner.network, learner.rule, learner.rule.feedback_training
+    if rule.solve_feedback is not None:
+        for i in range(1, len(network)):
+            name = network[i].name
+            feedback[name] = rule.solve_feedback(
+                network, state.forward, feedback[name], i, activations
+            )
     if training is None:
         return feedback, opt_state, seen
     batch, dtype = activations.h[0].shape[0], activations.h[0].dtype
     step_key = jax.random.fold_in(state.key, state.step)
-    for i, (optimizer, iterations) in enumerate(
-        zip(learner.feedback_optimizers, learner.feedback_iterations), start=1
+    for n, (i, optimizer, iterations) in enumerate(
+        zip(training.blocks(network), learner.feedback_optimizers, learner.feedback_iterations)
     ):
-        block = learner.network[i]
+        block = network[i]
+        name = block.name
         if noise is None:
+            # Keys 1, 2, ...: the key folded with 0 belongs to augmentation.
             source = keys_per_iteration(
-                jax.random.fold_in(step_key, i), iterations, learner.feedback_samples
+                jax.random.fold_in(step_key, n + 1), iterations, learner.feedback_samples
             )
             draw = jax.vmap(lambda key, block=block: training.draw_noise(key, block, batch, dtype))
         else:
-            source, draw = noise[block.name], lambda recorded: recorded
-        feedback[block.name], opt_state[block.name], seen[block.name] = train_feedback_map(
+            source, draw = noise[name], lambda recorded: recorded
+        train = partial(
+            train_feedback_map,
             training,
-            learner.network,
+            network,
             i,
             state.forward,
-            feedback[block.name],
-            opt_state[block.name],
-            optimizer,
-            activations,
-            source,
+            optimizer=optimizer,
+            activations=activations,
+            source=source,
             draw=draw,
-            observe=observe,
+        )
+        if learner.stale_gradients != "none":
+            train = partial(
+                train_with_stale_steps,
+                train,
+                optimizer=optimizer,
+                **_stale_counts(learner, n, state),
+            )
+        feedback[name], opt_state[name], seen[name] = train(
+            feedback[name], opt_state[name], observe=observe
         )
     return feedback, opt_state, seen
+
+
+def _stale_counts(learner: Learner, n: int, state: TrainState) -> dict[str, Any]:
+    """How many steps without a fresh gradient the n-th trained map takes in a batch."""
+    below = sum(learner.feedback_iterations[:n]) if learner.stale_gradients == "zeroed" else 0
+    return {
+        "zeros": jnp.where(state.step > 0, below, 0),
+        "repeats": sum(learner.feedback_iterations[n + 1 :]),
+    }
 
 
 def local_gradients(
@@ -226,18 +311,38 @@ def global_gradient(
     return jax.grad(loss)(forward)
 
 
+def infer(
+    network: Network, forward: dict[str, Params], images: Array, statistics: dict[str, Any]
+) -> Array:
+    """Logits of the forward network as it is evaluated: batch norms use the running statistics."""
+    h = images
+    for block in network:
+        theta = forward[block.name]
+        if block.infer is None:
+            h, _ = block.forward(theta, h)
+        else:
+            h = block.infer(theta, statistics[block.name], h)
+    return h
+
+
 def evaluate_batch(
-    network: Network, forward: dict[str, Params], images: Array, labels: Array, weights: Array
+    network: Network,
+    forward: dict[str, Params],
+    images: Array,
+    labels: Array,
+    weights: Array,
+    statistics: dict[str, Any] | None = None,
 ) -> dict[str, Array]:
     """Sums over a batch, for exact means over a data set whose last batch is padded.
 
     Args:
+      statistics: see `TrainState`; needed where the network has batch norms.
       weights: (batch,), 1 for an example and 0 for padding.
 
     Returns:
       loss: summed cross-entropy; correct, correct_top5, examples: counts. All float32.
     """
-    outputs = forward_all(network, forward, images).h[-1]
+    outputs = infer(network, forward, images, statistics or {})
     own = jnp.take_along_axis(outputs, labels[:, None], axis=1)
     # Rank of the label: classes above it, and of equal ones those that come first. Written so that
     # nan is above everything: a diverged network has no correct answers.

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from dtp_jax import guard, learner, metrics, program
-from dtp_jax.config import Experiment, build_learner
-from dtp_jax.data import Source, Splits, epoch_permutation, load_splits
+from dtp_jax.config import Experiment, Pass, build_learner, passes
+from dtp_jax.data import Source, Splits, feed, load_splits
 from dtp_jax.learner import Metrics, TrainState
 from dtp_jax.screen import Screen
 from dtp_jax.workdir import Workdir, write_json
@@ -73,7 +73,15 @@ def run(
     started = time.monotonic()
     config = experiment.config
     with screen.task(f"reading {config['dataset']}") as progress:
-        splits = load_splits(source, config["val_split"], config["seed"], progress)
+        splits = load_splits(
+            source,
+            config["val_split"],
+            config["seed"],
+            progress,
+            val_per_class=config["val_per_class"],
+        )
+    if config["train_images"]:
+        splits = splits._replace(train_indices=splits.train_indices[: config["train_images"]])
     workdir.create(config)
     with stop_signals as stop_signal:
         return Run(experiment, splits, workdir, screen, stop_signal, started).run()
@@ -103,18 +111,26 @@ class Run:
             started,
         )
         self.batch_size = self.config["batch_size"]
-        self.steps_per_epoch = len(splits.train.labels) // self.batch_size
-        self.total_steps = total_steps(self.config, len(splits.train.labels))
-        self.splits = jax.tree.map(jax.device_put, splits)
-        self.learner = build_learner(experiment, self.steps_per_epoch)
-        self.evaluate = program.evaluator(
-            self.network, self.data, batch_size=self.config["eval_batch_size"]
+        self.steps_per_epoch = len(splits.train_indices) // self.batch_size
+        self.passes = passes(self.config)
+        self.total_steps = total_steps(self.config, len(splits.train_indices))
+        self.feed = feed(
+            self.data,
+            splits,
+            place=self.config["images_on"],
+            batch_size=self.batch_size,
+            eval_batch_size=self.config["eval_batch_size"],
+            most_steps=min(self.steps_per_epoch, MOST_STEPS_PER_CHUNK),
+            seed=self.config["seed"],
         )
+        self.learner = build_learner(experiment, self.steps_per_epoch)
+        self.evaluate = program.evaluator(self.network, self.data)
         self.checkpoints = workdir.checkpoints(self.config["keep_checkpoints"])
         self.progress = Progress()
         self.state = self._restore_or_init()
         self.wall_before = self.progress.wall_seconds
-        self.seconds_per_step: float | None = None
+        self.seconds_per_step: dict[tuple[str, ...], float] = {}
+        """Of the last chunk, by what it trained."""
 
     def _restore_or_init(self) -> TrainState:
         key = jax.random.key(self.config["seed"])
@@ -133,46 +149,49 @@ class Run:
             self.workdir.path / "tensorboard", self.progress.step
         ) as self.board:
             if self.progress.step < self.total_steps:
-                chunk = self._compile()
+                chunks = self._compile()
                 with self.screen.training(self.config["epochs"], self.steps_per_epoch) as self.bar:
                     while self.progress.step < self.total_steps:
-                        self._train_some(chunk)
+                        number = self.progress.step // self.steps_per_epoch
+                        self._train_some(chunks[self.passes[number].trains], number)
+                self.feed.train.close()
             return self._finish()
 
-    def _compile(self):
-        chunk = program.train_chunk(self.learner, self.data, augmented=self.config["augment"])
-        most = min(self.steps_per_epoch, MOST_STEPS_PER_CHUNK)
-        self.batches = np.zeros((most, self.batch_size), np.int32)
+    def _compile(self) -> dict[tuple[str, ...], Any]:
+        """The compiled chunk for each way of training that is still to come."""
+        chunks = {}
         with self.screen.task("compiling the training step"):
-            train = self.splits.train
-            return chunk.lower(
-                self.state, train.images, train.labels, self.batches, np.int32(1)
-            ).compile()
+            for trains in {one.trains for one in self._passes_left()}:
+                chunk = program.train_chunk(
+                    self.learner._replace(trains=trains),
+                    self.data,
+                    augmented=self.config["augment"],
+                )
+                chunks[trains] = chunk.lower(
+                    self.state, *self.feed.train.like, np.int32(1)
+                ).compile()
+        return chunks
 
-    def _train_some(self, chunk) -> None:
-        """One chunk of steps, then whatever is due after it."""
-        first, count = self.progress.step, self._steps_of_next_chunk()
-        epoch, position = divmod(first, self.steps_per_epoch)
+    def _passes_left(self) -> tuple[Pass, ...]:
+        first, last = self.progress.step // self.steps_per_epoch, self.total_steps - 1
+        return self.passes[first : last // self.steps_per_epoch + 1]
+
+    def _train_some(self, chunk, number: int) -> None:
+        """One chunk of steps of the pass with this number, then whatever is due after it."""
+        epoch, trains = self.passes[number]
+        first, count = self.progress.step, self._steps_of_next_chunk(trains)
+        position = first % self.steps_per_epoch
         if position == 0:
             self.progress.epoch_loss = self.progress.epoch_accuracy = 0.0
-        order = epoch_permutation(self.config["seed"], epoch, len(self.splits.train.labels))
-        self.batches[:count] = order[position * self.batch_size :][
-            : count * self.batch_size
-        ].reshape(count, -1)
         start = time.perf_counter()
-        self.state, found = chunk(
-            self.state,
-            self.splits.train.images,
-            self.splits.train.labels,
-            self.batches,
-            np.int32(count),
-        )
+        given = self.feed.train.read(number, position, count)
+        self.state, found = chunk(self.state, *given, np.int32(count))
         found = jax.tree.map(lambda entries: entries[:count], jax.device_get(found))
         seconds = time.perf_counter() - start
-        self.seconds_per_step = seconds / count
+        self.seconds_per_step[trains] = seconds / count
         self.progress.train_seconds += seconds
         self.progress.step += count
-        guard.check_losses(found, first, self.config, self.network, self._last_good())
+        guard.check_losses(found, first, self.config, self.learner, self._last_good())
         self.progress.epoch_loss += float(found.loss.sum(dtype=np.float64))
         self.progress.epoch_accuracy += float(found.accuracy.sum(dtype=np.float64))
         ended = (
@@ -186,34 +205,37 @@ class Run:
             rate=self.batch_size * count / seconds,
             loss=self.progress.epoch_loss / steps_seen,
             accuracy=self.progress.epoch_accuracy / steps_seen,
-            left=(self.total_steps - self.progress.step) * self.seconds_per_step,
+            left=(self.total_steps - self.progress.step) * seconds / count,
             feedback_loss={name: float(losses[-1]) for name, losses in found.feedback_loss.items()},
         )
-        self._after_chunk(epoch, ended)
+        self._after_chunk(epoch, ended, "forward" in trains)
 
-    def _steps_of_next_chunk(self) -> int:
+    def _steps_of_next_chunk(self, trains: tuple[str, ...]) -> int:
         step, every = self.progress.step, self.config["checkpoint_every"] or self.steps_per_epoch
         by_time = (
             1
-            if self.seconds_per_step is None
-            else max(1, int(CHUNK_SECONDS / self.seconds_per_step))
+            if trains not in self.seconds_per_step
+            else max(1, int(CHUNK_SECONDS / self.seconds_per_step[trains]))
         )
         return min(
             by_time,
-            len(self.batches),
+            self.feed.train.most_steps,
             self.steps_per_epoch - step % self.steps_per_epoch,
             every - step % every,
             self.total_steps - step,
         )
 
-    def _after_chunk(self, epoch: int, ended: bool) -> None:
-        """Validation, checkpoint and stopping, as far as they are due. `ended`: the epoch or the run."""
+    def _after_chunk(self, epoch: int, ended: bool, moved: bool) -> None:
+        """Validation, checkpoint and stopping, as far as they are due.
+
+        Args:
+          ended: the pass or the run has.
+          moved: the forward weights have, so that there is something to validate.
+        """
         step, every, improved = self.progress.step, self.config["checkpoint_every"], False
         if ended:
             found = (
-                self._evaluate("val", epoch, self.state.forward)
-                if self.splits.val is not None
-                else None
+                self._evaluate("val", epoch) if "val" in self.feed.evaluation and moved else None
             )
             best = self.progress.best_val_accuracy
             improved = found is not None and (best is None or found.accuracy >= best)
@@ -233,7 +255,7 @@ class Run:
             )
 
     def _save(self) -> None:
-        guard.check_parameters(self.state, self.config, self.network, self._last_good())
+        guard.check_parameters(self.state, self.config, self.learner, self._last_good())
         self.progress.wall_seconds = self.wall_before + time.monotonic() - self.started
         self.checkpoints.save(
             self.progress.step,
@@ -258,7 +280,7 @@ class Run:
             if step % every == 0 or k == count - 1 and with_angles:
                 row = {
                     "step": step,
-                    "epoch": epoch + 1,
+                    "epoch": epoch,
                     "split": "train",
                     "loss": float(found.loss[k]),
                     "accuracy": float(found.accuracy[k]),
@@ -276,19 +298,15 @@ class Run:
                 rows[-1] |= {f"distance/{name}": float(value[0]), f"angle/{name}": float(value[1])}
         self._write(rows)
 
-    def _evaluate(
-        self, split: str, epoch: int, forward, name: str | None = None
-    ) -> program.Evaluation:
-        images, labels = getattr(self.splits, split)
-        found = self.evaluate(forward, images, labels)
-        row = {
-            "step": self.progress.step,
-            "epoch": epoch + 1,
-            "split": name or split,
-            **found._asdict(),
-        }
-        self._write([row])
+    def _evaluate(self, split: str, epoch: int) -> program.Evaluation:
+        found = self._evaluation(self.state, split)
+        self._write(
+            [{"step": self.progress.step, "epoch": epoch, "split": split, **found._asdict()}]
+        )
         return found
+
+    def _evaluation(self, state: TrainState, split: str) -> program.Evaluation:
+        return self.evaluate(state.forward, self.feed.evaluation[split], state.statistics)
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         self.workdir.append_metrics(rows)
@@ -297,11 +315,11 @@ class Run:
 
     def _finish(self) -> dict[str, Any]:
         """Test accuracy of the final weights and of the best validation checkpoint; the summary."""
-        epoch = (self.progress.step - 1) // self.steps_per_epoch
-        test = self._evaluate("test", epoch, self.state.forward)
+        last = self.passes[(self.progress.step - 1) // self.steps_per_epoch]
+        test = self._evaluate("test", last.epoch)
         val = None
-        if self.splits.val is not None:
-            val = self.evaluate(self.state.forward, *self.splits.val).accuracy
+        if "val" in self.feed.evaluation:
+            val = self._evaluation(self.state, "val").accuracy
         config = self.config
         summary = {
             **{name: config[name] for name in ("rule", "network", "dataset", "seed", "epochs")},
@@ -326,20 +344,20 @@ class Run:
             return {}
         like = jax.eval_shape(lambda: self.state)
         try:
-            forward = self.checkpoints.restore(step, like)[0].forward
+            best = self.checkpoints.restore(step, like)[0]
         except Exception as error:  # whatever a damaged file provokes in the reader
             self.screen.warn(f"the best checkpoint (step {step}) is damaged: {error}")
             return {}
         return {
             "best_val_step": step,
             "best_val_accuracy": self.progress.best_val_accuracy,
-            "test_accuracy_of_best_val": self.evaluate(forward, *self.splits.test).accuracy,
+            "test_accuracy_of_best_val": self._evaluation(best, "test").accuracy,
         }
 
 
 def total_steps(config: dict[str, Any], train_examples: int) -> int:
     """Steps of a whole run: full batches only, and no more than config.max_steps."""
-    steps = config["epochs"] * (train_examples // config["batch_size"])
+    steps = len(passes(config)) * (train_examples // config["batch_size"])
     return min(steps, config["max_steps"]) if config["max_steps"] else steps
 
 

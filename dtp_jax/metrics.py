@@ -30,14 +30,25 @@ def alignment(a: Array, b: Array) -> Array:
 
 
 def weight_alignment(forward: dict[str, Params], feedback: dict[str, Params]) -> dict[str, Array]:
-    """`alignment` of theta_n and omega_n by trained feedback block.
+    """`alignment` of every kernel of theta_n with its mirror image in omega_n.
 
-    Feedback kernels have the layout of the forward ones, so no transposition is needed.
+    Feedback kernels have the layout of the forward ones, so no transposition is needed. Biases and
+    batch norms are not compared, nor are kernels of direct feedback, which mirror nothing.
+
+    Returns:
+      By "block", or "block/path" where a block has several kernels: layer_1/block_0/conv1.
     """
-    return {
-        name: alignment(forward[name]["kernel"], omega["kernel"])
-        for name, omega in feedback.items()
-    }
+    found = {}
+
+    def visit(path: tuple[str, ...], theta: Params, omega: Params) -> None:
+        for name, value in omega.items():
+            if isinstance(value, dict):
+                visit((*path, name), theta[name], value)
+            elif name == "kernel" and name in theta and theta[name].shape == value.shape:
+                found["/".join(path)] = alignment(theta[name], value)
+
+    visit((), forward, feedback)
+    return found
 
 
 def gradient_matching(

@@ -18,6 +18,23 @@ def sgd(
     )
 
 
+def adam(
+    learning_rate: optax.ScalarOrSchedule, *, eps: float = 1e-8, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
+    """torch.optim.Adam: weight decay joins the gradient before the moments (this is not AdamW)."""
+    optimizer = optax.adam(learning_rate, eps=eps)
+    return (
+        optax.chain(optax.add_decayed_weights(weight_decay), optimizer)
+        if weight_decay
+        else optimizer
+    )
+
+
+def per_block(optimizers: dict[str, optax.GradientTransformation]) -> optax.GradientTransformation:
+    """One optimizer for each block, by block name, as one transformation of the whole pytree."""
+    return optax.partition(optimizers, {name: name for name in optimizers})
+
+
 def cosine_per_epoch(
     learning_rate: float, *, steps_per_epoch: int, t_max: int, eta_min: float = 1e-5
 ) -> optax.Schedule:

@@ -3,16 +3,15 @@
 Images stay on the device as uint8; picking a batch, augmentation and normalisation happen inside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dtp_jax.blocks import Network, Params
-from dtp_jax.data import DatasetSpec, augment, prepare_images
+from dtp_jax.data import DatasetSpec, EvaluationBlock, augment, prepare_images
 from dtp_jax.learner import Learner, Metrics, TrainState, evaluate_batch, train_step
 
 Array = jax.Array
@@ -60,41 +59,39 @@ def train_chunk(
     return chunk
 
 
-def evaluator(network: Network, data: DatasetSpec, *, batch_size: int) -> Callable[..., Evaluation]:
+def evaluator(network: Network, data: DatasetSpec) -> Callable[..., Evaluation]:
     """Compiles the evaluation of a whole data set.
 
     Returns:
-      A function (forward parameters, images, labels) -> Evaluation. Every example counts once: the
-      last batch is filled up with examples of weight zero.
+      A function (forward parameters, blocks, statistics) -> Evaluation, the blocks being those of a
+      whole data set. Into how many blocks it is divided changes no number. For `statistics` see
+      `TrainState`.
     """
 
     @jax.jit
     def sums(
-        forward: dict[str, Params], images: Array, labels: Array, batches: Array, weights: Array
+        forward: dict[str, Params],
+        statistics: dict[str, Any],
+        total: dict[str, Array],
+        block: EvaluationBlock,
     ):
         def one(total, batch):
             indices, weight = batch
-            x = prepare_images(images[indices], data, jnp.float32)
-            found = evaluate_batch(network, forward, x, labels[indices], weight)
+            x = prepare_images(block.images[indices], data, jnp.float32)
+            found = evaluate_batch(network, forward, x, block.labels[indices], weight, statistics)
             return jax.tree.map(jnp.add, total, found), None
 
-        zero = dict.fromkeys(("loss", "correct", "correct_top5", "examples"), jnp.float32(0))
-        return jax.lax.scan(one, zero, (batches, weights))[0]
+        return jax.lax.scan(one, total, (block.batches, block.weights))[0]
 
-    def evaluate(forward: dict[str, Params], images: Array, labels: Array) -> Evaluation:
-        size = min(batch_size, len(labels))
-        count = -(-len(labels) // size)
-        indices = np.arange(count * size, dtype=np.int32).reshape(count, size)
-        found = jax.device_get(
-            sums(
-                forward,
-                images,
-                labels,
-                np.minimum(indices, len(labels) - 1),
-                (indices < len(labels)).astype(np.float32),
-            )
-        )
-        sums_of = {name: float(value) for name, value in found.items()}
+    def evaluate(
+        forward: dict[str, Params],
+        blocks: Iterable[EvaluationBlock],
+        statistics: dict[str, Any] | None = None,
+    ) -> Evaluation:
+        total = dict.fromkeys(("loss", "correct", "correct_top5", "examples"), jnp.float32(0))
+        for block in blocks:
+            total = sums(forward, statistics or {}, total, block)
+        sums_of = {name: float(value) for name, value in jax.device_get(total).items()}
         return Evaluation(
             *(sums_of[name] / sums_of["examples"] for name in ("loss", "correct", "correct_top5"))
         )

@@ -142,6 +142,22 @@ class Screen:
         self.console.print(table)
 
 
+class BriefScreen(Screen):
+    """For many runs in a row: bars move on a terminal, but of a run nothing stays but its warnings.
+
+    Whoever starts the runs says in a line what came out.
+    """
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def start(self, *args: Any) -> None:
+        """Nothing."""
+
+    def summary(self, summary: Mapping[str, Any], workdir: Path) -> None:
+        """Nothing."""
+
+
 class Board:
     """TensorBoard, fed with the rows of metrics.jsonl."""
 
@@ -225,7 +241,7 @@ class _Bar:
         """
         self.loss, self.accuracy, self.rate = loss, accuracy, rate
         name, speed = (
-            f"epoch {epoch + 1}/{self.epochs}",
+            f"epoch {epoch}/{self.epochs}",
             f"{rate:.0f} images/s  {duration(left)} left",
         )
         losses = f"loss {loss:.3f}  accuracy {accuracy:.3f}"
@@ -246,7 +262,7 @@ class _Bar:
             self.progress.remove_task(self.task)
             self.task = None
         line = (
-            f"epoch {epoch + 1}/{self.epochs}  {self.rate:.0f} images/s  loss {self.loss:.3f} "
+            f"epoch {epoch}/{self.epochs}  {self.rate:.0f} images/s  loss {self.loss:.3f} "
             f"acc {self.accuracy:.3f}"
         )
         if validation is not None:

@@ -21,7 +21,7 @@ from helpers import (
 )
 
 from dtp_jax import blocks, ops
-from dtp_jax.blocks import MaxPool, chain, conv_block, dense_block
+from dtp_jax.blocks import AdaptiveAveragePool, MaxPool, chain, conv_block, dense_block
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -94,6 +94,44 @@ def test_dense_block_against_numpy(shape, activation):
     assert_close(y, act(x.reshape(3, size) @ theta["kernel"] + theta["bias"]))
     expected = (act(t) @ omega["kernel"].T + omega["bias"]).reshape(3, *shape)
     assert_close(block.feedback(omega, t, residual), expected)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_pooled_dense_block_against_numpy(size):
+    """Averages over cells, then linear; the feedback map copies what it puts out to every position."""
+    block = dense_block("fc", features=5, activation="tanh", pool=AdaptiveAveragePool(size))(
+        (4, 6, 3)
+    )
+    width, cell = size * size * 3, (4 // size, 6 // size)
+    theta = {"kernel": normal(1, (width, 5)), "bias": normal(2, 5)}
+    omega = {"kernel": normal(3, (width, 5)), "bias": normal(4, width)}
+    other = {"kernel": normal(7, (width, 5)), "bias": normal(8, width)}
+    x, t = normal(5, (2, 4, 6, 3)), normal(6, (2, 5))
+    means = x.reshape(2, size, cell[0], size, cell[1], 3).mean(axis=(2, 4)).reshape(2, width)
+    y, residual = block.forward(theta, x)
+    assert_close(y, np.tanh(means @ theta["kernel"] + theta["bias"]))
+
+    def copied(a):
+        return a.reshape(-1, size, size, 3).repeat(cell[0], axis=1).repeat(cell[1], axis=2)
+
+    expected = np.tanh(t) @ omega["kernel"].T + omega["bias"]
+    assert_close(block.feedback(omega, t, residual), copied(expected))
+    a, b = block.features(t, residual), block.features(normal(9, (2, 5)), residual)
+    assert_close(block.decode(omega, a) + copied(omega["bias"]), copied(expected))
+    check_linear(block.decode, omega, other, a, b)
+    for init, bias in ((block.init, 5), (block.init_feedback, width)):
+        shapes = jax.eval_shape(init, jax.random.key(0))
+        assert shapes["kernel"].shape == (width, 5) and shapes["bias"].shape == (bias,)
+    assert block.forward_flops == 2 * width * 5
+
+
+def test_symmetric_pooled_linear_block_is_adjoint_up_to_the_number_of_positions():
+    """The mean over n positions has the adjoint 1/n times the copy: G of the same kernel is n F^T."""
+    block = dense_block("fc", features=5, bias=False, pool=AdaptiveAveragePool())((3, 4, 2))
+    theta = {"kernel": normal(1, (2, 5))}
+    x, y = normal(2, (2, 3, 4, 2)), normal(3, (2, 5))
+    forward, feedback = block.forward(theta, x)[0], block.feedback(theta, y, ())
+    np.testing.assert_allclose(np.vdot(x, feedback), 12 * np.vdot(forward, y), rtol=1e-12)
 
 
 def check_linear(function, omega, other, a, b):
@@ -291,6 +329,11 @@ def test_count():
             (6,),
             [dense_block("fc1", features=4), conv_block("conv_1", channels=2, window=3)],
             ("conv_1", "(4,)"),
+        ),
+        (
+            (6,),
+            [dense_block("fc", features=4, pool=AdaptiveAveragePool())],
+            ("fc", "images", "(6,)"),
         ),
     ],
 )

@@ -1,14 +1,14 @@
 """The cache of decoded images: used when right, rebuilt when wrong, done without when it fails."""
 
-import errno
 import os
+import resource
 from pathlib import Path
 
 import data_files
 import numpy as np
 import pytest
 
-from dtp_jax.data import load, locate
+from dtp_jax.data import Split, cache, load, locate
 from dtp_jax.data import npz as npz_module
 from dtp_jax.data.cache import cache_folder
 
@@ -20,14 +20,15 @@ def _isolated(monkeypatch, tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The number of times that images were decoded, as a list of calls."""
-    calls, decode = [], npz_module.decode_images
+    """The number of times that a part was decoded, as a list of calls."""
+    calls, decoded = [], npz_module.decoded
 
     def counting(*args):
-        calls.append(args)
-        return decode(*args)
+        for block in decoded(*args):
+            calls.append(args)
+            yield block
 
-    monkeypatch.setattr(npz_module, "decode_images", counting)
+    monkeypatch.setattr(npz_module, "decoded", counting)
     return calls
 
 
@@ -124,18 +125,44 @@ def test_an_unwritable_cache_is_done_without(encoded, decoded, monkeypatch, tmp_
     assert len(decoded) == 4
 
 
-def test_a_full_disk_leaves_no_half_entry(encoded, monkeypatch):
+def test_a_full_disk_leaves_no_half_entry(encoded):
     data, path = encoded
-    save = np.save
-
-    def full(file, array, **options):
-        save(file, array, **options)
-        if "test" in str(file):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(np, "save", full)
-    data_files.assert_same(load_cifar(path), data)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # of 60 x 3,072 bytes
+    try:
+        data_files.assert_same(load_cifar(path), data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert entries() == []
+
+
+def test_what_a_killed_run_left_is_removed_the_day_after(encoded):
+    leftovers = [cache_folder() / f".incomplete-{age}" for age in ("old", "new")]
+    for leftover in leftovers:
+        leftover.mkdir(parents=True)
+    os.utime(leftovers[0], (0, 0))
+    load_cifar(encoded[1])
+    assert [leftover.exists() for leftover in leftovers] == [False, True]
+
+
+def test_an_entry_that_another_run_puts_there_first_is_used(encoded, decoded):
+    data, path = encoded
+    load_cifar(path)
+    (name,) = [entry.name for entry in entries()]
+    assert cache.store(name, lambda: tuple([split] for split in data))
+    data_files.assert_same(load_cifar(path), data)
+    assert len(decoded) == 2 and [entry.name for entry in entries()] == [name]
+
+
+def test_pieces_become_one_array(tmp_path):
+    whole = data_files.fake("mnist", train=70, test=7)
+
+    def pieces(split, size):
+        for i in range(0, len(split.labels), size):
+            yield Split(split.images[i : i + size], split.labels[i : i + size])
+
+    assert cache.store("mnist-a-b", lambda: (pieces(whole[0], 32), pieces(whole[1], 1)))
+    data_files.assert_same(cache.load("mnist-a-b"), whole)
 
 
 @pytest.mark.parametrize("write", [data_files.write_npz, data_files.write_cifar_folder])

@@ -1,4 +1,4 @@
-"""Downloading CIFAR-10, against a server on this machine: whole, cut, wrong, or not there."""
+"""Downloading CIFAR, against a server on this machine: whole, cut, wrong, or not there."""
 
 import functools
 import hashlib
@@ -53,20 +53,21 @@ def data():
 
 
 @pytest.fixture
-def offer(monkeypatch, server, data, tmp_path):
-    """A function that makes `server` the host of a small CIFAR-10; it returns the archive."""
+def offer(monkeypatch, server, tmp_path):
+    """A function that makes `server` the host of a small CIFAR; it returns the archive."""
 
-    def offer(folder="kriz", **changes):
-        archive = data_files.write_cifar_archive(tmp_path / "web" / folder, "cifar10", *data)
+    def offer(folder="kriz", name="cifar10", **changes):
+        data = data_files.fake(name)
+        archive = data_files.write_cifar_archive(tmp_path / "web" / folder, name, *data)
         content = archive.read_bytes()
         facts = {
             "url": f"{server}/{folder}/{archive.name}",
             "size": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),
         }
-        genuine = download.REMOTES["cifar10"]
+        genuine = download.REMOTES[name]
         remote = genuine._replace(**(facts | changes))
-        monkeypatch.setattr(download, "REMOTES", {"cifar10": remote})
+        monkeypatch.setattr(download, "REMOTES", {name: remote})
         return archive
 
     return offer
@@ -76,10 +77,11 @@ def files_below(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*")) if folder.exists() else []
 
 
-def test_the_checksum_is_that_of_tfds():
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_checksum_is_that_of_tfds(name):
     from tensorflow_datasets.core.download import checksums
 
-    remote = download.REMOTES["cifar10"]
+    remote = download.REMOTES[name]
     registered = checksums.get_all_url_infos()[remote.url]
     assert (registered.size, registered.checksum) == (remote.size, remote.sha256)
 
@@ -116,6 +118,25 @@ def test_download_then_find_it_as_a_tfds_data_set(offer, data, tmp_path):
     index = int(first["id"].decode().removeprefix("train_"))
     np.testing.assert_array_equal(first["image"], data[0].images[index])
     assert first["label"] == data[0].labels[index]
+
+
+def test_cifar100_is_prepared_with_both_its_labels(offer, tmp_path):
+    import tensorflow_datasets as tfds
+
+    offer(name="cifar100")
+    data = data_files.fake("cifar100")
+    data_files.assert_same(load(locate("cifar100", tmp_path / "data")), data)
+    again = locate("cifar100", tmp_path / "data")
+    assert again.path == tmp_path / "data" / "cifar100" / "3.0.2"
+    data_files.assert_same(load(again), data)
+    builder = tfds.builder("cifar100", data_dir=tmp_path / "data", file_format="array_record")
+    names = [builder.info.features[kind].names[-1] for kind in ("label", "coarse_label")]
+    assert names == ["fine_99", "coarse_19"]
+    for example in builder.as_data_source("test"):
+        index = int(example["id"].decode().removeprefix("test_"))
+        assert example["label"] == data[1].labels[index]
+        assert example["coarse_label"] == data_files.coarse(data[1].labels[index])
+        np.testing.assert_array_equal(example["image"], data[1].images[index])
 
 
 def test_preparing_asks_no_other_host(offer, data, monkeypatch, tmp_path):

@@ -238,20 +238,20 @@ def test_digits_are_scikit_learns_own_pixels(digits):
 def test_digits_parts_have_their_sizes_and_are_stratified():
     source = locate("digits")
     assert source.description == "embedded in scikit-learn"
-    train, val, test = load_splits(source, val_split=0.125, seed=0)
+    train, val, test = load_splits(source, val_split=0.125, seed=0)[:3]
     other = load_splits(source, val_split=0.125, seed=1)
     np.testing.assert_array_equal(val.images, other.val.images)
     share = np.bincount(load_digits().target) / 1_797
     for part, count in ((train, 1_257), (val, 180), (test, 360)):
         assert len(part.labels) == count
         assert np.abs(np.bincount(part.labels) - count * share).max() <= 1.5
-    everything, none, _ = load_splits(source, val_split=0.0, seed=0)
+    everything, none = load_splits(source, val_split=0.0, seed=0)[:2]
     assert len(everything.labels) == 1_437 and none is None
 
 
 def test_digits_constants_standardise_the_training_part():
     spec = DATASETS["digits"]
-    train, _, _ = load_splits(locate("digits"), val_split=0.125, seed=0)
+    train = load_splits(locate("digits"), val_split=0.125, seed=0).train
     pixels = train.images / spec.max_value
     assert pixels.max() == 1
     assert (round(pixels.mean(), 4), round(pixels.std(), 4)) == (spec.mean[0], spec.std[0])

@@ -12,6 +12,7 @@ from dtp_jax.rules import ldrl
 
 NETWORK = mlp((2, 2, 1), 3, hidden=(4, 4))
 FIRST, SECOND, LAST = (block.name for block in NETWORK)
+LEARNER = make_learner(NETWORK, ldrl(noise=(0.1, 0.1), beta=0.7))
 CONFIG = {"forward_lr": 0.5, "feedback_lr": (0.25, 0.125)}
 
 
@@ -32,12 +33,18 @@ def metrics(steps=4, **bad):
 
 
 def check(found, first=10):
-    guard.check_losses(found, first, CONFIG, NETWORK, "the last good checkpoint is c/10")
+    guard.check_losses(found, first, CONFIG, LEARNER, "the last good checkpoint is c/10")
 
 
 def test_finite_losses_pass():
     check(metrics())
-    check(metrics(loss={0: 3e38}, feedback_loss__fc2={1: -3e38}))
+    check(metrics(loss={0: 1e5}, feedback_loss__fc2={1: -3e38}))
+
+
+def test_a_loss_beyond_hope_stops_the_run():
+    """A diverged run may stay finite for epochs."""
+    with pytest.raises(guard.Diverged, match=r"step 12: the loss is 2.1e\+14; suspect: block "):
+        check(metrics(loss={1: 2.1e14}))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -107,12 +114,12 @@ def not_finite(tree):
 def test_parameters_and_optimizer_states(place, suspect, single_precision):
     own = make_learner(NETWORK, ldrl(noise=(0.1, 0.1), beta=0.7))
     state = learner.init(own, jax.random.key(0)).replace(step=jnp.int32(17))
-    guard.check_parameters(state, CONFIG, NETWORK, "no checkpoint yet")
+    guard.check_parameters(state, CONFIG, LEARNER, "no checkpoint yet")
     good = getattr(state, place)
     bad = (
         not_finite(good) if place == "forward_opt_state" else {**good, LAST: not_finite(good[LAST])}
     )
     with pytest.raises(guard.Diverged) as caught:
-        guard.check_parameters(state.replace(**{place: bad}), CONFIG, NETWORK, "no checkpoint yet")
+        guard.check_parameters(state.replace(**{place: bad}), CONFIG, LEARNER, "no checkpoint yet")
     text = str(caught.value)
     assert text.startswith("step 17: ") and suspect in text and text.endswith("no checkpoint yet")

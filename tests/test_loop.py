@@ -21,7 +21,7 @@ from launching import (
 
 from dtp_jax import config, learner, loop, workdir
 from dtp_jax.blocks import forward_all
-from dtp_jax.data import epoch_permutation, load_splits, locate, prepare_images
+from dtp_jax.data import epoch_permutation, load_splits, locate, prepare_images, stream
 
 pytest_plugins = ["run_fixtures"]
 
@@ -192,6 +192,18 @@ def test_a_finished_run_is_left_alone(reference):
     assert found.code == 0 and "finished" in found.out and "test_accuracy" in found.out
     assert f"{summary(folder)['test_accuracy']:.4f}" in found.out
     assert tree(folder) == before
+
+
+def test_streamed_images_change_no_number(place, monkeypatch, reference):
+    """Nor does a run that goes on with them where one with resident images stopped."""
+    folder, args = reference
+    monkeypatch.setattr(stream, "CHUNK_BYTES", 5 * 32 * 64)  # 5 steps of the 7 of an interval
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e9)
+    assert launch("--workdir=w", "--config.images_on=host", *args).code == 0
+    assert_same_run(place / "w", folder)
+    killed(monkeypatch, loop.Run, "_train_some", 3, "--workdir=v", *args)
+    assert launch("--workdir=v", "--config.images_on=host", *args).code == 0
+    assert_same_run(place / "v", folder)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["one step", "as long as possible"])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dtp_jax import blocks
-from dtp_jax.networks import NETWORKS, lenet, mlp, simple_vgg
+from dtp_jax.networks import NETWORKS, lenet, meulemans, mlp, simple_vgg
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -68,12 +68,69 @@ def test_mlp_of_the_field():
     assert counts(network) == (sum(kernels) + 6 * 256 + 10, sum(kernels[1:]) + 6 * 256)
 
 
+def resnet_kernels(depths, image_channels, classes):
+    """Sizes of the kernels by hand: the stem, each stage's 3x3 convolutions, shortcuts, the head."""
+    sizes, below = [9 * image_channels * 64], 64
+    for depth, planes in zip(depths, (64, 128, 256, 512), strict=True):
+        sizes += [9 * below * planes] + [9 * planes * planes] * (2 * depth - 1)
+        sizes += [below * planes] if below != planes else []
+        below = planes
+    return [*sizes, 512 * classes]
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize(
+    ("name", "depths", "published"),
+    [("resnet18", (2, 2, 2, 2), 11_173_962), ("resnet34", (3, 4, 6, 3), 21_282_122)],
+)
+def test_resnets_of_the_paper(name, depths, published, split):
+    """Stages of basic blocks on 32x32, 16x16, 8x8 and 4x4; with batch norm as many parameters as
+    the residual networks for CIFAR-10 that everybody uses."""
+    network = NETWORKS[name]((32, 32, 3), 10, split_stages=split)
+    expected = {"layer_0": (32, 32, 64)}
+    for i, (depth, planes) in enumerate(zip(depths, (64, 128, 256, 512), strict=True), start=1):
+        names = [f"layer_{i}_{k}" for k in range(depth)] if split else [f"layer_{i}"]
+        expected |= dict.fromkeys(names, (64 >> i, 64 >> i, planes))
+    assert shapes(network) == {**expected, "fc": (10,)}
+    kernels = resnet_kernels(depths, 3, 10)
+    assert counts(network) == (sum(kernels) + 10, sum(kernels[1:]) + 512)
+    forward, feedback = counts(NETWORKS[name]((32, 32, 3), 10, split_stages=split, batch_norm=True))
+    assert forward == published
+    # Scale and bias after every convolution; feedback maps have as many, but for the stem's.
+    assert forward - sum(kernels) - 10 == feedback - sum(kernels[1:]) - 512 + 2 * 64
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+def test_resnets_say_how_many_channels_they_take(name):
+    for channels in ((4,), (4,) * 6):
+        with pytest.raises(ValueError, match=r"channels \(4,.*allowed: 2 to 5"):
+            NETWORKS[name]((8, 8, 1), 5, channels=channels)
+    network = NETWORKS[name]((8, 8, 1), 5, channels=(2, 3, 4))
+    assert list(shapes(network)) == ["layer_0", "layer_1", "layer_2", "fc"]
+
+
+def test_meulemans_is_lenet_with_tanh():
+    network, other = meulemans((8, 8, 1), 5), lenet((8, 8, 1), 5, activation="tanh")
+    assert [(b.name, b.description, b.output_shape) for b in network] == [
+        (b.name, b.description, b.output_shape) for b in other
+    ]
+
+
+TINY = {
+    "simple_vgg": {"channels": (4, 4)},
+    "lenet": {"channels": (4, 4), "hidden": (6,)},
+    "meulemans": {"channels": (4, 4), "hidden": (6,)},
+    "mlp": {"hidden": (6, 6)},
+    "resnet18": {"channels": (4, 4, 4)},
+    "resnet34": {"channels": (4, 4, 4)},
+}
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("shape", "classes"), [((28, 28, 1), 7), ((40, 33, 2), 1000)])
 def test_sizes_follow_the_data(name, shape, classes):
     """Nothing is hard-coded to 32x32 images or 10 classes."""
-    options = {"channels": (3, 4)} if name != "mlp" else {"hidden": (5,)}
-    network = NETWORKS[name](shape, classes, **options)
+    network = NETWORKS[name](shape, classes, **TINY[name])
     assert network[0].input_shape == shape and network[-1].output_shape == (classes,)
     for below, above in zip(network, network[1:], strict=False):
         assert above.input_shape == below.output_shape
@@ -81,18 +138,19 @@ def test_sizes_follow_the_data(name, shape, classes):
 
 RANGES = {"elu": (-1.0, 1.0, np.inf), "relu": (0.0, 1.0, np.inf), "tanh": (-1.0, 0.9, 1.0)}
 """By activation: the lowest value, and two numbers between which the largest ones are."""
+FIXED = {"meulemans": "tanh", "resnet18": "relu", "resnet34": "relu"}
+"""Activations that are no option."""
 
 
-@pytest.mark.parametrize("activation", [*RANGES, None])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [(n, a) for n in NETWORKS for a in ([None] if n in FIXED else [*RANGES, None])],
+)
 def test_all_blocks_but_the_last_have_the_activation(name, activation):
     """Told by the range of their outputs for large inputs; ELU is the default. Logits have none."""
-    options = {"vgg": {"channels": (4, 4)}, "lenet": {"channels": (4, 4), "hidden": (6,)}}
-    options = options.get(name.removeprefix("simple_"), {"hidden": (6, 6)})
-    if activation is not None:
-        options["activation"] = activation
-    network = NETWORKS[name]((8, 8, 1), 5, bias=False, **options)
-    low, least, most = RANGES[activation or "elu"]
+    options = dict(TINY[name]) if activation is None else {**TINY[name], "activation": activation}
+    network = NETWORKS[name]((8, 8, 1), 5, **options)
+    low, least, most = RANGES[activation or FIXED.get(name, "elu")]
 
     @jax.jit
     def outputs(key):

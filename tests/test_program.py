@@ -9,7 +9,9 @@ import pytest
 from helpers import assert_close, copied, cross_entropy_in_numpy, make_learner
 
 from dtp_jax import blocks, learner, program
-from dtp_jax.data import DatasetSpec
+from dtp_jax.data import DatasetSpec, Split
+from dtp_jax.data.batches import resident_evaluation
+from dtp_jax.data.stream import EvaluationStream
 from dtp_jax.networks import mlp
 from dtp_jax.rules import ldrl
 
@@ -141,8 +143,9 @@ def expected_evaluation(made):
 def test_every_example_counts_once(made, expected_evaluation, batch_size):
     """Whatever the last batch is filled up with, the means are those of the 23 images."""
     forward, expected = expected_evaluation
-    evaluate = program.evaluator(made.network, DATA, batch_size=batch_size)
-    found = evaluate(forward, IMAGES[:23], LABELS[:23])
+    evaluate = program.evaluator(made.network, DATA)
+    split = Split(IMAGES[:23], LABELS[:23])
+    found = evaluate(forward, resident_evaluation(split, batch_size=batch_size))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert 0 < found.accuracy < found.top5_accuracy < 1
     assert all(type(value) is float for value in found)
@@ -151,8 +154,20 @@ def test_every_example_counts_once(made, expected_evaluation, batch_size):
 def test_evaluation_does_not_augment(made, expected_evaluation):
     """The same images give the same numbers, mirrored ones others."""
     forward, _ = expected_evaluation
-    evaluate = program.evaluator(made.network, DATA, batch_size=10)
-    assert evaluate(forward, IMAGES, LABELS) == evaluate(forward, IMAGES, LABELS)
-    assert (
-        evaluate(forward, IMAGES, LABELS).loss != evaluate(forward, IMAGES[:, :, ::-1], LABELS).loss
+    evaluate = program.evaluator(made.network, DATA)
+    once, again, mirrored = (
+        evaluate(forward, resident_evaluation(Split(images, LABELS), batch_size=10))
+        for images in (IMAGES, IMAGES, IMAGES[:, :, ::-1])
+    )
+    assert once == again and once.loss != mirrored.loss
+
+
+@pytest.mark.parametrize("most_batches", [1, 2, 3])
+def test_an_evaluation_in_blocks_changes_no_bit(made, expected_evaluation, most_batches):
+    """Streamed images give the numbers of resident ones."""
+    forward, _ = expected_evaluation
+    split, evaluate = Split(IMAGES[:23], LABELS[:23]), program.evaluator(made.network, DATA)
+    streamed = EvaluationStream(DATA, split, batch_size=5, most_batches=most_batches)
+    assert evaluate(forward, streamed) == evaluate(
+        forward, resident_evaluation(split, batch_size=5)
     )

@@ -109,7 +109,7 @@ def test_everything_fits(width):
     )
     with on.training(90, 351) as bar:
         bar.update(
-            89,
+            90,
             350,
             rate=98765.4,
             loss=2.345,
@@ -121,7 +121,7 @@ def test_everything_fits(width):
             "".join(segment.text for segment in line)
             for line in on.console.render_lines(Group(*bar.progress.get_renderables()))
         )
-        bar.end_epoch(89, Evaluation(1.23456, 0.45678, 0.9))
+        bar.end_epoch(90, Evaluation(1.23456, 0.45678, 0.9))
     on.summary({**SUMMARY, "val_accuracy": 0.5}, "runs/x")
     for line in re.sub(r"\x1b\[[?0-9]*[A-Za-z]", "", shown(on) + live).splitlines():
         assert cell_len(line.rstrip()) <= width, line
@@ -175,9 +175,9 @@ def test_plain_lines_on_a_pipe(monkeypatch):
         for step in range(1, 31):
             clock[0] += 1
             bar.update(
-                0, step, rate=100.0, loss=2.0, accuracy=0.5, left=90.0, feedback_loss={"fc": 0.25}
+                1, step, rate=100.0, loss=2.0, accuracy=0.5, left=90.0, feedback_loss={"fc": 0.25}
             )
-        bar.end_epoch(0, None)
+        bar.end_epoch(1, None)
     on.note("x" * 200)
     assert shown(on).splitlines() == [
         "reading",
@@ -194,7 +194,7 @@ def test_a_terminal_is_left_as_it_was():
     """The bar hides the cursor; also who leaves at once shows it again."""
     on = terminal()
     with on.training(2, 39) as bar:
-        bar.update(0, 3, rate=1.0, loss=1.0, accuracy=1.0, left=1.0, feedback_loss={})
+        bar.update(1, 3, rate=1.0, loss=1.0, accuracy=1.0, left=1.0, feedback_loss={})
         assert shown(on).rfind("\x1b[?25l") > shown(on).rfind("\x1b[?25h")
         on.abandon()
         assert shown(on).rfind("\x1b[?25h") > shown(on).rfind("\x1b[?25l")

@@ -3,29 +3,39 @@
 The way of the examples:
 
     source = locate("cifar10", data_dir)  # fast: says where the images will come from
-    train, val, test = load_splits(source, val_split=0.1, seed=0)  # decoded once, then cached
-    order = epoch_permutation(seed, epoch, len(train.labels))
-    images = train.images[order[:batch_size]]  # the rest happens inside the jitted step
-    images = augment(key, images, flip=source.spec.flip, crop_padding=source.spec.crop_padding)
+    splits = load_splits(source, val_split=0.1, seed=0)  # decoded once, then cached
+    fed = feed(source.spec, splits, place="auto", ...)  # on the device, or streamed
+    images, labels, batches = fed.train.read(epoch, step, 1)  # the rest happens inside the step
+    images = augment(key, images[batches[0]], flip=True, crop_padding=source.spec.crop_padding)
     x = prepare_images(images, source.spec, jnp.float32)
 """
 
-from dtp_jax.data.pipeline import augment, epoch_permutation, prepare_images, split_train_val
-from dtp_jax.data.sources import Source, load, load_splits, locate
+from dtp_jax.data.batches import Chunk, EvaluationBlock
+from dtp_jax.data.feeding import PLACES, Feed, feed
+from dtp_jax.data.pipeline import augment, epoch_permutation, prepare_images
+from dtp_jax.data.sources import Source, load, locate
 from dtp_jax.data.spec import DATASETS, DataError, DatasetSpec, Split, Splits
+from dtp_jax.data.splits import held_out, load_splits, split_train_val, training_examples
 
 __all__ = [
     "DATASETS",
+    "PLACES",
+    "Chunk",
     "DataError",
     "DatasetSpec",
+    "EvaluationBlock",
+    "Feed",
     "Source",
     "Split",
     "Splits",
     "augment",
     "epoch_permutation",
+    "feed",
+    "held_out",
     "load",
     "load_splits",
     "locate",
     "prepare_images",
     "split_train_val",
+    "training_examples",
 ]

@@ -1,41 +1,81 @@
-"""CIFAR-10's binary archive, packed (`cifar-10-binary.tar.gz`) or not (`cifar-10-batches-bin/`).
+"""CIFAR's binary archives, packed (`cifar-10-binary.tar.gz`) or not (`cifar-10-batches-bin/`).
 
-Each batch file is a sequence of records of 1 + 3,072 bytes: the label, then the image by channel,
-row and column. The batches in order give the original order. The archive is read member by
-member in memory: nothing is extracted, so no path in it can lead anywhere.
+Each batch file is a sequence of records: one label, of CIFAR-100 the coarse and then the fine
+one, as a byte each, then the image by channel, row and column, 3,072 bytes. The batches in order
+give the original order. The archive is read member by member in memory: nothing is extracted, so
+no path in it can lead anywhere.
 """
 
 import gzip
 import tarfile
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from dtp_jax.data.spec import DatasetSpec, Progress, Split, checked_split, corrupt
+from dtp_jax.data.spec import Contents, DatasetSpec, Progress, Split, checked_split, corrupt
 
-ARCHIVE = "cifar-10-binary.tar.gz"
-FOLDER = "cifar-10-batches-bin"
-LABEL_NAMES = "batches.meta.txt"
-_BATCHES = {
-    "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-    "test": ("test_batch.bin",),
-}
-_RECORD = 1 + 3 * 32 * 32  # bytes
+_PIXELS = 3 * 32 * 32  # bytes
 _BLOCK = 1 << 20  # bytes
+
+
+class Layout(NamedTuple):
+    """The names in one of the archives."""
+
+    archive: str
+    folder: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    labels: tuple[str, ...]  # of a record, by the names that TFDS has for them
+    names: tuple[str, ...]  # files with the names of the classes, for each of `labels`
+    telling: str  # a file that tells the unpacked archive under whatever name
+
+    @property
+    def batches(self) -> dict[str, tuple[str, ...]]:
+        """The batch files of each part."""
+        return {"train": self.train, "test": self.test}
+
+    @property
+    def record(self) -> int:
+        """Bytes per record."""
+        return len(self.labels) + _PIXELS
+
+
+LAYOUTS = {
+    "cifar10": Layout(
+        archive="cifar-10-binary.tar.gz",
+        folder="cifar-10-batches-bin",
+        train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        test=("test_batch.bin",),
+        labels=("label",),
+        names=("batches.meta.txt",),
+        telling="data_batch_1.bin",
+    ),
+    "cifar100": Layout(
+        archive="cifar-100-binary.tar.gz",
+        folder="cifar-100-binary",
+        train=("train.bin",),
+        test=("test.bin",),
+        labels=("coarse_label", "label"),
+        names=("coarse_label_names.txt", "fine_label_names.txt"),
+        telling="fine_label_names.txt",
+    ),
+}
 
 
 def find_archive(folder: Path, spec: DatasetSpec) -> Path | None:
     """The archive in `folder`."""
-    path = folder / ARCHIVE
-    return path if spec.stored_as == "cifar10" and path.is_file() else None
+    layout = LAYOUTS.get(spec.stored_as)
+    return folder / layout.archive if layout and (folder / layout.archive).is_file() else None
 
 
 def find_folder(folder: Path, spec: DatasetSpec) -> Path | None:
     """The unpacked archive: a subfolder of `folder`, or `folder` itself."""
-    if spec.stored_as == "cifar10":
-        for path in (folder / FOLDER, folder):
-            if (path / _BATCHES["train"][0]).is_file():
+    if layout := LAYOUTS.get(spec.stored_as):
+        for path in (folder / layout.folder, folder):
+            telling = layout.train[0] if path.name == layout.folder else layout.telling
+            if (path / telling).is_file():
                 return path
     return None
 
@@ -53,7 +93,7 @@ def count_archive(path: Path, spec: DatasetSpec) -> tuple[int, int]:
 def count_folder(path: Path, spec: DatasetSpec) -> tuple[int, int]:
     """The numbers of train and test examples, from the sizes of the files."""
     counts = []
-    for names in _BATCHES.values():
+    for names in LAYOUTS[spec.stored_as].batches.values():
         missing = [name for name in names if not (path / name).is_file()]
         if missing:
             raise corrupt(spec, path, f"{', '.join(missing)} is missing")
@@ -66,8 +106,23 @@ def read_archive(
     path: Path, spec: DatasetSpec, progress: Progress | None = None
 ) -> tuple[Split, Split]:
     """Reads (train, test) from the packed archive."""
-    wanted = {name for names in _BATCHES.values() for name in names}
-    return _splits(spec, path, read_members(path, spec, wanted))
+    contents = read_contents(path, spec)
+    return contents.train, contents.test
+
+
+def read_contents(path: Path, spec: DatasetSpec) -> Contents:
+    """Reads all that the packed archive holds."""
+    layout = LAYOUTS[spec.stored_as]
+    members = _read_members(path, spec, {*layout.train, *layout.test, *layout.names})
+    train, test = _splits(spec, path, members)
+    texts = (members.get(name, b"").decode() for name in layout.names)
+    label_names = dict(zip(layout.labels, (text.split() for text in texts), strict=True))
+    coarse = {}
+    if "coarse_label" in layout.labels:
+        column = layout.labels.index("coarse_label")
+        for part, names in layout.batches.items():
+            coarse[part] = _rows(layout, names, members)[:, column].copy()
+    return Contents(train, test, label_names, coarse)
 
 
 def read_folder(
@@ -75,14 +130,15 @@ def read_folder(
 ) -> tuple[Split, Split]:
     """Reads (train, test) from the unpacked archive."""
     count_folder(path, spec)
+    layout = LAYOUTS[spec.stored_as]
     try:
-        members = {n: (path / n).read_bytes() for names in _BATCHES.values() for n in names}
+        members = {name: (path / name).read_bytes() for name in layout.train + layout.test}
     except OSError as error:
         raise corrupt(spec, path, error) from error
     return _splits(spec, path, members)
 
 
-def read_members(path: Path, spec: DatasetSpec, wanted: set[str]) -> dict[str, bytes]:
+def _read_members(path: Path, spec: DatasetSpec, wanted: set[str]) -> dict[str, bytes]:
     """The contents of the regular files of a `.tar.gz` whose last name is in `wanted`."""
     members: dict[str, bytes] = {}
     try:
@@ -100,23 +156,30 @@ def read_members(path: Path, spec: DatasetSpec, wanted: set[str]) -> dict[str, b
 
 
 def _splits(spec: DatasetSpec, path: Path, members: dict[str, bytes]) -> tuple[Split, Split]:
-    parts = []
-    for part, names in _BATCHES.items():
+    layout = LAYOUTS[spec.stored_as]
+    column, parts = layout.labels.index("label"), []
+    for part, names in layout.batches.items():
         missing = [name for name in names if name not in members]
         if missing:
             raise corrupt(spec, path, f"{', '.join(missing)} is missing")
         for name in names:
             _records(spec, f"{path}/{name}", len(members[name]))
-        data = np.frombuffer(b"".join(members[name] for name in names), np.uint8)
-        records = data.reshape(-1, _RECORD)
-        images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        rows = _rows(layout, names, members)
+        images = rows[:, len(layout.labels) :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         images = np.ascontiguousarray(images)
-        parts.append(checked_split(spec, part, images, records[:, 0], str(path)))
+        parts.append(checked_split(spec, part, images, rows[:, column], str(path)))
     return parts[0], parts[1]
 
 
+def _rows(layout: Layout, names: tuple[str, ...], members: dict[str, bytes]) -> np.ndarray:
+    """The records of the files `names`: uint8 [N, bytes per record]."""
+    data = np.frombuffer(b"".join(members[name] for name in names), np.uint8)
+    return data.reshape(-1, layout.record)
+
+
 def _records(spec: DatasetSpec, origin: object, size: int) -> int:
-    count, rest = divmod(size, _RECORD)
+    record = LAYOUTS[spec.stored_as].record
+    count, rest = divmod(size, record)
     if rest or not count:
-        raise corrupt(spec, origin, f"its {size} bytes are no multiple of {_RECORD} (one record)")
+        raise corrupt(spec, origin, f"its {size} bytes are no multiple of {record} (one record)")
     return count

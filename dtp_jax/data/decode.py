@@ -1,45 +1,59 @@
 """Decoding JPEG or PNG files to arrays, the same way for every source."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from dtp_jax.data.spec import DatasetSpec, Progress, corrupt
+from dtp_jax.data.spec import DatasetSpec, Progress, Split, checked_split, corrupt
 
-_REPORT_EVERY = 1_000  # images
+CHUNK = 1_000  # images that are decoded at a time
 
 
-def decode_images(
-    files: Iterable[bytes],
+def decoded(
+    chunks: Iterable[tuple[Sequence[bytes], np.ndarray]],
     count: int,
     spec: DatasetSpec,
+    part: str,
     origin: str,
     progress: Progress | None = None,
-) -> np.ndarray:
-    """Decodes `count` encoded images to uint8 [count, H, W, C] (about 10,000 a second).
+) -> Iterator[Split]:
+    """Decodes encoded images chunk by chunk (about 10,000 images a second).
 
-    Raises DataError naming `origin` and the first image that cannot be decoded or has another
-    shape than `spec` says.
+    Takes pairs of encoded images and their labels [n], `count` examples in all; gives one `Split`
+    for each pair. Raises DataError naming `origin` and the first image that cannot be decoded or
+    has another shape than `spec` says.
     """
+    if count == 0:
+        raise corrupt(spec, origin, f"{part}: no examples")
+    done = 0
+    for files, labels in chunks:
+        images = _decode(files, spec, f"{origin} ({part})", first=done)
+        done += len(files)
+        if progress:
+            progress(f"decoding {spec.stored_as}", done, count)
+        yield checked_split(spec, part, images, labels, origin)
+
+
+def _decode(files: Sequence[bytes], spec: DatasetSpec, origin: str, first: int) -> np.ndarray:
+    """uint8 [n, H, W, C] of n encoded images, which errors count from `first`."""
     from PIL import Image
 
-    images = np.empty((count, *spec.image_shape), np.uint8)
+    images = np.empty((len(files), *spec.image_shape), np.uint8)
     mode = "L" if spec.image_shape[2] == 1 else "RGB"
     for index, file in enumerate(files):
         try:
             with Image.open(io.BytesIO(file)) as image:
                 pixels = np.asarray(image if image.mode == mode else image.convert(mode))
         except Exception as error:  # Pillow raises whatever its plugins raise
-            raise corrupt(spec, origin, f"image {index} cannot be decoded ({error})") from error
+            problem = f"image {first + index} cannot be decoded ({error})"
+            raise corrupt(spec, origin, problem) from error
         if pixels.shape[:2] != spec.image_shape[:2]:
             raise corrupt(
                 spec,
                 origin,
-                f"image {index} is {pixels.shape[0]}x{pixels.shape[1]}, "
+                f"image {first + index} is {pixels.shape[0]}x{pixels.shape[1]}, "
                 f"expected {spec.image_shape[0]}x{spec.image_shape[1]}",
             )
         images[index] = pixels.reshape(spec.image_shape)
-        if progress and ((index + 1) % _REPORT_EVERY == 0 or index + 1 == count):
-            progress(f"decoding {spec.stored_as}", index + 1, count)
     return images

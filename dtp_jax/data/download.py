@@ -19,21 +19,13 @@ from typing import NamedTuple
 
 from dtp_jax.data import cifar_binary, tfds_folder
 from dtp_jax.data.prepare import Recipe, prepare
-from dtp_jax.data.spec import DataError, DatasetSpec, Progress, Split
+from dtp_jax.data.spec import Contents, DataError, DatasetSpec, Progress
 
 PROBE_SECONDS = 3.0
 _READ_TIMEOUT = 30.0  # seconds without a byte after which a download is given up
 _BLOCK = 1 << 20  # bytes
 _STALE = 24 * 3600  # seconds after which another run's temporary folder is rubbish
 _NEEDED = ("tensorflow_datasets", "array_record", "importlib_resources", "PIL")
-
-
-class Contents(NamedTuple):
-    """What an archive holds: the examples in original order and the names of the classes."""
-
-    train: Split
-    test: Split
-    label_names: list[str]
 
 
 class Remote(NamedTuple):
@@ -46,22 +38,26 @@ class Remote(NamedTuple):
     recipe: Recipe
 
 
-def _read_cifar(path: Path, spec: DatasetSpec) -> Contents:
-    train, test = cifar_binary.read_archive(path, spec)
-    names = cifar_binary.read_members(path, spec, {cifar_binary.LABEL_NAMES})
-    text = names.get(cifar_binary.LABEL_NAMES, b"").decode()
-    return Contents(train, test, text.split())
-
-
 REMOTES: dict[str, Remote] = {
     "cifar10": Remote(
         url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
         size=170_052_171,
         sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-        read=_read_cifar,
+        read=cifar_binary.read_contents,
         recipe=Recipe(
             name="cifar10",
             builder="tensorflow_datasets.image_classification.cifar:Cifar10",
+            id_format="{part}_{index:05d}",
+        ),
+    ),
+    "cifar100": Remote(
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        size=168_513_733,
+        sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        read=cifar_binary.read_contents,
+        recipe=Recipe(
+            name="cifar100",
+            builder="tensorflow_datasets.image_classification.cifar:Cifar100",
             id_format="{part}_{index:05d}",
         ),
     ),
@@ -121,9 +117,7 @@ def fetch(spec: DatasetSpec, data_dir: Path, progress: Progress | None = None) -
         archive = work / remote.url.rsplit("/", 1)[-1]
         _transfer(remote, archive, spec, progress)
         contents = remote.read(archive, spec)
-        parts = {"train": contents.train, "test": contents.test}
-        names = contents.label_names
-        prepared = prepare(remote.recipe, parts, names, work / "prepared", progress)
+        prepared = prepare(remote.recipe, contents, work / "prepared", progress)
         return _put_in_place(prepared, spec, data_dir)
     except OSError as error:
         raise DataError(f"{spec.name}: preparing it in {data_dir} failed: {error}.") from error

@@ -16,13 +16,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from dtp_jax.data.decode import decode_images
-from dtp_jax.data.spec import DatasetSpec, Progress, Split, checked_split, corrupt
+from dtp_jax.data.decode import CHUNK, decoded
+from dtp_jax.data.spec import Blocks, DatasetSpec, Progress, Split, checked_split, corrupt
 
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     EOFError,
     ValueError,
@@ -85,22 +86,31 @@ def read_pixels(
 
 def read_encoded(
     path: Path, spec: DatasetSpec, progress: Progress | None = None
-) -> tuple[Split, Split]:
+) -> tuple[Blocks, Blocks]:
     """Reads and decodes (train, test) from a file of encoded images.
 
     Both are read, and with that checked by the checksums of the zip file, before any is decoded.
     """
     parts = ("train", "test")
     stored = {part: _encoded(path, spec, part) for part in parts}
-    splits = []
-    for part, (files, labels) in stored.items():
-        images = decode_images(files, len(labels), spec, f"{path} ({part})", progress)
-        splits.append(checked_split(spec, part, images, labels, str(path)))
-    return splits[0], splits[1]
+    return tuple(
+        decoded(_chunks(*arrays), len(arrays[2]), spec, part, str(path), progress)
+        for part, arrays in stored.items()
+    )
 
 
-def _encoded(path: Path, spec: DatasetSpec, part: str) -> tuple[Iterator[bytes], np.ndarray]:
-    """The encoded images of a part, one by one, and its labels."""
+def _chunks(
+    data: bytes, bounds: list[int], labels: np.ndarray
+) -> Iterator[tuple[list[bytes], np.ndarray]]:
+    """The encoded images, which lie between `bounds` in `data`, and the labels, by the chunk."""
+    for first in range(0, len(labels), CHUNK):
+        inside = itertools.pairwise(bounds[first : first + CHUNK + 1])
+        files = [data[start:stop] for start, stop in inside]
+        yield files, labels[first : first + CHUNK]
+
+
+def _encoded(path: Path, spec: DatasetSpec, part: str) -> tuple[bytes, list[int], np.ndarray]:
+    """The encoded images of a part one after the other, their bounds, and its labels."""
     keys = [f"{part}_bytes", f"{part}_offsets", f"{part}_labels"]
     data, offsets, labels = _arrays(path, spec, keys)
     if data.dtype != np.uint8 or data.ndim != 1 or not np.issubdtype(offsets.dtype, np.integer):
@@ -109,15 +119,14 @@ def _encoded(path: Path, spec: DatasetSpec, part: str) -> tuple[Iterator[bytes],
     bounds = offsets.tolist()
     if bounds[0] != 0 or bounds[-1] != len(data) or sorted(set(bounds)) != bounds:
         raise corrupt(spec, path, f"{keys[1]} does not rise from 0 to {len(data)}")
-    raw = data.tobytes()
-    return (raw[start:stop] for start, stop in itertools.pairwise(bounds)), labels
+    return data.tobytes(), bounds, labels
 
 
 def _arrays(path: Path, spec: DatasetSpec, keys: list[str]) -> list[np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return [archive[key] for key in keys]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise corrupt(spec, path, error) from error
 
 
@@ -128,24 +137,30 @@ def _shapes(path: Path, spec: DatasetSpec, keys: list[str] | tuple[str, ...]) ->
             missing = [key for key in keys if f"{key}.npy" not in archive.namelist()]
             if missing:
                 raise corrupt(spec, path, f"it holds no {', '.join(missing)}")
-            return {key: _shape(archive, f"{key}.npy") for key in keys}
-    except _UNREADABLE as error:
+            return {key: member_shape(archive, f"{key}.npy") for key in keys}
+    except UNREADABLE as error:
         raise corrupt(spec, path, error) from error
 
 
-def _shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
+def member_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
+    """The shape of one array of an open `.npz` file; ValueError where its size does not fit it."""
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if read_header is None:
-            raise ValueError(f"{member} has the unknown .npy version {version}")
-        shape, _, dtype = read_header(file)
+        shape, _, dtype = read_header(file, member)
         expected = file.tell() + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
     if dtype.hasobject:
         raise ValueError(f"{member} holds Python objects, which are never loaded")
     if archive.getinfo(member).file_size != expected or not shape:
         raise ValueError(f"{member} of shape {shape} does not have the size its header promises")
     return shape
+
+
+def read_header(file: IO[bytes], member: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """The shape, whether it is in Fortran order, and the type of the `.npy` file just opened."""
+    version = np.lib.format.read_magic(file)
+    reader = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if reader is None:
+        raise ValueError(f"{member} has the unknown .npy version {version}")
+    return reader(file)

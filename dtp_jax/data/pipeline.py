@@ -1,4 +1,4 @@
-"""From decoded arrays to batches: split, order, augmentation, normalisation.
+"""From decoded arrays to batches: order, augmentation, normalisation.
 
 Orders are drawn on the host with numpy's Philox generator, whose raw stream is guaranteed not to
 change between releases; augmentation and normalisation are pure JAX functions for use under jit.
@@ -10,37 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dtp_jax.data.spec import DatasetSpec, Split
+from dtp_jax.data.spec import DatasetSpec
 
-_SPLIT_STREAM, _EPOCH_STREAM = 0, 1  # independent random streams of one seed
-
-
-def split_train_val(
-    train: Split, val_split: float, seed: int, *, fixed: bool = False
-) -> tuple[Split, Split | None]:
-    """Sets `round(val_split * N)` examples of `train` [N] aside for validation.
-
-    Both parts keep the original order of their examples; which ones are set aside depends on
-    `seed` and N alone. With `fixed` (`DatasetSpec.fixed_split`) they are the last ones of
-    `train`, whatever the seed. `val_split=0` gives `(train, None)`.
-
-    Raises ValueError where `val_split` is outside [0, 1) or leaves one part empty.
-    """
-    count = len(train.labels)
-    held_out = round(val_split * count) if 0 <= val_split < 1 else -1
-    if not 0 <= held_out < count or (held_out == 0 and val_split > 0):
-        raise ValueError(
-            f"val_split={val_split} is not possible with {count} training examples: "
-            "allowed are 0 (no validation) or a fraction below 1 that leaves both parts some"
-        )
-    if held_out == 0:
-        return train, None
-    in_val = np.zeros(count, bool)
-    in_val[count - held_out :] = True
-    if not fixed:
-        in_val = in_val[_permutation(count, seed, _SPLIT_STREAM)]
-    train_part = Split(train.images[~in_val], train.labels[~in_val])
-    return train_part, Split(train.images[in_val], train.labels[in_val])
+SPLIT_STREAM, _EPOCH_STREAM = 0, 1  # independent random streams of one seed
 
 
 def epoch_permutation(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -48,10 +20,10 @@ def epoch_permutation(seed: int, epoch: int, n: int) -> np.ndarray:
 
     A pure function of its arguments, the same on every machine and numpy release.
     """
-    return _permutation(n, seed, _EPOCH_STREAM, epoch)
+    return permutation(n, seed, _EPOCH_STREAM, epoch)
 
 
-def _permutation(n: int, seed: int, *stream: int) -> np.ndarray:
+def permutation(n: int, seed: int, *stream: int) -> np.ndarray:
     """Sorts n 64-bit random numbers: a uniform permutation that no numpy release changes."""
     generator = np.random.Philox(np.random.SeedSequence(seed, spawn_key=stream))
     return np.argsort(generator.random_raw(n), kind="stable").astype(np.int32)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dtp_jax.data.spec import Progress, Split
+from dtp_jax.data.spec import Contents, Progress
 
 _REPORT_EVERY = 1_000  # examples
 
@@ -27,40 +27,37 @@ class Recipe(NamedTuple):
 
 
 def prepare(
-    recipe: Recipe,
-    parts: dict[str, Split],
-    label_names: list[str],
-    folder: Path,
-    progress: Progress | None = None,
+    recipe: Recipe, contents: Contents, folder: Path, progress: Progress | None = None
 ) -> Path:
-    """Writes `parts` ("train", "test") below `folder`, which must not hold the data set yet.
+    """Writes `contents` below `folder`, which must not hold the data set yet.
 
-    `label_names` may be empty. Returns the version folder, `<folder>/<name>/<version>`.
+    Returns the version folder, `<folder>/<name>/<version>`.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import registered
 
     module, _, class_name = recipe.builder.partition(":")
     base: Any = getattr(importlib.import_module(module), class_name)
-    total = sum(len(split.labels) for split in parts.values())
+    before = {"train": 0, "test": len(contents.train.labels)}
+    total = before["test"] + len(contents.test.labels)
 
     with registered.skip_registration():  # TFDS's own builder has the name already
 
         class Prepared(base):
             def _split_generators(self, dl_manager):
-                if label_names:  # TFDS reads them from the archive, at this very point
-                    self.info.features["label"].names = label_names
-                before = {"train": 0, "test": len(parts["train"].labels)}
-                return {part: self._generate(part, before[part]) for part in parts}
+                for kind, names in contents.label_names.items():
+                    if names:  # TFDS reads them from the archive, at this very point
+                        self.info.features[kind].names = names
+                return {part: self._generate(part) for part in before}
 
             def _log_download_bytes(self):
                 pass  # prints to the terminal, past any progress bar
 
             _log_download_done = _log_download_bytes
 
-            def _generate(self, part: str, before: int) -> Iterator[tuple[int, dict]]:
-                for index, example in enumerate(_examples(parts[part], part, recipe.id_format)):
-                    done = before + index + 1
+            def _generate(self, part: str) -> Iterator[tuple[int, dict]]:
+                for index, example in enumerate(_examples(contents, part, recipe.id_format)):
+                    done = before[part] + index + 1
                     if progress and (done % _REPORT_EVERY == 0 or done == total):
                         progress(f"preparing {recipe.name}", done, total)
                     yield index, example  # the key that TFDS hashes is the original index
@@ -77,9 +74,12 @@ def prepare(
     return Path(builder.data_dir)
 
 
-def _examples(split: Split, part: str, id_format: str | None) -> Iterator[dict]:
-    for index, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
+def _examples(contents: Contents, part: str, id_format: str | None) -> Iterator[dict]:
+    images, labels = getattr(contents, part)
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
         example = {"image": encoded_png(image), "label": int(label)}
+        if part in contents.coarse_labels:
+            example["coarse_label"] = int(contents.coarse_labels[part][index])
         if id_format:
             example["id"] = id_format.format(part=part, index=index)
         yield example

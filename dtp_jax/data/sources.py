@@ -4,20 +4,31 @@
 screen can say where the images will come from, or an error what is missing; `load` reads.
 """
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from dtp_jax.data import cache, cifar_binary, digits, download, idx, npz, tfds_folder
-from dtp_jax.data.pipeline import split_train_val
+import numpy as np
+
+from dtp_jax.data import (
+    cache,
+    cifar_binary,
+    digits,
+    download,
+    idx,
+    imagenet_npz,
+    npz,
+    tfds_folder,
+)
 from dtp_jax.data.spec import (
     DATASETS,
+    Blocks,
     DataError,
     DatasetSpec,
     Progress,
     Split,
-    Splits,
     corrupt,
 )
 
@@ -28,36 +39,72 @@ class Format(NamedTuple):
     label: str
     find: Callable[[Path, DatasetSpec], Path | None]  # in exactly this folder
     count: Callable[[Path, DatasetSpec], tuple[int, int]]  # fast; (train, test)
-    read: Callable[[Path, DatasetSpec, Progress | None], tuple[Split, Split]]
+    read: Callable[[Path, DatasetSpec, Progress | None], tuple[Blocks, Blocks]]
     cached: bool  # whether reading takes so long that the result is kept
+    files: Callable[[Path], list[Path]] = lambda path: (
+        [path] if path.is_file() else list(path.iterdir())
+    )
+    train_labels: Callable[[Path, DatasetSpec], np.ndarray] | None = None  # without the images
 
 
-TFDS = Format("tfds array_record", tfds_folder.find, tfds_folder.count, tfds_folder.read, True)
-_KERAS_NPZ = Format("npz", npz.find_pixels, npz.count_pixels, npz.read_pixels, False)
-_JPEG_NPZ = Format("jpeg npz", npz.find_encoded, npz.count_encoded, npz.read_encoded, True)
-_IDX = Format("idx files", idx.find, idx.count, idx.read, False)
+def _whole(reader: Callable[..., tuple[Split, Split]]) -> Callable[..., tuple[Blocks, Blocks]]:
+    def read(*args) -> tuple[Blocks, Blocks]:
+        train, test = reader(*args)
+        return [train], [test]
+
+    return read
+
+
+TFDS = Format(
+    "tfds array_record",
+    tfds_folder.find,
+    tfds_folder.count,
+    tfds_folder.read,
+    cached=True,
+    train_labels=tfds_folder.train_labels,
+)
+_KERAS_NPZ = Format("npz", npz.find_pixels, npz.count_pixels, _whole(npz.read_pixels), cached=False)
+_JPEG_NPZ = Format("jpeg npz", npz.find_encoded, npz.count_encoded, npz.read_encoded, cached=True)
+_IDX = Format("idx files", idx.find, idx.count, _whole(idx.read), cached=False)
 _CIFAR_FOLDER = Format(
     "CIFAR binary files",
     cifar_binary.find_folder,
     cifar_binary.count_folder,
-    cifar_binary.read_folder,
-    False,
+    _whole(cifar_binary.read_folder),
+    cached=False,
 )
 _CIFAR_ARCHIVE = Format(
     "CIFAR binary archive",
     cifar_binary.find_archive,
     cifar_binary.count_archive,
-    cifar_binary.read_archive,
-    True,
+    _whole(cifar_binary.read_archive),
+    cached=True,
+)
+_IMAGENET_NPZ = Format(
+    "ImageNet npz",
+    imagenet_npz.find,
+    imagenet_npz.count,
+    imagenet_npz.read,
+    cached=True,
+    files=imagenet_npz.files,
+    train_labels=imagenet_npz.train_labels,
 )
 _EMBEDDED = Format(
     "embedded in scikit-learn",
     lambda folder, spec: None,
     lambda path, spec: (spec.train_examples, spec.test_examples),
-    digits.read_digits,
-    False,
+    _whole(digits.read_digits),
+    cached=False,
 )
-FORMATS = (TFDS, _KERAS_NPZ, _JPEG_NPZ, _IDX, _CIFAR_FOLDER, _CIFAR_ARCHIVE)  # best first
+FORMATS = (  # best first
+    TFDS,
+    _KERAS_NPZ,
+    _JPEG_NPZ,
+    _IDX,
+    _CIFAR_FOLDER,
+    _CIFAR_ARCHIVE,
+    _IMAGENET_NPZ,
+)
 
 
 class Source(NamedTuple):
@@ -116,27 +163,38 @@ def load(source: Source, progress: Progress | None = None) -> tuple[Split, Split
     spec, form, path = source.spec, source.format, source.path
     if form is None:
         form, path = TFDS, download.fetch(spec, path, progress)
-    if not form.cached:
-        return form.read(path, spec, progress)
-    try:
-        files = [path] if path.is_file() else sorted(path.iterdir())
-        entry = cache.entry_name(spec.stored_as, path, files)
-    except OSError as error:
-        raise corrupt(spec, path, error) from error
-    if (cached := cache.load(entry)) is not None:
-        return cached
-    train, test = form.read(path, spec, progress)
-    cache.store(entry, train, test)
-    return train, test
+    if form.cached:
+        try:
+            entry = cache.entry_name(spec.stored_as, path, form.files(path))
+        except OSError as error:
+            raise corrupt(spec, path, error) from error
+        if (cached := cache.load(entry)) is not None:
+            return cached
+        stored = cache.store(entry, lambda: form.read(path, spec, progress))
+        if stored and (cached := cache.load(entry)) is not None:
+            return cached
+    counts = source.train_examples, source.test_examples
+    blocks = form.read(path, spec, progress)
+    return tuple(_joined(*part, spec, path) for part in zip(blocks, counts, strict=True))
 
 
-def load_splits(
-    source: Source, val_split: float, seed: int, progress: Progress | None = None
-) -> Splits:
-    """`load`, then `split_train_val` in the way of the data set."""
-    train, test = load(source, progress)
-    fixed = source.spec.fixed_split
-    return Splits(*split_train_val(train, val_split, seed, fixed=fixed), test)
+def _joined(blocks: Blocks, count: int, spec: DatasetSpec, path: Path | None) -> Split:
+    """One array of all pieces, which are written into their places as they come."""
+    pieces: Iterator[Split] = iter(blocks)
+    first, second = next(pieces), next(pieces, None)
+    if second is None:
+        return first
+    whole = Split(np.empty((count, *spec.image_shape), np.uint8), np.empty(count, np.int32))
+    done = 0
+    for piece in itertools.chain((first, second), pieces):
+        here = slice(done, done + len(piece.labels))
+        if here.stop > count:
+            break
+        whole.images[here], whole.labels[here] = piece
+        done = here.stop
+    if done != count:
+        raise corrupt(spec, path, f"it does not hold the {count} examples that it promises")
+    return whole
 
 
 def _places(data_dir: str | os.PathLike | None) -> list[tuple[str, Path]]:
@@ -172,9 +230,9 @@ def _missing(spec: DatasetSpec, data_dir: str | os.PathLike | None, reason: str 
         state = "" if root.is_dir() else ": does not exist"
         lines.append(f"  {root} ({label}){state}")
         for folder in _with_subfolders(root):
-            for info in sorted((folder / spec.stored_as).glob("*/dataset_info.json")):
-                if why := tfds_folder.why_unreadable(info.parent):
-                    lines.append(f"    passed over {info.parent}: {why}")
+            for version in tfds_folder.versions(folder, spec):
+                if why := tfds_folder.why_unreadable(version):
+                    lines.append(f"    passed over {version}: {why}")
     unset = [name for name in ("DTP_JAX_DATA", "TFDS_DATA_DIR") if not os.environ.get(name)]
     if unset:
         lines.append(f"  not set: {', '.join('$' + name for name in unset)}")
@@ -184,19 +242,24 @@ def _missing(spec: DatasetSpec, data_dir: str | os.PathLike | None, reason: str 
 
 
 def _download_note(spec: DatasetSpec, reason: str | None) -> list[str]:
+    if spec.stored_as == "imagenet32":
+        return ["It is not downloaded: image-net.org gives it to registered users only."]
     remote = download.REMOTES.get(spec.stored_as)
     return [f"Download of {remote.url} is not possible: {reason}."] if remote else []
 
 
 def _ways(spec: DatasetSpec) -> list[str]:
     name = spec.stored_as
+    if name == "imagenet32":
+        archives = " and ".join(imagenet_npz.ARCHIVES.values())
+        return [tfds_folder.expected(spec), f"{archives} of image-net.org, or what they hold"]
     ways = [
-        f"{name}/<version>/ as prepared by TFDS in the array_record format",
+        tfds_folder.expected(spec),
         f"{name}.npz with x_train, y_train, x_test, y_test",
         f"{name}_jpeg_train_test.npz with encoded images",
     ]
-    if name == "cifar10":
-        ways.append(f"{cifar_binary.ARCHIVE}, or its unpacked {cifar_binary.FOLDER}/")
+    if layout := cifar_binary.LAYOUTS.get(name):
+        ways.append(f"{layout.archive}, or its unpacked {layout.folder}/")
     else:
         folder = "a folder whose name contains 'fashion'" if "fashion" in name else "a folder"
         ways.append(f"{folder} with train-images-idx3-ubyte[.gz] and the other three idx files")

@@ -3,7 +3,7 @@
 Nothing here reads a file; everything is known before a run starts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -44,12 +44,31 @@ class Split(NamedTuple):
     labels: np.ndarray  # int32 [N]
 
 
+Blocks = Iterable[Split]
+"""A part of a data set in pieces of some thousand examples, in order."""
+
+
+class Contents(NamedTuple):
+    """All that an official archive holds."""
+
+    train: Split
+    test: Split
+    label_names: dict[str, list[str]]  # for each kind of label ("label", "coarse_label"); may be []
+    coarse_labels: dict[str, np.ndarray]  # "train" and "test", uint8 [N]; {} where there are none
+
+
 class Splits(NamedTuple):
-    """The three parts of an experiment; `val` is None where everything is trained on."""
+    """The three parts of an experiment; `val` is None where everything is trained on.
+
+    `train_indices` are the positions in `train` of the examples that are trained on. Of a large
+    data set, `train` is the whole training set, so that it need not be copied, validation
+    examples included; of others it holds nothing but those examples.
+    """
 
     train: Split
     val: Split | None
     test: Split
+    train_indices: np.ndarray  # int32 [n]
 
 
 _CIFAR10 = DatasetSpec(
@@ -61,6 +80,25 @@ _CIFAR10 = DatasetSpec(
     std=(0.2470, 0.2435, 0.2616),
     train_examples=50_000,
     test_examples=10_000,
+    flip=True,
+    crop_padding=4,
+)
+_CIFAR100 = _CIFAR10._replace(
+    name="cifar100",
+    stored_as="cifar100",
+    classes=100,
+    mean=(0.5071, 0.4867, 0.4408),
+    std=(0.2675, 0.2565, 0.2761),
+)
+_IMAGENET32 = DatasetSpec(
+    name="imagenet32",
+    stored_as="imagenet32",
+    image_shape=(32, 32, 3),
+    classes=1_000,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    train_examples=1_281_167,
+    test_examples=50_000,
     flip=True,
     crop_padding=4,
 )
@@ -95,6 +133,8 @@ DATASETS: dict[str, DatasetSpec] = {
         _CIFAR10,
         # The normalisation of the original's legacy command: three times the usual deviation.
         _CIFAR10._replace(name="cifar10_3xstd", std=(3 * 0.2023, 3 * 0.1994, 3 * 0.2010)),
+        _CIFAR100,
+        _IMAGENET32,
         _MNIST,
         _MNIST._replace(name="fashion_mnist", stored_as="fashion_mnist"),
         _DIGITS,

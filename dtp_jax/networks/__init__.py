@@ -1,10 +1,14 @@
-"""Networks: one function per file, (input_shape, classes, *, options) -> tuple of blocks."""
+"""Networks: (input_shape, classes, *, options) -> tuple of blocks; one file per kind."""
 
 from dtp_jax.networks.lenet import lenet
+from dtp_jax.networks.meulemans import meulemans
 from dtp_jax.networks.mlp import mlp
+from dtp_jax.networks.resnet import resnet18, resnet34
 from dtp_jax.networks.simple_vgg import simple_vgg
 
-NETWORKS = {"simple_vgg": simple_vgg, "lenet": lenet, "mlp": mlp}
-"""What `config.network` may name. A new network is a file here and an entry in this line."""
+NETWORKS = {
+    network.__name__: network for network in (simple_vgg, lenet, meulemans, mlp, resnet18, resnet34)
+}
+"""What `config.network` may name. A new network is a file here and an entry in this table."""
 
-__all__ = ["NETWORKS", "lenet", "mlp", "simple_vgg"]
+__all__ = ["NETWORKS", "lenet", "meulemans", "mlp", "resnet18", "resnet34", "simple_vgg"]

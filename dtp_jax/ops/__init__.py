@@ -4,16 +4,19 @@ Images are NHWC, kernels HWIO. All functions are pure, differentiable and free o
 give the same numbers on every backend and run fast inside `jax.lax.scan`.
 """
 
+from dtp_jax.ops.asymmetric import Asymmetric, linear
 from dtp_jax.ops.conv import IMPLEMENTATIONS, conv, conv_transpose
 from dtp_jax.ops.pool import adaptive_average_pool, max_pool, max_unpool, pooled_size
 from dtp_jax.ops.units import ACTIVATIONS, uniform_fan_in, xavier_normal
 
 __all__ = [
     "ACTIVATIONS",
+    "Asymmetric",
     "IMPLEMENTATIONS",
     "adaptive_average_pool",
     "conv",
     "conv_transpose",
+    "linear",
     "max_pool",
     "max_unpool",
     "pooled_size",

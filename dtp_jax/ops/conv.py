@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dtp_jax.ops.asymmetric import Asymmetric
 from dtp_jax.ops.windows import inside, taps
 
 Array = jax.Array
@@ -27,7 +28,7 @@ def conv(
 
     Args:
       x: images, (batch, height, width, in channels).
-      kernel: (k, k, in channels, out channels).
+      kernel: (k, k, in channels, out channels), or an `Asymmetric` pair of such kernels.
       stride, padding: the same for both image axes; padding is zeros.
       implementation: one of IMPLEMENTATIONS, or None for the fastest one of the default backend.
 
@@ -37,6 +38,9 @@ def conv(
     Raises:
       ValueError: the implementation is unknown, or does not do this window or stride.
     """
+    if isinstance(kernel, Asymmetric):
+        apply = partial(conv, stride=stride, padding=padding, implementation=implementation)
+        return kernel.apply(apply, x)
     chosen = implementation or _fastest(x.shape, kernel.shape, stride)
     if chosen not in IMPLEMENTATIONS:
         raise ValueError(f"conv: implementation {chosen!r}; allowed: {', '.join(IMPLEMENTATIONS)}")

@@ -99,6 +99,10 @@ def adaptive_average_pool(x: Array, size: tuple[int, int]) -> Array:
     Cell i of b averages the inputs floor(i a / b) .. ceil((i + 1) a / b) - 1 of a, as torch's
     adaptive pooling does.
     """
+    if tuple(size) == (1, 1):
+        return x.mean(axis=(1, 2), keepdims=True)
+    if x.shape[1:3] == (1, 1):
+        return jnp.broadcast_to(x, (x.shape[0], *size, x.shape[3]))
     rows, columns = (_average_matrix(a, b, x.dtype) for a, b in zip(x.shape[1:3], size))
     return jnp.einsum("ri,bijc,sj->brsc", rows, x, columns, precision="highest")
 

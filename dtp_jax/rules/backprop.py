@@ -1,11 +1,7 @@
 """Backpropagation: the baseline, and the same as a target-propagation rule."""
 
-import jax
-
-from dtp_jax.blocks import Activations, Network, Params
 from dtp_jax.rules.rule import Rule, cross_entropy, gradient_step_target, half_square_loss
-
-Array = jax.Array
+from dtp_jax.rules.targets import backpropagated_targets
 
 
 def backprop() -> Rule:
@@ -23,23 +19,9 @@ def backprop_targets(*, beta: float) -> Rule:
     machinery that all rules share.
     """
 
-    def targets(
-        network: Network,
-        forward: dict[str, Params],
-        feedback: dict[str, Params],
-        activations: Activations,
-        top: Array,
-    ) -> tuple[Array, ...]:
+    def targets(network, forward, feedback, activations, top):
         del feedback
-        error, result = activations.h[-1] - top, [top]
-        for i in reversed(range(1, len(network))):
-            theta = forward[network[i].name]
-            _, pullback = jax.vjp(
-                lambda x, f=network[i].forward, p=theta: f(p, x)[0], activations.h[i]
-            )
-            (error,) = pullback(error)
-            result.insert(0, activations.h[i] - error)
-        return tuple(result)
+        return backpropagated_targets(network, forward, activations, top)
 
     return Rule(
         name="backprop_targets",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dtp_jax.blocks import Activations, Block, Network, Params, mirror_feedback
+from dtp_jax.blocks import Block, Params, mirror_feedback
 from dtp_jax.rules.rule import (
     FeedbackTraining,
     Rule,
@@ -17,6 +17,7 @@ from dtp_jax.rules.rule import (
     gradient_step_target,
     half_square_loss,
 )
+from dtp_jax.rules.targets import difference_targets
 
 Array = jax.Array
 
@@ -102,27 +103,3 @@ def draw_noise(key: Array, block: Block, batch: int, dtype: Any) -> Noise:
         jax.random.normal(key_e, (batch, *block.input_shape), dtype),
         jax.random.normal(key_u, (batch, *block.output_shape), dtype),
     )
-
-
-def difference_targets(
-    network: Network,
-    forward: dict[str, Params],
-    feedback: dict[str, Params],
-    activations: Activations,
-    top: Array,
-) -> tuple[Array, ...]:
-    """t_{n-1} = h_{n-1} + G_n(t_n) - G_n(h_n) from the top down (Lee et al. 2015, eq. 15).
-
-    Returns:
-      One target per block, in forward order: entry i belongs to the output of block i.
-    """
-    del forward
-    targets = [top]
-    for i in reversed(range(1, len(network))):
-        block, residual = network[i], activations.residuals[i]
-        omega = feedback[block.name]
-        correction = block.feedback(omega, targets[0], residual) - block.feedback(
-            omega, activations.h[i + 1], residual
-        )
-        targets.insert(0, activations.h[i] + correction)
-    return tuple(targets)

@@ -2,7 +2,7 @@
 
 A rule is one small file with a factory that returns a `Rule`. Block indices follow the chain: block
 i maps `activations.h[i]` to `activations.h[i + 1]`. Hyper-parameters with one value per trained
-feedback map are tuples over the blocks 1, 2, ... in forward order.
+feedback map are tuples over those maps in forward order.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dtp_jax.blocks import Activations, Block, Network, Params
+from dtp_jax.blocks import Activations, Block, Network, Params, init_forward
 
 Array = jax.Array
+
+
+def above_the_first(network: Network) -> tuple[int, ...]:
+    """Indices of the blocks whose feedback maps lead to the block below: all but the first."""
+    return tuple(range(1, len(network)))
+
+
+def hidden(network: Network) -> tuple[int, ...]:
+    """Indices of the blocks that a direct feedback map from the logits can lead to: all but the last."""
+    return tuple(range(len(network) - 1))
 
 
 class FeedbackTraining(NamedTuple):
@@ -29,6 +39,8 @@ class FeedbackTraining(NamedTuple):
     gradient: Callable[[Network, Params, int, Any], tuple[Array, Params]] | None = None
     """(network, omega, i, prepared) -> (loss, gradient): the same numbers as `loss`, faster. Both or
     neither of `prepare` and `gradient` are given; they may assume that block i has `features`."""
+    blocks: Callable[[Network], tuple[int, ...]] = above_the_first
+    """Indices of the blocks whose feedback maps are trained."""
 
 
 class Rule(NamedTuple):
@@ -50,6 +62,15 @@ class Rule(NamedTuple):
     global_loss: Callable[[Array, Array], Array] | None = None
     """(logits, labels) -> scalar. Where given, its one ordinary gradient trains the network, and the
     targets are not computed."""
+    init_forward: Callable[[Network, Array], dict[str, Params]] = init_forward
+    """(network, key) -> forward parameters by block name: PyTorch's defaults unless given."""
+    targets_first: bool = False
+    """True: the targets come from the feedback maps as they were before this batch trained them."""
+    solve_feedback: (
+        Callable[[Network, dict[str, Params], Params, int, Activations], Params] | None
+    ) = None
+    """(network, forward, omega, i, activations) -> omega of block i in closed form, for rules that do
+    not train it by iterations."""
 
 
 def batch_dot(a: Array, b: Array) -> Array:

@@ -1,0 +1,117 @@
+"""What a block is, and the functions over a chain of blocks."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Params = dict[str, Any]
+"""Arrays by name, in dicts of their own where a block is made of several layers."""
+Shape = tuple[int, ...]
+Residual = Any
+Statistics = dict[str, Any]
+"""{"mean", "var"} of every batch norm, (channels,) each, below the names of its parameters."""
+
+
+class Block(NamedTuple):
+    """One block: pure functions with every static shape bound.
+
+    A feedback map mirrors the block with the order of operations reversed, so its parameters come
+    last: `feedback(p, y, r) == decode(p, features(y, r)) + bias` wherever `features` is given, with
+    `decode` linear in its parameters and in the features, and the bias one that `y` does not reach.
+    The fast form of L-DRL lives on that split; a block without it leaves both None and is trained by
+    the literal formulas.
+    """
+
+    name: str
+    description: str
+    input_shape: Shape
+    output_shape: Shape
+    init: Callable[[Array], Params]
+    """key -> forward parameters."""
+    init_feedback: Callable[[Array], Params]
+    """key -> feedback parameters, in the layout of the forward ones."""
+    forward: Callable[[Params, Array], tuple[Array, Residual]]
+    """x -> (y, residual): the residual is what unpooling needs, or ()."""
+    feedback: Callable[[Params, Array, Residual], Array]
+    """y, residual -> x_hat."""
+    features: Callable[[Array, Residual], Array] | None = None
+    """y, residual -> a, the part of the feedback map without parameters."""
+    decode: Callable[[Params, Array], Array] | None = None
+    """a -> x_hat without bias."""
+    forward_flops: int = 0
+    """Floating-point operations of one example's forward pass (multiply and add count as two)."""
+    statistics: Callable[[Params, Array], Statistics] | None = None
+    """x -> batch mean and unbiased variance of every batch norm on the way forward. A block without
+    batch norm has neither this nor `infer`; `forward` and `feedback` of one that has couple the examples
+    of a batch, which must then not be cut into pieces."""
+    infer: Callable[[Params, Statistics, Array], Array] | None = None
+    """Running statistics, x -> y: `forward` of a trained network, which normalises by the former."""
+
+
+Network = tuple[Block, ...]
+BlockFactory = Callable[[Shape], Block]
+
+
+class Activations(NamedTuple):
+    """A forward pass: h[0] is the input, h[i + 1] the output of block i, residuals[i] its residual."""
+
+    h: tuple[Array, ...]
+    residuals: tuple[Residual, ...]
+
+
+def forward_all(network: Network, forward: dict[str, Params], x: Array) -> Activations:
+    """Runs the chain and keeps everything: x of shape (batch, *input shape)."""
+    h, residuals = [x], []
+    for block in network:
+        y, residual = block.forward(forward[block.name], h[-1])
+        h.append(y)
+        residuals.append(residual)
+    return Activations(tuple(h), tuple(residuals))
+
+
+def logits(network: Network, forward: dict[str, Params], x: Array) -> Array:
+    """The forward network alone: (batch, *input shape) -> (batch, classes)."""
+    return forward_all(network, forward, x).h[-1]
+
+
+def init_forward(network: Network, key: Array) -> dict[str, Params]:
+    """Forward parameters of all blocks, by block name."""
+    keys = jax.random.split(key, len(network))
+    return {block.name: block.init(k) for block, k in zip(network, keys)}
+
+
+def mirror_feedback(network: Network, key: Array) -> dict[str, Params]:
+    """Feedback parameters by block name. The first block has none: nothing lies below it."""
+    keys = jax.random.split(key, len(network))
+    return {block.name: block.init_feedback(k) for block, k in zip(network[1:], keys[1:])}
+
+
+def zero_feedback(block: Block, dtype: Any) -> Params:
+    """Zeros of the shapes of the block's feedback parameters."""
+    shapes = jax.eval_shape(block.init_feedback, jax.random.key(0))
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, dtype), shapes)
+
+
+def chain(input_shape: Shape, factories: list[BlockFactory]) -> Network:
+    """Builds a network: each block is given the shape that the one before it puts out."""
+    blocks: list[Block] = []
+    for factory in factories:
+        blocks.append(factory(blocks[-1].output_shape if blocks else tuple(input_shape)))
+    return tuple(blocks)
+
+
+def require_images(name: str, shape: Shape) -> None:
+    """Raises ValueError where the input of block `name` is not (height, width, channels)."""
+    if len(shape) != 3:
+        raise ValueError(
+            f"network: block {name} needs images (height, width, channels), got shape {shape}"
+        )
+
+
+def count(params: Any) -> int:
+    """Number of scalars in a pytree of arrays."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

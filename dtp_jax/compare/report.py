@@ -1,0 +1,199 @@
+"""The results of a comparison: Markdown, CSV, a table for the terminal, and a picture."""
+
+import csv
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.table import Table
+
+from dtp_jax import figures
+from dtp_jax.compare.runs import Result
+from dtp_jax.screen import duration
+
+NAMES = ("comparison.md", "comparison.csv", "comparison.png")
+COLUMNS = {
+    "config": "config",
+    "rule": "rule",
+    "network": "network",
+    "dataset": "data set",
+    "train_images": "training images",
+    "epochs": "epochs",
+    "seeds": "seeds",
+    "test_accuracy": "test accuracy, %",
+    "val_accuracy": "validation accuracy, %",
+    "wall_seconds": "time",
+    "images_per_second": "images/s",
+}
+"""Field of a Row -> its heading for people."""
+SHORT = ("config", "rule", "seeds", "test_accuracy", "wall_seconds", "images_per_second")
+TEXTS = ("config", "rule", "network", "dataset")
+
+
+class Spread(NamedTuple):
+    """Mean, and the standard deviation of a sample (n - 1; None of one value)."""
+
+    mean: float
+    std: float | None
+
+
+class Row(NamedTuple):
+    """A config. Spreads run over the finished seeds, and are None where there are none."""
+
+    config: str
+    rule: str
+    network: str
+    dataset: str
+    train_images: int | None
+    """None: all of them."""
+    epochs: int
+    seeds: int
+    """That finished."""
+    failures: str
+    """In words, "" where there are none."""
+    test_accuracy: Spread | None
+    """In percent, as the next."""
+    val_accuracy: Spread | None
+    """None also where nothing was held out."""
+    wall_seconds: Spread | None
+    images_per_second: Spread | None
+
+
+def row(result: Result) -> Row:
+    """What the table says of a config."""
+    config, summaries = result.entry.config, result.summaries
+
+    def over_seeds(name: str, factor: float = 1) -> Spread | None:
+        values = [factor * s[name] for s in summaries if s[name] is not None]
+        if not values:
+            return None
+        return Spread(statistics.mean(values), statistics.stdev(values) if values[1:] else None)
+
+    counts = Counter(result.failures)
+    return Row(
+        config=result.entry.label,
+        rule=config["rule"],
+        network=config["network"],
+        dataset=config["dataset"],
+        train_images=config.get("train_images") or None,
+        epochs=config["epochs"],
+        seeds=len(summaries),
+        failures=", ".join(
+            what if n == len(result.runs) else f"{n} {what}" for what, n in counts.items()
+        ),
+        test_accuracy=over_seeds("test_accuracy", 100),
+        val_accuracy=over_seeds("val_accuracy", 100),
+        wall_seconds=over_seeds("wall_seconds"),
+        images_per_second=over_seeds("images_per_second"),
+    )
+
+
+def write_report(results: list[Result], command: str, folder: Path) -> list[Row]:
+    """Writes comparison.md, comparison.csv and comparison.png. Returns their rows."""
+    rows = [row(result) for result in results]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "comparison.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(_csv(rows))
+    has_picture = _draw(results, folder / "comparison.png")
+    (folder / "comparison.md").write_text(_markdown(rows, results, command, has_picture))
+    return rows
+
+
+def table(rows: list[Row]) -> Table:
+    """For a terminal: what fits in 80 columns."""
+    shown = Table(title="mean ± standard deviation over seeds", title_justify="left")
+    for name in SHORT:
+        is_text = name in TEXTS
+        shown.add_column(COLUMNS[name], justify="left" if is_text else "right", overflow="fold")
+    for one in rows:
+        shown.add_row(*(_cell(one, name) for name in SHORT))
+    return shown
+
+
+def _shown(rows: list[Row]) -> list[str]:
+    """Columns that say anything: training images only where some config has fewer than all."""
+    return [n for n in COLUMNS if n != "train_images" or any(r.train_images for r in rows)]
+
+
+def _cell(one: Row, name: str) -> str:
+    value = getattr(one, name)
+    if name == "test_accuracy" and one.failures:
+        return f"{_spread(value)} ({one.failures})" if value else one.failures
+    if name == "wall_seconds" and value:
+        return duration(value.mean)
+    if name == "images_per_second" and value:
+        return f"{value.mean:.0f}"
+    if name == "train_images":
+        return str(value or "all")
+    return _spread(value) if isinstance(value, Spread | None) else str(value)
+
+
+def _spread(value: Spread | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value.mean:.2f}" + ("" if value.std is None else f" ± {value.std:.2f}")
+
+
+def _markdown(rows: list[Row], results: list[Result], command: str, has_picture: bool) -> str:
+    names = _shown(rows)
+    lines = [
+        "# Comparison",
+        "",
+        f"`{command}`",
+        "",
+        _markdown_line(COLUMNS[name] for name in names),
+        _markdown_line("---" if name in TEXTS else "---:" for name in names),
+        *(_markdown_line(_cell(one, name) for name in names) for one in rows),
+        "",
+        "Mean ± standard deviation over the seeds that finished; accuracies of the weights after the last "
+        "epoch; times of a run and images/s are means.",
+    ]
+    machines = {_machine(summary) for result in results for summary in result.summaries}
+    lines += ["", *(f"Measured on {machine}." for machine in sorted(machines))]
+    if has_picture:
+        lines += ["", "![Learning curves](comparison.png)"]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _machine(summary: dict) -> str:
+    versions = summary.get("versions", {})
+    software = ", ".join(
+        f"{name} {versions[name]}" for name in ("dtp_jax", "jax") if name in versions
+    )
+    return f"{summary['device']}" + (f" ({software})" if software else "")
+
+
+def _csv(rows: list[Row]) -> Iterable[list]:
+    """One line per config: numbers in full, spreads as two columns, nothing where there is nothing."""
+    spreads = [name for name in COLUMNS if Row.__annotations__[name] == Spread | None]
+    plain = [name for name in Row._fields if name not in spreads]
+    yield plain + [f"{name}_{part}" for name in spreads for part in Spread._fields]
+    for one in rows:
+        numbers = [part for name in spreads for part in (getattr(one, name) or Spread(None, None))]
+        yield [getattr(one, name) for name in plain] + numbers
+
+
+def _draw(results: list[Result], file: Path) -> bool:
+    """Learning curves of the finished runs, or of the others where a config has none."""
+    groups = []
+    for result in results:
+        runs = [run for run in result.runs if run.code == 0] or result.runs
+        curves = [figures.read(result.entry.label, run.workdir) for run in runs]
+        curves = [curve for curve in curves if curve.train]
+        if curves:
+            note = "" if result.summaries else f" ({result.failures[0]})"
+            groups.append(figures.Group(result.entry.label, curves, note))
+    if groups:
+        configs = [result.entry.config for result in results]
+        where = {f"{config['dataset']}, {config['network']}" for config in configs}
+        most = max(len(group.curves) for group in groups)
+        seeds = f"mean of {most} seeds, band: ± one standard deviation" if most > 1 else "one seed"
+        title = "; ".join([*(where if len(where) == 1 else ()), seeds])
+        figures.draw_groups(groups, title, file)
+    return bool(groups)

@@ -1,0 +1,107 @@
+"""What a compiled chunk of training steps and an evaluation are given, of data on the device.
+
+`dtp_jax.data.stream` gives the same of data that stays on the host.
+"""
+
+import threading
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from dtp_jax.data.pipeline import epoch_permutation
+from dtp_jax.data.spec import Split
+
+Array = jax.Array | np.ndarray
+
+
+class Chunk(NamedTuple):
+    """Examples, and which of them each step takes."""
+
+    images: Array  # uint8 [N, H, W, C]
+    labels: Array  # int32 [N]
+    batches: np.ndarray  # int32 [most steps, batch], indices into images and labels
+
+
+class EvaluationBlock(NamedTuple):
+    """Examples, which of them each batch has, and which count."""
+
+    images: Array  # uint8 [N, H, W, C]
+    labels: Array  # int32 [N]
+    batches: np.ndarray  # int32 [batches, batch], indices into images and labels
+    weights: np.ndarray  # float32 [batches, batch]; 0 for the filling at the end, else 1
+
+
+class PassOrders:
+    """The orders of the examples `indices` in the passes asked for last; for several threads."""
+
+    def __init__(self, indices: np.ndarray, seed: int):
+        self._indices, self._seed = indices, seed
+        self._known: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, pass_index: int) -> np.ndarray:
+        """int32 [n], a permutation of the indices."""
+        with self._lock:
+            if pass_index not in self._known:
+                order = epoch_permutation(self._seed, pass_index, len(self._indices))
+                kept = {p: known for p, known in self._known.items() if p == pass_index - 1}
+                self._known = kept | {pass_index: self._indices[order]}
+            return self._known[pass_index]
+
+
+class ResidentBatches:
+    """The training batches of examples that are on the device as a whole."""
+
+    def __init__(
+        self, split: Split, indices: np.ndarray, *, batch_size: int, most_steps: int, seed: int
+    ):
+        """Puts `split` on the device.
+
+        Args:
+          indices: the examples of `split` to train on [n] (`Splits.train_indices`).
+          most_steps: how many steps `read` gives at most.
+        """
+        self._split = Split(*jax.device_put(tuple(split)))
+        self.most_steps = most_steps
+        self._batch_size, self._orders = batch_size, PassOrders(indices, seed)
+
+    @property
+    def like(self) -> Chunk:
+        """Shapes and types of what `read` gives."""
+        batches = jax.ShapeDtypeStruct((self.most_steps, self._batch_size), np.int32)
+        shapes = (jax.ShapeDtypeStruct(array.shape, array.dtype) for array in self._split)
+        return Chunk(*shapes, batches)
+
+    def read(self, pass_index: int, position: int, count: int) -> Chunk:
+        """The examples of `count` steps from step `position` of a pass on."""
+        first, last = position * self._batch_size, (position + count) * self._batch_size
+        batches = np.zeros((self.most_steps, self._batch_size), np.int32)
+        batches[:count] = self._orders[pass_index][first:last].reshape(count, -1)
+        return Chunk(*self._split, batches)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+def resident_evaluation(split: Split, *, batch_size: int) -> Iterable[EvaluationBlock]:
+    """All examples of `split`, put on the device as one block.
+
+    The last batch is filled up with copies of the last example, of weight zero.
+    """
+    examples = len(split.labels)
+    batch_size = min(batch_size, examples)
+    batches, weights = batched(0, -(-examples // batch_size), batch_size, examples)
+    return (EvaluationBlock(*jax.device_put(tuple(split)), batches, weights),)
+
+
+def batched(first: int, count: int, batch_size: int, examples: int) -> tuple[np.ndarray, ...]:
+    """The batches `first`, `first + 1`, ... of all examples in order: indices and weights.
+
+    int32 and float32 [count, batch]; after the last example it comes again, with weight zero.
+    """
+    shape = (count, batch_size)
+    indices = np.arange(first * batch_size, (first + count) * batch_size).reshape(shape)
+    inside = indices < examples
+    return np.where(inside, indices, examples - 1).astype(np.int32), inside.astype(np.float32)

@@ -1,0 +1,111 @@
+"""Which examples are trained on, and which are held out of the training set for validation."""
+
+import numpy as np
+
+from dtp_jax.data.pipeline import SPLIT_STREAM, permutation
+from dtp_jax.data.sources import Source, load
+from dtp_jax.data.spec import DataError, Progress, Split, Splits
+
+COPIED_BYTES = 1 << 30
+"""Of larger training images, `load_splits` copies only what is held out for validation."""
+
+
+def load_splits(
+    source: Source,
+    val_split: float,
+    seed: int,
+    progress: Progress | None = None,
+    *,
+    val_per_class: int = 0,
+) -> Splits:
+    """`load`, then sets the validation examples aside that `held_out` chooses.
+
+    Raises DataError where a class has no more than `val_per_class` examples, which only the data
+    tells, and ValueError as `held_out` does.
+    """
+    train, test = load(source, progress)
+    options = {"val_per_class": val_per_class, "fixed": source.spec.fixed_split}
+    try:
+        in_val = held_out(train.labels, val_split, seed, **options)
+    except ValueError as error:
+        if not val_per_class:
+            raise
+        raise DataError(f"{source.spec.name}: {error}") from error
+    if train.images.nbytes <= COPIED_BYTES:
+        train, val = split_train_val(train, val_split, seed, **options)
+        return Splits(train, val, test, np.arange(len(train.labels), dtype=np.int32))
+    val = Split(train.images[in_val], train.labels[in_val]) if in_val.any() else None
+    return Splits(train, val, test, np.flatnonzero(~in_val).astype(np.int32))
+
+
+def training_examples(source: Source, val_split: float, *, val_per_class: int = 0) -> int:
+    """How many examples `load_splits` will leave for training; decodes no image.
+
+    May be 0 or less, where `load_splits` raises. With `val_per_class`, a data set of another size
+    than the usual one may lack classes, so that its labels are read.
+    """
+    spec, count = source.spec, source.train_examples
+    if not val_per_class:
+        return count - round(val_split * count)
+    classes = spec.classes
+    if count != spec.train_examples:
+        read = source.format.train_labels
+        labels = read(source.path, spec) if read else load(source)[0].labels
+        classes = len(np.unique(labels))
+    return count - val_per_class * classes
+
+
+def split_train_val(
+    train: Split, val_split: float, seed: int, *, val_per_class: int = 0, fixed: bool = False
+) -> tuple[Split, Split | None]:
+    """Copies `train` into the examples to train on and those that `held_out` sets aside.
+
+    Both keep the original order of their examples. Where none are set aside: `(train, None)`.
+    """
+    in_val = held_out(train.labels, val_split, seed, val_per_class=val_per_class, fixed=fixed)
+    if not in_val.any():
+        return train, None
+    train_part = Split(train.images[~in_val], train.labels[~in_val])
+    return train_part, Split(train.images[in_val], train.labels[in_val])
+
+
+def held_out(
+    labels: np.ndarray, val_split: float, seed: int, *, val_per_class: int = 0, fixed: bool = False
+) -> np.ndarray:
+    """Which of the training examples with these labels [N] are for validation: bool [N].
+
+    With `val_per_class`, so many of every class that occurs, whatever `val_split`; else
+    `round(val_split * N)` in all. Which ones depends on `seed`, N and, with `val_per_class`, the
+    labels alone. With `fixed` (`DatasetSpec.fixed_split`) they are the last ones, whatever the
+    seed.
+
+    Raises ValueError where `val_split` is outside [0, 1) or leaves one part empty, or where a
+    class has no more than `val_per_class` examples.
+    """
+    count = len(labels)
+    if val_per_class:
+        order = np.arange(count)[::-1] if fixed else permutation(count, seed, SPLIT_STREAM)
+        return _first_of_each_class(labels, val_per_class, order)
+    size = round(val_split * count) if 0 <= val_split < 1 else -1
+    if not 0 <= size < count or (size == 0 and val_split > 0):
+        raise ValueError(
+            f"val_split={val_split} is not possible with {count} training examples: "
+            "allowed are 0 (no validation) or a fraction below 1 that leaves both parts some"
+        )
+    in_val = np.arange(count) >= count - size
+    return in_val if fixed else in_val[permutation(count, seed, SPLIT_STREAM)]
+
+
+def _first_of_each_class(labels: np.ndarray, per_class: int, order: np.ndarray) -> np.ndarray:
+    """The first `per_class` examples of every class in this order: bool [N]."""
+    by_class = order[np.argsort(labels[order], kind="stable")]  # classes one after the other
+    classes, starts, sizes = np.unique(labels[by_class], return_index=True, return_counts=True)
+    if not 0 < per_class < sizes.min():
+        scarce = sizes.argmin()
+        raise ValueError(
+            f"val_per_class={per_class} is not possible: class {classes[scarce]} has "
+            f"{sizes[scarce]} training examples; allowed are 0 to {sizes[scarce] - 1}"
+        )
+    chosen = np.zeros(len(labels), bool)
+    chosen[by_class[(starts[:, None] + np.arange(per_class)).ravel()]] = True
+    return chosen

@@ -1,0 +1,66 @@
+"""Takes the weights out of a run, or starts a run from weights.
+
+    python -m dtp_jax.export runs/cifar10 weights.safetensors
+    python -m dtp_jax.export runs/cifar10 weights.safetensors --best
+    python -m dtp_jax.export --to-workdir runs/next weights.safetensors --config.forward_lr=0.01
+    python -m dtp_jax.export --to-workdir runs/next state_dict.npz --config=configs/cifar10_dtp.py
+
+The first form writes forward and feedback parameters of the newest checkpoint (--best: of the best one
+by validation), with the config in the file's metadata. --to-workdir makes a new workdir that launch.py
+trains on from: step 0, fresh optimizers, these weights. It reads the files of the first form, and state
+dicts of the original PyTorch program, as .safetensors or as .npz of its arrays. The config is that of
+--config, or else the one in the file. Exit codes: 2 config or flag not valid, 3 weights missing, damaged,
+or not those of this config.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dtp_jax import cli
+from dtp_jax.export.runs import export_run, import_weights
+from dtp_jax.export.weights import WeightsError
+from dtp_jax.screen import Screen
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dtp_jax.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("workdir", type=Path, metavar="WORKDIR")
+    parser.add_argument("file", type=Path, metavar="FILE", help="to write; to read: .npz, too")
+    parser.add_argument("--best", action="store_true", help="the best checkpoint by validation")
+    parser.add_argument("--to-workdir", action="store_true", help="from the file to a new workdir")
+    parser.add_argument("--config", help="config file; --config.FIELD=VALUE overrides a field")
+    args, overrides = parser.parse_known_args(argv)
+    strange = [o for o in overrides if not cli.OVERRIDE.match(o)]
+    if strange:
+        parser.error(f"argument {strange[0]!r} is not understood")
+    if args.to_workdir and args.best:
+        parser.error("--best does not go with --to-workdir")
+    if not args.to_workdir and (args.config or overrides):
+        parser.error("--config goes with --to-workdir only: a run has its config")
+    try:
+        print(
+            import_weights(args.workdir, args.file, config=args.config, overrides=tuple(overrides))
+            if args.to_workdir
+            else export_run(args.workdir, args.file, best=args.best, warn=Screen().warn)
+        )
+    except ValueError as error:
+        return _fail(error, cli.EXIT_INVALID)
+    except WeightsError as error:
+        return _fail(error, cli.EXIT_DATA)
+    return 0
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

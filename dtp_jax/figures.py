@@ -1,0 +1,157 @@
+"""Learning curves of runs, read from their metrics.jsonl and drawn with matplotlib.
+
+matplotlib is imported when something is drawn, and never opens a window.
+"""
+
+import json
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart, without its pale yellow."""
+DASHES = ("-", "--", ":", "-.")
+"""Once all colours are used, the next round has the next of these."""
+
+
+class Curve(NamedTuple):
+    """A run: accuracies in percent by epoch (1, 2, ...), and its summary ({} where it has none)."""
+
+    label: str
+    train: dict[int, float]
+    """Mean over the steps of the epoch."""
+    val: dict[int, float]
+    """Empty where nothing was held out."""
+    summary: dict[str, Any]
+
+
+class Group(NamedTuple):
+    """Runs of one config with several seeds: one line and its band."""
+
+    label: str
+    curves: list[Curve]
+    note: str = ""
+    """Shown after the label."""
+
+
+def read(label: str, workdir: Path) -> Curve:
+    """Reads what is there of metrics.jsonl and summary.json; unfinished runs have shorter curves."""
+    found: dict[str, dict[int, list[float]]] = {"train": {}, "val": {}}
+    file, summary = workdir / "metrics.jsonl", workdir / "summary.json"
+    for line in file.read_text().splitlines() if file.exists() else ():
+        row = json.loads(line)
+        if row["split"] in found and row["epoch"] >= 1 and row["accuracy"] is not None:
+            found[row["split"]].setdefault(row["epoch"], []).append(100 * row["accuracy"])
+    means = {
+        split: {epoch: float(np.mean(values[epoch])) for epoch in sorted(values)}
+        for split, values in found.items()
+    }
+    return Curve(
+        label, **means, summary=json.loads(summary.read_text()) if summary.exists() else {}
+    )
+
+
+def mean_and_spread(
+    curves: Sequence[dict[int, float]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(epochs, mean, standard deviation) over the epochs that all curves have.
+
+    The standard deviation is that of a sample (n - 1), and 0 for one curve.
+    """
+    epochs = sorted(set.intersection(*map(set, curves)))
+    values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])
+    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(epochs))
+    return np.array(epochs), values.mean(axis=0), spread
+
+
+def draw_groups(groups: list[Group], title: str, file: Path) -> None:
+    """Accuracy against epoch: means over seeds, with a band of one standard deviation.
+
+    Of the validation images, or of the training images where no run held any out. A group whose runs
+    have no epoch in common is left out.
+    """
+    plt = _pyplot()
+    is_val = any(curve.val for group in groups for curve in group.curves)
+    size = (9, max(4.2, 0.7 + 0.5 * len(groups)))  # room for the legend
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    ends = []
+    for number, group in enumerate(groups):
+        epochs, mean, spread = mean_and_spread(
+            [curve.val if is_val else curve.train for curve in group.curves]
+        )
+        if not len(epochs):
+            continue
+        style = _style(number)
+        (line,) = axis.plot(epochs, mean, linewidth=2, **style)
+        axis.plot(epochs[-1:], mean[-1:], marker="X" if group.note else "o", **style)
+        axis.fill_between(
+            epochs, mean - spread, mean + spread, color=style["color"], alpha=0.2, linewidth=0
+        )
+        text = f"{mean[-1]:.1f}" + (f" ± {spread[-1]:.1f}" if len(group.curves) > 1 else "")
+        name = textwrap.fill(group.label, 30, break_on_hyphens=True)
+        ends.append((mean[-1], line, f"{name}\n{text} %{group.note}"))
+    ends.sort(key=lambda end: -end[0])
+    figure.legend(
+        [line for _, line, _ in ends],
+        [text for _, _, text in ends],
+        title="in the last epoch",
+        loc="outside right upper",
+        frameon=False,
+        alignment="left",
+    )
+    figure.suptitle(title, x=0.01, ha="left")
+    _dress(axis, "epoch")
+    axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    axis.set_ylabel(f"{'validation' if is_val else 'training'} accuracy, %")
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
+
+
+def draw_runs(curves: list[Curve], file: Path) -> None:
+    """Finished runs over epochs, and over minutes of wall time: validation thick, training thin."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    for number, curve in enumerate(curves):
+        label = f"{curve.label}: {100 * curve.summary['test_accuracy']:.1f} % test"
+        minutes_per_epoch = curve.summary["wall_seconds"] / 60 / max(curve.train)
+        for axis, factor in zip(axes, (1, minutes_per_epoch), strict=True):
+            for accuracy, look in (
+                (curve.val, {"linewidth": 2, "label": label}),
+                (curve.train, {"linewidth": 0.8, "alpha": 0.7}),
+            ):
+                x = factor * np.array(list(accuracy))
+                axis.plot(x, list(accuracy.values()), **look, **_style(number))
+    for axis, name in zip(axes, ("epoch", "minutes"), strict=True):
+        _dress(axis, name)
+    axes[0].xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    axes[0].set_ylabel("accuracy, %")
+    axes[0].legend(title="validation (thick), train (thin)", loc="lower right")
+    summary = curves[0].summary
+    axes[0].set_title(f"{summary['dataset']}, {summary['network']}", loc="left")
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _style(number: int) -> dict[str, str]:
+    return {
+        "color": COLORS[number % len(COLORS)],
+        "linestyle": DASHES[number // len(COLORS) % len(DASHES)],
+    }
+
+
+def _dress(axis: Any, x: str) -> None:
+    axis.set_xlabel(x)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,89 @@
+"""Residual networks for small images (He et al. 2015, arXiv 1512.03385, as Ernoult et al. 2022 use them)."""
+
+from dtp_jax.blocks import (
+    AdaptiveAveragePool,
+    BlockFactory,
+    Network,
+    Shape,
+    basic_block,
+    chain,
+    conv_block,
+    dense_block,
+    residual_stage,
+)
+
+
+def resnet18(
+    input_shape: Shape,
+    classes: int,
+    *,
+    channels: tuple[int, ...] = (64, 64, 128, 256, 512),
+    batch_norm: bool = False,
+    split_stages: bool = False,
+) -> Network:
+    """Stem [conv 3x3 -> (batch norm) -> ReLU], stages of 2, 2, 2, 2 basic blocks with strides 1, 2, 2, 2,
+    and [average-pool to 1x1 -> linear]. Convolutions have no bias, the linear map has one.
+
+    Args:
+      input_shape: (height, width, channels) of the images.
+      classes: number of logits.
+      channels: of the stem, then of one to four stages; fewer leave out the last stages.
+      split_stages: every basic block is a block of the chain, instead of every stage.
+
+    Returns:
+      Blocks layer_0 (the stem), layer_1, ..., fc; split: layer_0, layer_1_0, layer_1_1, ..., fc.
+
+    Raises:
+      ValueError: too few or too many channels.
+    """
+    return _resnet((2, 2, 2, 2), input_shape, classes, channels, batch_norm, split_stages)
+
+
+def resnet34(
+    input_shape: Shape,
+    classes: int,
+    *,
+    channels: tuple[int, ...] = (64, 64, 128, 256, 512),
+    batch_norm: bool = False,
+    split_stages: bool = False,
+) -> Network:
+    """As `resnet18`, with 3, 4, 6, 3 basic blocks."""
+    return _resnet((3, 4, 6, 3), input_shape, classes, channels, batch_norm, split_stages)
+
+
+def _resnet(
+    depths: tuple[int, ...],
+    input_shape: Shape,
+    classes: int,
+    channels: tuple[int, ...],
+    batch_norm: bool,
+    split_stages: bool,
+) -> Network:
+    if not 2 <= len(channels) <= 1 + len(depths):
+        raise ValueError(
+            f"channels {tuple(channels)}; allowed: 2 to {1 + len(depths)}, "
+            f"of the stem and one to {len(depths)} stages"
+        )
+    stem = conv_block(
+        "layer_0",
+        channels=channels[0],
+        window=3,
+        padding=1,
+        activation="relu",
+        bias=False,
+        batch_norm=batch_norm,
+    )
+    stages: list[BlockFactory] = []
+    for i, (depth, c) in enumerate(zip(depths, channels[1:], strict=False), start=1):
+        strides = (1 if i == 1 else 2, *(1,) * (depth - 1))
+        if split_stages:
+            stages += [
+                basic_block(f"layer_{i}_{k}", channels=c, stride=stride, batch_norm=batch_norm)
+                for k, stride in enumerate(strides)
+            ]
+        else:
+            stages.append(
+                residual_stage(f"layer_{i}", channels=c, strides=strides, batch_norm=batch_norm)
+            )
+    head = dense_block("fc", features=classes, pool=AdaptiveAveragePool(1))
+    return chain(input_shape, [stem, *stages, head])

@@ -1,0 +1,169 @@
+"""Comparisons: what --configs may name, what a table says of summaries, and runs that fail."""
+
+import contextlib
+import csv
+import io
+import json
+import statistics
+
+import jax
+import numpy as np
+import pytest
+from launching import TINY, summary, tree
+from PIL import Image
+from rich.console import Console
+
+from benchmarks import curves
+from dtp_jax import cli, figures
+from dtp_jax.compare import __main__, parse_configs, runs
+from dtp_jax.screen import BriefScreen
+
+pytest_plugins = ["run_fixtures"]
+
+
+def compare(*args):
+    """The command line in this process -> (exit code, stdout, stderr)."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), jax.enable_x64(False):
+        code = __main__.main(list(args))
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_names_of_configs(place):
+    (place / "own.py").write_text(
+        "from configs import digits_dtp\n\ndef get_config(rule='ldrl'):\n"
+        "    config = digits_dtp.get_config()\n    config.rule = rule\n    return config\n"
+    )
+    entries = parse_configs(
+        "digits_dtp,own.py:backprop, digits_dtp[beta=0.5][noise=0.3,0.2],./own.py",
+        ["--config.epochs=2", "--config.beta=0.25"],
+    )
+    assert [entry.label for entry in entries] == [
+        "digits_dtp",
+        "own-backprop",
+        "digits_dtp-beta=0.5-noise=0.3,0.2",
+        "own",
+    ]
+    found = [[e.config[n] for n in ("rule", "beta", "noise", "epochs")] for e in entries]
+    assert found == [
+        ["ldrl", 0.25, (0.2, 0.08), 2],
+        ["backprop", 0.25, (0.2, 0.08), 2],
+        ["ldrl", 0.5, (0.3, 0.2), 2],
+        ["ldrl", 0.25, (0.2, 0.08), 2],
+    ]
+
+
+@pytest.mark.parametrize(
+    "configs, said",
+    [
+        ("digits_dtp,nix", "nix.py', which does not exist"),
+        ("digits_dtp,digits_dtp", "'digits_dtp' twice"),
+        ("digits_dtp[beta]", "'digits_dtp[beta]'; allowed"),
+        ("digits_dtp,,digits_backprop", "holds ''"),
+        ("digits_dtp[beta=-1]", "config.beta is -1"),
+        ("digits_dtp[batch=1]", "config.batch: no such field"),
+    ],
+)
+def test_all_configs_are_checked_before_anything_runs(configs, said, place):
+    code, out, err = compare(f"--configs={configs}")
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1 and said in err, err
+    assert list(place.iterdir()) == []
+
+
+def test_one_config_diverges(place):
+    """The others finish; said in the table; a second call trains nothing again."""
+    args = ["--configs=digits_dtp[forward_lr=1e9],digits_backprop", "--seeds=2", "--workdir=c"]
+    args += [*TINY, "--config.epochs=1"]
+    code, out, err = compare(*args)
+    assert code == cli.EXIT_DIVERGED
+    lines = out.splitlines()
+    assert lines[0] == "[1/4] digits_dtp-forward_lr=1e9, seed 0: diverged"
+    found = [summary(place / "c/digits_backprop" / f"seed_{seed}") for seed in range(2)]
+    assert lines[3].startswith(
+        f"[4/4] digits_backprop, seed 1: {100 * found[1]['test_accuracy']:.2f} % test"
+    )
+    assert err.count("error: step") == 2
+
+    accuracies = [100 * one["test_accuracy"] for one in found]
+    mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)
+    text = (place / "c/comparison.md").read_text()
+    table = [line for line in text.splitlines() if line.startswith("| digits")]
+    assert "| diverged | - |" in table[0] and f"| {mean:.2f} ± {spread:.2f} |" in table[1]
+    with (place / "c/comparison.csv").open(newline="") as file:
+        diverged, fine = csv.DictReader(file)
+    assert (diverged["seeds"], diverged["failures"]) == ("0", "diverged")
+    assert diverged["test_accuracy_mean"] == diverged["wall_seconds_std"] == ""
+    assert float(fine["test_accuracy_mean"]) == pytest.approx(mean)
+    assert float(fine["val_accuracy_std"]) == pytest.approx(
+        statistics.stdev(100 * one["val_accuracy"] for one in found)
+    )
+    assert (fine["rule"], fine["network"], fine["seeds"]) == ("backprop", "simple_vgg", "2")
+    with Image.open(place / "c/comparison.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 500
+
+    before = tree(place / "c/digits_backprop")
+    code, out, _ = compare(*args)
+    assert code == cli.EXIT_DIVERGED and out.count("(finished before)") == 2
+    assert tree(place / "c/digits_backprop") == before
+
+
+def test_an_interruption_ends_the_comparison(place, monkeypatch):
+    codes = iter([3, 130])
+    monkeypatch.setattr(runs, "_run", lambda argv, screen: next(codes))
+    code, out, _ = compare("--configs=digits_dtp,digits_backprop", "--seeds=3")
+    assert code == 130 and out.splitlines() == [
+        "[1/6] digits_dtp, seed 0: failed (exit code 3)",
+        "[2/6] digits_dtp, seed 1: interrupted; the same command goes on from here",
+    ]
+
+
+def test_a_crash_costs_one_run(place, monkeypatch):
+    def crash(*args):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(runs.cli, "train", crash)
+    code, out, err = compare("--configs=digits_dtp,digits_backprop", "--seeds=1")
+    assert code == 1 and out.count("failed (exit code 1)\n") == 2
+    assert err.count("RuntimeError: out of memory") == 2
+
+
+def test_a_picture_of_single_runs(reference, tmp_path):
+    assert curves.main([str(tmp_path / "c.png"), f"L-DRL={reference[0]}"]) == 0
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.format == "PNG" and len(picture.convert("RGB").getcolors(10**6)) > 10
+
+
+def test_curves_are_read_as_they_are(tmp_path):
+    """Means over the steps of an epoch; pre-training (epoch 0), tests and nulls are left out."""
+    rows = [
+        {"split": "train", "epoch": 0, "accuracy": 0.9},
+        {"split": "train", "epoch": 1, "accuracy": 0.25},
+        {"split": "train", "epoch": 1, "accuracy": 0.75},
+        {"split": "val", "epoch": 1, "accuracy": 0.5},
+        {"split": "train", "epoch": 2, "accuracy": 1.0},
+        {"split": "train", "epoch": 3, "accuracy": None},
+        {"split": "test", "epoch": 3, "accuracy": 0.1},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = figures.read("x", tmp_path)
+    assert found == ("x", {1: 50.0, 2: 100.0}, {1: 50.0}, {})
+
+
+def test_mean_and_spread_over_the_epochs_that_all_have():
+    epochs, mean, spread = figures.mean_and_spread([{1: 1.0, 2: 2.0, 4: 9.0}, {1: 3.0, 2: 2.0}])
+    np.testing.assert_array_equal(epochs, [1, 2])
+    np.testing.assert_array_equal(mean, [2, 2])
+    np.testing.assert_allclose(spread, [2**0.5, 0])
+    np.testing.assert_array_equal(figures.mean_and_spread([{1: 5.0}])[2], [0])
+
+
+def test_a_brief_screen_only_warns(capsys):
+    screen = BriefScreen(Console(file=io.StringIO()))
+    screen.note("something")
+    screen.start(None, "file", [], "source", "workdir")
+    screen.summary({}, "workdir")
+    with screen.task("reading"), screen.training(2, 3) as bar:
+        bar.end_epoch(1, None)
+    screen.warn("careful")
+    assert screen.console.file.getvalue() == ""
+    assert capsys.readouterr().err == "warning: careful\n"

@@ -1,0 +1,229 @@
+"""Weights in and out of runs, against orbax's own reader and runs that were not interrupted by a file."""
+
+import contextlib
+import io
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import safetensors
+from helpers import config_fields
+from launching import arrays, assert_same_run, checkpoint_steps, launch, tree
+from safetensors.numpy import load_file, save_file
+
+from dtp_jax import learner
+from dtp_jax.config import build_learner, validate
+from dtp_jax.export import __main__, read, write
+from dtp_jax.version import __version__
+from dtp_jax.workdir import CHECKSUMS, checksums, write_json
+
+pytest_plugins = ["run_fixtures"]
+
+
+def export(*args):
+    """The command line in this process -> (exit code, stdout, stderr)."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), jax.enable_x64(False):
+        code = __main__.main([str(arg) for arg in args])
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def exported(reference, tmp_path):
+    """A file of the reference run."""
+    file = tmp_path / "weights.safetensors"
+    assert export(reference[0], file)[0] == 0
+    return file
+
+
+def test_export_holds_the_newest_checkpoint(reference, tmp_path):
+    before, file = tree(reference[0]), tmp_path / "new" / "weights.safetensors"
+    code, out, err = export(reference[0], file)
+    step = checkpoint_steps(reference[0])[-1]
+    assert (code, err) == (0, "") and f"step {step}" in out
+    assert tree(reference[0]) == before
+    found, written = arrays(reference[0]), load_file(file)
+    for name, a in written.items():
+        key = "".join(f"['{part}']" for part in name.split("/"))
+        assert found[key] == (a.dtype, a.shape, a.tobytes())
+    kept = [k for k in found if k.startswith(("['forward']", "['feedback']"))]
+    assert len(kept) == len(written) == 10
+    with safetensors.safe_open(file, framework="np") as opened:
+        metadata = opened.metadata()
+    assert metadata["version"] == __version__ and metadata["step"] == str(step)
+    assert json.loads(metadata["config"]) == json.loads((reference[0] / "config.json").read_text())
+
+
+def set_best_step(run, step):
+    """Rewrites what the newest checkpoint says of the best one."""
+    newest = run / "checkpoints" / str(checkpoint_steps(run)[-1])
+    (file,) = (f for f in (newest / "progress").iterdir() if b"best_step" in f.read_bytes())
+    file.write_text(json.dumps({**json.loads(file.read_text()), "best_step": step}))
+    write_json(newest / CHECKSUMS, checksums(newest))
+
+
+def test_export_of_the_best(reference, tmp_path):
+    run, file = tmp_path / "run", tmp_path / "w.safetensors"
+    shutil.copytree(reference[0], run)
+    best, *_, newest = checkpoint_steps(run)
+    set_best_step(run, best)
+    code, out, _ = export(run, file, "--best")
+    assert code == 0 and f"step {best}\n" in out and best < newest
+    kernel = load_file(file)["forward/fc/kernel"].tobytes()
+    assert kernel == arrays(run, best)["['forward']['fc']['kernel']"][2]
+    assert kernel != arrays(run, newest)["['forward']['fc']['kernel']"][2]
+    set_best_step(run, None)
+    code, _, err = export(run, file, "--best")
+    assert code == 2 and len(err.splitlines()) == 1 and "nothing was validated yet" in err
+
+
+def test_damaged_checkpoints_are_passed_over(reference, tmp_path):
+    run, file = tmp_path / "run", tmp_path / "w.safetensors"
+    shutil.copytree(reference[0], run)
+    oldest, *later = checkpoint_steps(run)
+    for step in later:
+        folder = run / "checkpoints" / str(step) / "state"
+        victim = next(f for f in folder.rglob("*") if f.is_file())
+        victim.write_bytes(b"damaged" + victim.read_bytes())
+    code, out, err = export(run, file)
+    assert code == 0 and f"step {oldest}\n" in out
+    assert err.count("warning: checkpoint") == len(err.splitlines()) == len(later)
+    shutil.rmtree(run / "checkpoints" / str(oldest))
+    code, _, err = export(run, file)
+    assert code == 3 and len(err.splitlines()) == 1 and "no good checkpoint" in err
+
+
+def test_a_run_from_a_file_is_the_run_it_would_have_been(reference, place):
+    """The weights that a run starts from, through a file: the same bits at the end."""
+    fields = json.loads((reference[0] / "config.json").read_text())
+    experiment = validate({**config_fields(), **fields})
+    with jax.enable_x64(False):
+        state = jax.jit(lambda k: learner.init(build_learner(experiment, 1), k))(jax.random.key(0))
+        write(
+            place / "start.safetensors",
+            {"forward": state.forward, "feedback": state.feedback},
+            {"config": json.dumps(fields)},
+        )
+    code, out, err = export("--to-workdir", place / "run", place / "start.safetensors")
+    assert (code, err) == (0, "")
+    assert checkpoint_steps(place / "run") == [0]
+    command = out.splitlines()[-1].partition("launch.py ")[2].split()
+    (place / "configs").symlink_to(__main__.cli.ROOT / "configs")
+    found = launch(*command)
+    assert found.code == 0 and "going on from step 0" in found.out
+    assert_same_run(place / "run", reference[0])
+
+
+def test_overrides_and_configs(exported, place):
+    assert export("--to-workdir", "a", exported, "--config.forward_lr=0.5")[0] == 0
+    assert json.loads((place / "a/config.json").read_text())["forward_lr"] == 0.5
+    digits = __main__.cli.ROOT / "configs" / "digits_dtp.py"
+    args = ("--config.channels=4,8", "--config.batch_size=9")
+    assert export("--to-workdir", "b", exported, f"--config={digits}", *args)[0] == 0
+    assert json.loads((place / "b/config.json").read_text())["batch_size"] == 9
+
+
+def test_a_state_dict_of_the_original_becomes_a_run(place):
+    """Kernels end in the first checkpoint with their axes moved; the first feedback map is left out."""
+    draw = np.random.default_rng(0).normal
+    both = {"conv_0.conv": (4, 1, 3, 3), "conv_1.conv": (8, 4, 3, 3)}
+    state = {
+        f"{side}.{name}.weight": draw(size=shape)
+        for side in ("forward_net", "feedback_net")
+        for name, shape in both.items()
+    }
+    state |= {"forward_net.fc.linear.weight": draw(size=(10, 32))}
+    state |= {"feedback_net.fc.linear.weight": draw(size=(32, 10))}
+    np.savez(place / "original.npz", **state)
+    digits = __main__.cli.ROOT / "configs" / "digits_dtp.py"
+    args = (f"--config={digits}", "--config.channels=4,8", "--config.bias=False")
+    assert export("--to-workdir", "run", "original.npz", *args)[0] == 0
+    found = arrays(place / "run", 0)
+    kernels = {key: value for key, value in found.items() if key.startswith(("['fo", "['fee"))}
+    for side in ("forward", "feedback"):
+        a = state[f"{side}_net.conv_1.conv.weight"].astype(np.float32).transpose(2, 3, 1, 0)
+        assert found[f"['{side}']['conv_1']['kernel']"] == (a.dtype, a.shape, a.tobytes())
+    assert "['forward']['conv_0']['kernel']" in kernels
+    assert "['feedback']['conv_0']['kernel']" not in kernels
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda w: w.pop("forward/fc/bias"), ["missing: forward/fc/bias;"]),
+        (
+            lambda w: w.update({"feedback/fc/kernel": np.zeros((3, 2), np.float32)}),
+            ["feedback/fc/kernel has shape (3, 2), expected (32, 10)"],
+        ),
+        (
+            lambda w: w.update({"forward/x/bias": w["forward/fc/bias"]}),
+            ["unknown: forward/x/bias;"],
+        ),
+        (
+            lambda w: w.update({"forward/fc/bias": np.zeros(10, np.int32)}),
+            ["forward/fc/bias is int32, expected floating-point"],
+        ),
+        (
+            lambda w: w.update({"forward/fc/bias": np.full(10, np.nan, np.float32)}),
+            ["forward/fc/bias holds numbers that are not finite"],
+        ),
+    ],
+)
+def test_wrong_weights(change, said, exported, place):
+    weights = load_file(exported)
+    change(weights)
+    save_file(weights, place / "w.safetensors", read(exported).metadata)
+    before = tree(place)
+    code, out, err = export("--to-workdir", "run", "w.safetensors")
+    assert (code, out) == (3, "") and len(err.splitlines()) == 1
+    assert all(text in err for text in ["error: w.safetensors: ", *said]), err
+    assert tree(place) == before
+
+
+def save_and_name(folder, name, content):
+    (folder / name).write_bytes(content)
+    return name
+
+
+@pytest.mark.parametrize(
+    "file, code, said",
+    [
+        (lambda place: "none.npz", 3, "none.npz does not exist"),
+        (lambda place: save_and_name(place, "w.npz", b"no archive"), 3, "w.npz cannot be read"),
+        (lambda place: save_and_name(place, "w.safetensors", b"x" * 99), 3, "cannot be read"),
+        (lambda place: save_and_name(place, "w.pt", b""), 3, "w.pt is no .safetensors or .npz"),
+    ],
+)
+def test_files_that_cannot_be_read(file, code, said, place):
+    found = export("--to-workdir", "run", file(place), "--config=unused.py")
+    assert found[:2] == (code, "") and len(found[2].splitlines()) == 1 and said in found[2]
+
+
+def test_pickles_are_not_opened(place):
+    np.savez(place / "w.npz", a=np.array([{}], dtype=object))
+    code, _, err = export("--to-workdir", "run", "w.npz")
+    assert code == 3 and "w.npz cannot be read" in err and "allow_pickle" in err
+
+
+def test_wrong_arguments(exported, reference, place):
+    np.savez(place / "w.npz", a=np.zeros(1))
+    for args, said in [
+        ((reference[0], "w.npz"), "OUT is 'w.npz'; allowed: a file that ends in .safetensors"),
+        (("nowhere", "w.safetensors"), "its config.json is missing"),
+        (("--to-workdir", reference[0], exported), "it holds a run; allowed: a new folder"),
+        (("--to-workdir", "run", "w.npz"), "w.npz holds no config; allowed: --config=FILE"),
+        (("--to-workdir", "run", exported, "--config.epochs=x"), "config.epochs is 'x'"),
+    ]:
+        code, out, err = export(*args)
+        assert (code, out) == (2, "") and len(err.splitlines()) == 1 and said in err, err
+    for args in (
+        (reference[0], "w.safetensors", "--config.epochs=1"),
+        ("--to-workdir", "run", exported, "--best"),
+        ("--to-workdir", "run", exported, "--workdir=x"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            export(*args)
+        assert stop.value.code == 2
+    assert not (place / "run").exists()
