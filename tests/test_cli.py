@@ -87,7 +87,7 @@ def refused(place, *args):
             ["config.feedback_iterations", "1.5", "allowed: whole numbers"],
         ),
         (["--config.feedback_lr=0.1,x"], ["config.feedback_lr", "x", "allowed: finite numbers"]),
-        (["--config.rule=dpt"], ["config.rule", "'dpt'", "allowed: one of ldrl, backprop"]),
+        (["--config.rule=dpt"], ["config.rule", "'dpt'", "allowed: one of ldrl, dtp, tp"]),
         (["--config.network=vgg"], ["config.network", "'vgg'", "simple_vgg"]),
         (["--config.dataset=digit"], ["config.dataset", "'digit'", "digits", "cifar10"]),
         (["--config.schedule=step"], ["config.schedule", "'step'", "cosine"]),
@@ -342,7 +342,7 @@ def test_a_run_can_be_run_again_from_its_config_json(place, reference):
 def test_processes_of_their_own(place):
     """Exit codes and streams as a shell sees them, within 5 s of processor time."""
     for args, code, said in (
-        (["--config.rule=dpt"], 2, "error: config.rule is 'dpt'; allowed: one of ldrl, backprop"),
+        (["--config.rule=dpt"], 2, "error: config.rule is 'dpt'; allowed: one of ldrl, dtp, tp"),
         (["--config.dataset=mnist"], 3, "mnist: no data found"),
         (["--help"], 0, "configs/digits_dtp.py"),
     ):
@@ -414,7 +414,7 @@ def test_a_signal_before_the_first_step(place, monkeypatch):
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for number in (signal.SIGINT, signal.SIGTERM):
         monkeypatch.setattr(
-            "dtp_jax.loop.load_splits", lambda *_, number=number: os.kill(os.getpid(), number)
+            "dtp_jax.loop.load_splits", lambda *_, number=number, **__: os.kill(os.getpid(), number)
         )
         found = launch("--workdir=w", *TINY)
         assert (

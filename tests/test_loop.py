@@ -211,9 +211,9 @@ def test_the_length_of_a_chunk_changes_no_number(place, monkeypatch, reference, 
     folder, args = reference
     counts, steps_of_next_chunk = set(), loop.Run._steps_of_next_chunk
 
-    def counted(run):
-        counts.add(steps_of_next_chunk(run))
-        return steps_of_next_chunk(run)
+    def counted(run, trains):
+        counts.add(steps_of_next_chunk(run, trains))
+        return steps_of_next_chunk(run, trains)
 
     monkeypatch.setattr(loop, "CHUNK_SECONDS", seconds)
     monkeypatch.setattr(loop.Run, "_steps_of_next_chunk", counted)
