@@ -13,10 +13,7 @@ on a CPU, allocated memory on a GPU.
 
 import argparse
 import ctypes
-import datetime
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 import dtp_jax
+from benchmarks.provenance import provenance
 from dtp_jax import optim
 
 CLASSES, INPUT_SHAPE = 10, (32, 32, 3)
@@ -281,10 +279,7 @@ def run(networks: list[str], batches: list[int], repeats: int, console: Console)
                     f"{network} batch {batch} {rule}: {rows[-1]['speedup']:.2f} times faster"
                 )
     return {
-        "command": "python -m benchmarks.step " + " ".join(sys.argv[1:]),
-        "date": str(datetime.date.today()),
-        "hardware": hardware(),
-        "commit": commit(),
+        **provenance("step"),
         "matmul_peak": peaks,
         "repeats": repeats,
         "rows": rows,
@@ -338,29 +333,6 @@ def show(result: dict[str, Any], console: Console) -> None:
 def _details(m: dict[str, Any]) -> str:
     memory = "" if m["memory_bytes"] is None else f", {m['memory_bytes'] / 2**20:.0f} MiB"
     return f"{m['flops_per_second'] / 1e9:.0f} G/s, {100 * m['share_of_peak']:.0f} %{memory}"
-
-
-def hardware() -> str:
-    """Device and processor, in words."""
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return device.device_kind
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        model = platform.processor()
-    return f"{model}, {len(os.sched_getaffinity(0))} cores"
-
-
-def commit() -> str | None:
-    """The checkout's commit."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -254,11 +254,12 @@ def unused_port():
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        (f"http://127.0.0.1:{unused_port()}/x.tar.gz", "refused"),
+        ("http://127.0.0.1:{unused_port}/x.tar.gz", "refused"),
         ("http://no-such-host.invalid/x.tar.gz", "[A-Z]"),
     ],
 )
 def test_an_unreachable_host_is_a_fast_and_helpful_error(url, reason, offer, tmp_path):
+    url = url.format(unused_port=unused_port())
     offer(url=url)
     start = time.monotonic()
     with pytest.raises(DataError) as caught:

@@ -1,5 +1,6 @@
 """Replaying a case of DRL: three variants of how stale gradients were treated."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import optax
 
 from dtp_jax import metrics, optim
 from dtp_jax.feedback import Iteration
-from dtp_jax.learner import Learner, TrainState, step
+from dtp_jax.learner import Learner, Record, TrainState, step
 from dtp_jax.parity.case import Case
 from dtp_jax.parity.common import (
     Outputs,
@@ -30,10 +31,11 @@ def replay(case: Case, dtype: Any) -> Outputs:
     outputs: Outputs = {}
     for prefix, stale in VARIANTS.items():
         learner = _learner(case, stale)
+        run = _step(learner)
         state = fresh_state(case, learner, dtype)
         for n, images, labels in batches(case, dtype):
             noise = _recorded_noise(case, n, dtype)
-            after, record = _step(learner, state, images, labels, noise)
+            after, record = run(state, images, labels, noise)
             found = {
                 **activation_outputs(case, record),
                 **backprop_outputs(case, state, images, labels),
@@ -80,19 +82,21 @@ def _recorded_noise(case: Case, n: int, dtype: Any) -> dict[str, Any]:
     }
 
 
-def _step(learner: Learner, state: TrainState, images: Any, labels: Any, noise: dict[str, Any]):
+def _step(learner: Learner) -> Callable[..., tuple[TrainState, Record]]:
+    """`learner.step`, compiled, with each iteration observed whole."""
+
     def observe(i: int, iteration: Iteration) -> Iteration:
         del i
         return iteration
 
-    @jax.jit
-    def run(state, images, labels, noise):
-        return step(learner, state, images, labels, noise=noise, observe=observe)
+    return jax.jit(
+        lambda state, images, labels, noise: step(
+            learner, state, images, labels, noise=noise, observe=observe
+        )
+    )
 
-    return run(state, images, labels, noise)
 
-
-def _forward_outputs(case: Case, after: TrainState, record: Any) -> Outputs:
+def _forward_outputs(case: Case, after: TrainState, record: Record) -> Outputs:
     found = case.named("grad", record.forward_gradient) | case.named("fwd_after", after.forward)
     for block in case.network:
         own = after.forward_opt_state.inner_states[block.name]
@@ -102,7 +106,7 @@ def _forward_outputs(case: Case, after: TrainState, record: Any) -> Outputs:
     return found
 
 
-def _feedback_outputs(case: Case, after: TrainState, record: Any) -> Outputs:
+def _feedback_outputs(case: Case, after: TrainState, record: Record) -> Outputs:
     found = case.named("fb_after", after.feedback)
     for name, iterations in record.observations.items():
         found[f"rec_loss/{name}"] = iterations.loss

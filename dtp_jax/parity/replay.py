@@ -1,5 +1,6 @@
 """Replaying a case: the recorded batches through `learner.step`, under the recorded names."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,9 +45,10 @@ def replay(case: Case, dtype: Any) -> Outputs:
     if case.rule == "drl":
         return direct.replay(case, dtype)
     learner, outputs = _learner(case), {}
+    run = _step(learner)
     state = fresh_state(case, learner, dtype)
     for n, images, labels in batches(case, dtype):
-        next_state, record = _step(learner, state, images, labels, _recorded_noise(case, n, dtype))
+        next_state, record = run(state, images, labels, _recorded_noise(case, n, dtype))
         found = {
             **_feedback_outputs(case, state, next_state, record),
             **_forward_outputs(case, next_state, record),
@@ -108,9 +110,7 @@ def _recorded_noise(case: Case, n: int, dtype: Any) -> dict[str, Any]:
     return noise
 
 
-def _step(
-    learner: Learner, state: TrainState, images: Array, labels: Array, noise: dict[str, Any]
-) -> tuple[TrainState, Record]:
+def _step(learner: Learner) -> Callable[..., tuple[TrainState, Record]]:
     """`learner.step`, compiled, with each iteration observed whole."""
 
     def run(state, images, labels, noise):
@@ -121,7 +121,7 @@ def _step(
 
         return step(learner, state, images, labels, noise=noise, observe=observe)
 
-    return jax.jit(run)(state, images, labels, noise)
+    return jax.jit(run)
 
 
 def _feedback_outputs(case: Case, state: TrainState, after: TrainState, record: Record) -> Outputs:

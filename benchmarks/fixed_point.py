@@ -1,0 +1,133 @@
+"""How far the fixed point of L-DRL's feedback training is from analytic feedback, with and without pooling.
+
+    python -m benchmarks.fixed_point [--iterations 4000] [--sigmas 0.05,0.2] [--json FILE]
+
+A convolutional block on random images is trained by L-DRL's feedback loss alone; its kernels are averaged
+over the second half of the iterations, so that the noise of the gradients is small. Shown are the angles
+of that average with the analytic kernel (`rules/analytic.py`) and with the forward one, the angle of the
+two with each other, and the time of both.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.provenance import provenance
+from dtp_jax import metrics, optim
+from dtp_jax.blocks import (
+    MaxPool,
+    Network,
+    chain,
+    conv_block,
+    forward_all,
+    init_forward,
+    mirror_feedback,
+)
+from dtp_jax.feedback import keys_per_iteration, train_feedback_map
+from dtp_jax.rules import ldrl
+from dtp_jax.rules.analytic import solve_feedback
+
+SIZE, CHANNELS, BATCH = 8, (3, 8, 12), 256
+
+
+def network_with(pool: MaxPool | None) -> Network:
+    """Two blocks of 3x3 convolutions and ELU; the second one, which is measured, may pool."""
+    first, second = (partial(conv_block, window=3, padding=1, channels=c) for c in CHANNELS[1:])
+    return chain((SIZE, SIZE, CHANNELS[0]), [first("conv_0"), second("conv_1", pool=pool)])
+
+
+def measure(pool: MaxPool | None, sigma: float, iterations: int, seed: int = 0) -> dict[str, Any]:
+    """One row of the table: angles in degrees, seconds."""
+    network = network_with(pool)
+    key = jax.random.key(seed)
+    forward = init_forward(network, key)
+    omega = mirror_feedback(network, jax.random.fold_in(key, 1))["conv_1"]
+    images = jax.random.normal(jax.random.fold_in(key, 2), (BATCH, SIZE, SIZE, CHANNELS[0]))
+    activations = forward_all(network, forward, images)
+    training = ldrl(noise=(sigma,), beta=1.0).feedback_training
+    # The loss curves by about 2 sigma^2 per unpooled position: a tenth of the step that cancels it.
+    rate = 0.1 / (2 * sigma**2 * SIZE**2)
+    optimizer = optim.sgd(rate, momentum=0.0)
+
+    @jax.jit
+    def train(omega):
+        return train_feedback_map(
+            training,
+            network,
+            1,
+            forward,
+            omega,
+            optimizer.init(omega),
+            optimizer,
+            activations,
+            keys_per_iteration(jax.random.fold_in(key, 3), iterations, 1),
+            draw=jax.vmap(lambda k: training.draw_noise(k, network[1], BATCH, jnp.float32)),
+            observe=lambda i, iteration: iteration.omega["kernel"],
+        )[2][iterations // 2 :].mean(axis=0)
+
+    solve = jax.jit(lambda omega: solve_feedback(network, forward, omega, 1, activations)["kernel"])
+    learned, train_seconds = timed(train, omega)
+    analytic, solve_seconds = timed(solve, omega)
+    theta = forward["conv_1"]["kernel"]
+    return {
+        "pooling": "none" if pool is None else f"max {pool.window}/{pool.stride}",
+        "sigma": sigma,
+        "learned_analytic": float(metrics.angle(learned, analytic)),
+        "learned_forward": float(metrics.angle(learned, theta)),
+        "analytic_forward": float(metrics.angle(analytic, theta)),
+        "gain": float(jnp.vdot(learned, analytic) / jnp.vdot(analytic, analytic)),
+        "learned_seconds": train_seconds,
+        "analytic_seconds": solve_seconds,
+    }
+
+
+def timed(f, *args) -> tuple[jax.Array, float]:
+    """(result, seconds of a call that compiles nothing)."""
+    jax.block_until_ready(f(*args))
+    start = time.perf_counter()
+    result = jax.block_until_ready(f(*args))
+    return result, time.perf_counter() - start
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    shown = Table(title="angles in degrees", title_justify="left")
+    for name in rows[0]:
+        shown.add_column(name.replace("_", " "), justify="right")
+    for row in rows:
+        shown.add_row(*(v if isinstance(v, str) else f"{v:.3g}" for v in row.values()))
+    return shown
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fixed_point",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--iterations", type=int, default=4000)
+    parser.add_argument("--sigmas", default="0.05,0.2")
+    parser.add_argument("--json", type=Path, help="file for the result")
+    args = parser.parse_args(argv)
+    sigmas = [float(s) for s in args.sigmas.split(",")]
+    if args.iterations < 2 or not all(0 < s < math.inf for s in sigmas):
+        parser.error("allowed: --iterations of 2 or more, --sigmas above 0")
+    rows = [measure(p, s, args.iterations) for p in (None, MaxPool(2, 2)) for s in sigmas]
+    Console(soft_wrap=True, highlight=False).print(table(rows))
+    if args.json:
+        result = {**provenance("fixed_point"), "rows": rows}
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Where a measured number comes from."""
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+
+
+def provenance(benchmark: str) -> dict[str, str | None]:
+    """Command, date, hardware and commit, for the JSON of `python -m benchmarks.<benchmark>`."""
+    return {
+        "command": " ".join([f"python -m benchmarks.{benchmark}", *sys.argv[1:]]),
+        "date": str(datetime.date.today()),
+        "hardware": hardware(),
+        "commit": commit(),
+    }
+
+
+def hardware() -> str:
+    """Device and processor, in words."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        model = platform.processor()
+    return f"{model}, {len(os.sched_getaffinity(0))} cores"
+
+
+def commit() -> str | None:
+    """The checkout's commit."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or None
