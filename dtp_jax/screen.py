@@ -221,6 +221,7 @@ class _Bar:
         )
         self.task, self.last_line = None, time.monotonic()
         self.loss = self.accuracy = self.rate = 0.0
+        self.only = ""
 
     def update(
         self,
@@ -232,16 +233,18 @@ class _Bar:
         accuracy: float,
         left: float,
         feedback_loss: Mapping[str, float],
+        only: str = "",
     ) -> None:
         """Shows the state of the epoch.
 
         Args:
+          only: what is trained, where that is not everything.
           steps: steps taken in this epoch. rate: images/s. loss, accuracy: means over the epoch so far.
           left: seconds to the end of the run. feedback_loss: of the last step, by block.
         """
-        self.loss, self.accuracy, self.rate = loss, accuracy, rate
+        self.loss, self.accuracy, self.rate, self.only = loss, accuracy, rate, only
         name, speed = (
-            f"epoch {epoch}/{self.epochs}",
+            self._name(epoch, only),
             f"{rate:.0f} images/s  {duration(left)} left",
         )
         losses = f"loss {loss:.3f}  accuracy {accuracy:.3f}"
@@ -256,13 +259,16 @@ class _Bar:
             self.last_line = time.monotonic()
             self.screen.note(f"{name}  step {steps}/{self.steps_per_epoch}  {speed}  {losses}")
 
+    def _name(self, epoch: int, only: str) -> str:
+        return f"epoch {epoch}/{self.epochs}" + (f" {only} only" if only else "")
+
     def end_epoch(self, epoch: int, validation: Any | None) -> None:
         """The line that stays of an epoch."""
         if self.progress is not None and self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None
         line = (
-            f"epoch {epoch}/{self.epochs}  {self.rate:.0f} images/s  loss {self.loss:.3f} "
+            f"{self._name(epoch, self.only)}  {self.rate:.0f} images/s  loss {self.loss:.3f} "
             f"acc {self.accuracy:.3f}"
         )
         if validation is not None:
