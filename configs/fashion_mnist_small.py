@@ -21,11 +21,12 @@ def get_config(rule="ldrl"):
     config.train_images = 10_000
     config.epochs = 5
     config.batch_size = 100
-    config.noise = (0.2, 0.2, 0.1)
+    config.noise = (0.4, 0.2, 0.1)
     config.feedback_iterations = (5, 5, 10)
-    config.feedback_lr = (3e-3, 0.03, 0.1)
-    config.forward_lr = 0.05
+    config.feedback_lr = (1e-3, 0.03, 0.1)
+    config.forward_lr = 0.07 if rule == "ldrl" else 0.05
     if rule in ("dtp", "tp"):
+        config.noise = (0.2, 0.2, 0.1)
         config.feedback_lr = (1e-5, 1e-3, 1e-2)
     if rule == "tp":
         config.forward_lr = 1e-4
