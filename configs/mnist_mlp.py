@@ -2,6 +2,8 @@
 
 python launch.py --config=configs/mnist_mlp.py
 python launch.py --config=configs/mnist_mlp.py:backprop
+
+Two shared cores of an AMD EPYC, 2026-11-23, seed 0: L-DRL 3 minutes, 97.92 % test accuracy; backprop 13 s, 97.83 %.
 """
 
 from configs import default
