@@ -306,9 +306,10 @@ def _block_table(experiment: Experiment) -> Table:
 
 
 def _length(config: Mapping[str, Any]) -> str:
-    """How long a run of this config is."""
+    """How long a run of this config is; epochs of feedback training alone stand before a plus."""
     at_most = f", at most {config['max_steps']} steps" if config["max_steps"] else ""
-    return f"{config['epochs']} epochs{at_most}"
+    before = f"{config['pretrain_epochs']} + " if config["pretrain_epochs"] else ""
+    return f"{before}{config['epochs']} epochs{at_most}"
 
 
 def duration(seconds: float) -> str:
