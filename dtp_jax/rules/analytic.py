@@ -1,6 +1,6 @@
 """Analytic feedback: the Jacobian-matching feedback kernel in closed form, without iterations.
 
-After the idea of Bao et al., "Analytic feedback ...", AAAI 2024. It reads the forward weights, so it is
+After the idea of Bao et al., AAAI 2024. It reads the forward weights, so it is
 weight transport with a gain per output channel, not a local rule.
 """
 
