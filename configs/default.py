@@ -36,6 +36,10 @@ def get_config() -> config_dict.ConfigDict:
     config.max_steps = 0  # stop after this many steps; 0 = after all epochs
     config.batch_size = 128
 
+    # Devices; data_parallel * layer_parallel of them. See docs/cluster.md.
+    config.data_parallel = 1  # parts of every batch, each on devices of its own
+    config.layer_parallel = 1  # groups of feedback maps, each on devices of its own
+
     # Targets and feedback maps. Per-block values: one per trained feedback map, or one for all.
     config.beta = 0.7  # step size of the output target
     config.noise = (0.4,)  # sigma

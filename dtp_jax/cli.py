@@ -10,16 +10,18 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from dtp_jax import guard, loop, signals
+from dtp_jax import distributed, guard, loop, signals
 from dtp_jax.config import FIELDS, Experiment, check_sizes, validate
 from dtp_jax.data import DataError, Source, locate, training_examples
-from dtp_jax.screen import Screen
+from dtp_jax.screen import Screen, SilentScreen
+from dtp_jax.sharding import Mesh, make_mesh
 from dtp_jax.workdir import FINISHED, Workdir, WorkdirError
 
-EXIT_INVALID, EXIT_DATA, EXIT_DIVERGED = 2, 3, 4
+EXIT_INVALID, EXIT_DATA, EXIT_DIVERGED, EXIT_LOST = 2, 3, 4, 5
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: where configs/ and runs/ are."""
 QUICK_START = ROOT / "configs" / "digits_dtp.py"
@@ -57,6 +59,8 @@ class Arguments(NamedTuple):
     """As the start-up screen shows it."""
     overrides: list[str]
     workdir: Path
+    cluster: distributed.Cluster | None
+    """None for a process on its own."""
 
 
 def _run(argv: list[str], screen: Screen) -> int:
@@ -80,10 +84,27 @@ def _run(argv: list[str], screen: Screen) -> int:
         screen.note(f"{folder.path}: this run is finished")
         screen.summary(folder.read_summary(), folder.path)
         return 0
+    try:
+        if arguments.cluster is not None:
+            distributed.join(arguments.cluster)
+        mesh = make_mesh(experiment.config["data_parallel"], experiment.config["layer_parallel"])
+    except ValueError as error:
+        return _fail(error, EXIT_INVALID)
+    if not distributed.is_first():
+        screen = SilentScreen()
     screen.start(
-        experiment, arguments.config_file, arguments.overrides, source.description, folder.path
+        experiment,
+        arguments.config_file,
+        arguments.overrides,
+        source.description,
+        folder.path,
+        mesh,
     )
-    return train(experiment, source, folder, screen)
+    with distributed.last_words(folder.path):
+        code = train(experiment, source, folder, screen, mesh)
+    if code == EXIT_LOST:
+        distributed.leave(code)
+    return code
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -106,6 +127,9 @@ def parse(argv: list[str]) -> Arguments:
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+        flags.DEFINE_string("coordinator", "", "Address of process 0.", flag_values=values)
+        flags.DEFINE_integer("processes", 0, "How many processes there are.", flag_values=values)
+        flags.DEFINE_integer("process", -1, "Which of them this is.", flag_values=values)
         left = values(argv)[1:]
     except flags.Error as error:
         raise ValueError(_flag_message(error)) from error
@@ -121,7 +145,12 @@ def parse(argv: list[str]) -> Arguments:
     workdir = (
         Path(values.workdir).expanduser() if values.workdir else _default_workdir(_split(given)[0])
     )
-    return Arguments(values.config.to_dict(), _shown(given), overrides, workdir)
+    cluster = distributed.cluster(values.coordinator, values.processes, values.process, os.environ)
+    if cluster and not values.workdir:
+        raise ValueError(
+            "--workdir is missing; allowed: with several processes, a folder that all of them see"
+        )
+    return Arguments(values.config.to_dict(), _shown(given), overrides, workdir, cluster)
 
 
 def load_config(given: str) -> config_dict.ConfigDict:
@@ -154,11 +183,22 @@ def load_config(given: str) -> config_dict.ConfigDict:
     return config
 
 
-def train(experiment: Experiment, source: Source, folder: Workdir, screen: Screen) -> int:
+def train(
+    experiment: Experiment,
+    source: Source,
+    folder: Workdir,
+    screen: Screen,
+    mesh: Mesh | None = None,
+) -> int:
     """Trains and prints the summary, or what went wrong. Returns the exit code."""
     try:
         summary = loop.run(
-            experiment, source, folder, screen, signals.StopSignals(screen.note, screen.abandon)
+            experiment,
+            source,
+            folder,
+            screen,
+            signals.StopSignals(screen.note, screen.abandon),
+            mesh,
         )
     except loop.Interrupted as interruption:
         screen.note(str(interruption))
@@ -168,7 +208,16 @@ def train(experiment: Experiment, source: Source, folder: Workdir, screen: Scree
     except WorkdirError as error:
         return _fail(error, EXIT_INVALID)
     except guard.Diverged as error:
-        return _fail(error, EXIT_DIVERGED)
+        return _fail(error, EXIT_DIVERGED) if distributed.is_first() else EXIT_DIVERGED
+    except jax.errors.JaxRuntimeError as error:
+        message = distributed.lost(error)
+        if message is None:
+            raise
+        return _fail(
+            f"{message}; the run can go on from {folder.newest_checkpoint()}: start all processes "
+            "again with the same command",
+            EXIT_LOST,
+        )
     screen.summary(summary, folder.path)
     return 0
 
@@ -182,6 +231,8 @@ def help_text(description: str) -> str:
         "  --config=FILE          the config; default configs/digits_dtp.py",
         "  --config.FIELD=VALUE   overrides a field of the config",
         "  --workdir=DIR          folder of the run; default runs/<config>/<time>",
+        "  --coordinator=HOST:PORT --processes=N --process=I",
+        "                         several processes, see docs/cluster.md",
         "",
         "Configs:",
     ]
@@ -233,7 +284,7 @@ def _flag_message(error: flags.Error) -> str:
     match = re.match(r"flag --config\.(\w+)=(.*?): ", str(error), re.DOTALL)
     if match and match[1] in FIELDS:
         return f"config.{match[1]} is {match[2]!r}; allowed: {FIELDS[match[1]].allowed}"
-    return f"{_first_line(error)}; allowed: --config, --workdir, --config.FIELD; see --help"
+    return f"{_first_line(error)}; allowed: the flags of --help"
 
 
 def _first_line(error: BaseException) -> str:
@@ -255,6 +306,6 @@ def _train_images(config: dict[str, Any], source: Source) -> int:
     return min(left, config["train_images"] or left)
 
 
-def _fail(error: Exception, code: int) -> int:
+def _fail(error: Exception | str, code: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return code

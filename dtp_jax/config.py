@@ -15,6 +15,7 @@ from dtp_jax.learner import BOTH, FEEDBACK_ONLY, FORWARD_ONLY, STALE_GRADIENTS, 
 from dtp_jax.networks import NETWORKS
 from dtp_jax.ops import ACTIVATIONS
 from dtp_jax.rules import RULES, Rule
+from dtp_jax.sharding import Mesh
 
 Config = Mapping[str, Any]
 
@@ -67,6 +68,8 @@ FIELDS: dict[str, Field] = {
     "epochs": _AT_LEAST_1,
     "max_steps": _COUNT,
     "batch_size": _AT_LEAST_1,
+    "data_parallel": _AT_LEAST_1,
+    "layer_parallel": _AT_LEAST_1,
     "beta": _RATE,
     "noise": Field(float, "finite numbers above 0", _POSITIVE, is_tuple=True, per_block=True),
     "feedback_iterations": Field(
@@ -103,6 +106,8 @@ FIELDS: dict[str, Field] = {
 BOOKKEEPING = (
     "data_dir",
     "images_on",
+    "data_parallel",
+    "layer_parallel",
     "max_steps",
     "checkpoint_every",
     "keep_checkpoints",
@@ -110,7 +115,8 @@ BOOKKEEPING = (
     "eval_batch_size",
     "diagnostics",
 )
-"""Fields that change no number of a run, so that a continued run may have others."""
+"""Fields that change no number of a run (the mesh: none beyond rounding), so that a continued run
+may have others."""
 
 
 class Experiment(NamedTuple):
@@ -212,6 +218,12 @@ def check_sizes(config: Config, left: int) -> None:
             config["batch_size"],
             f"1 to {left}, the training images of {config['dataset']} ({name} {config[name]})",
         )
+    if config["batch_size"] % config["data_parallel"]:
+        raise _error(
+            "data_parallel",
+            config["data_parallel"],
+            f"divisors of the batch_size {config['batch_size']}",
+        )
 
 
 def build_network(config: Config, data: DatasetSpec) -> Network:
@@ -242,11 +254,14 @@ def build_rule(config: Config) -> Rule:
     return factory(**{name: config[name] for name in inspect.signature(factory).parameters})
 
 
-def build_learner(experiment: Experiment, steps_per_epoch: int) -> Learner:
+def build_learner(
+    experiment: Experiment, steps_per_epoch: int, mesh: Mesh | None = None
+) -> Learner:
     """Network, rule and optimizers.
 
     Args:
       steps_per_epoch: for the schedule, which changes once per epoch.
+      mesh: the devices, where there are several.
     """
     config, training = experiment.config, experiment.rule.feedback_training
     return Learner(
@@ -259,6 +274,7 @@ def build_learner(experiment: Experiment, steps_per_epoch: int) -> Learner:
         feedback_iterations=config["feedback_iterations"] if training else (),
         feedback_samples=config["feedback_samples"],
         stale_gradients=config["stale_gradients"],
+        mesh=mesh,
     )
 
 

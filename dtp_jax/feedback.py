@@ -58,6 +58,7 @@ def train_feedback_map(
     *,
     draw: Callable[[Any], Any],
     observe: Callable[[int, Iteration], Any] = only_loss,
+    whole_batch: bool = False,
 ) -> tuple[Params, Any, Any]:
     """Trains the feedback map of block i on one batch; theta and activations stay as they are.
 
@@ -67,6 +68,7 @@ def train_feedback_map(
         iteration, a pytree with leading axis = samples. Training draws from keys, a replay reads
         recorded noise.
       observe: (i, Iteration) -> pytree; its values come back stacked over iterations.
+      whole_batch: never go through the batch in slices; see `cache_slices`.
 
     Returns:
       (omega, opt_state, observations).
@@ -78,7 +80,7 @@ def train_feedback_map(
         prepared = training.prepare(network, forward, i, *data)
         return training.gradient(network, omega, i, prepared)
 
-    count = cache_slices(network[i], activations.h[0].shape[0])
+    count = 1 if whole_batch else cache_slices(network[i], activations.h[0].shape[0])
 
     def one_sample(omega, noise):
         return mean_over_slices(partial(images, omega), (around(activations, i), noise), count)

@@ -18,6 +18,7 @@ from dtp_jax.feedback import (
     train_with_stale_steps,
 )
 from dtp_jax.rules.rule import Rule, cross_entropy
+from dtp_jax.sharding import DATA, LAYERS, Mesh, axis_size, each_in_its_group
 
 Array = jax.Array
 
@@ -43,12 +44,25 @@ class Learner(NamedTuple):
     """Which parameters a step changes: BOTH, FEEDBACK_ONLY or FORWARD_ONLY."""
     stale_gradients: str = "none"
     """How the original's DRL steps on gradients that it has not renewed; see `STALE_GRADIENTS`."""
+    mesh: Mesh | None = None
+    """The devices, where there are several; see `dtp_jax.sharding`."""
 
     @property
     def trained(self) -> tuple[Block, ...]:
         """The blocks whose feedback maps are trained, in forward order."""
         training = self.rule.feedback_training
         return tuple(self.network[i] for i in training.blocks(self.network)) if training else ()
+
+    @property
+    def feedback_flops(self) -> tuple[float, ...]:
+        """Floating-point operations that each feedback map costs per example of a batch."""
+        training = self.rule.feedback_training
+        if training is None:
+            return ()
+        return tuple(
+            training.flops(self.network, i) * iterations * self.feedback_samples
+            for i, iterations in zip(training.blocks(self.network), self.feedback_iterations)
+        )
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -234,43 +248,65 @@ def train_feedback(
             )
     if training is None:
         return feedback, opt_state, seen
-    batch, dtype = activations.h[0].shape[0], activations.h[0].dtype
-    step_key = jax.random.fold_in(state.key, state.step)
-    for n, (i, optimizer, iterations) in enumerate(
-        zip(training.blocks(network), learner.feedback_optimizers, learner.feedback_iterations)
-    ):
-        block = network[i]
-        name = block.name
-        if noise is None:
-            # Keys 1, 2, ...: the key folded with 0 belongs to augmentation.
-            source = keys_per_iteration(
-                jax.random.fold_in(step_key, n + 1), iterations, learner.feedback_samples
-            )
-            draw = jax.vmap(lambda key, block=block: training.draw_noise(key, block, batch, dtype))
-        else:
-            source, draw = noise[name], lambda recorded: recorded
-        train = partial(
-            train_feedback_map,
-            training,
-            network,
-            i,
-            state.forward,
-            optimizer=optimizer,
-            activations=activations,
-            source=source,
-            draw=draw,
-        )
-        if learner.stale_gradients != "none":
-            train = partial(
-                train_with_stale_steps,
-                train,
-                optimizer=optimizer,
-                **_stale_counts(learner, n, state),
-            )
-        feedback[name], opt_state[name], seen[name] = train(
-            feedback[name], opt_state[name], observe=observe
-        )
+    # The maps do not see each other: in which order, or where, they are trained changes nothing.
+    jobs = [partial(_train_map, learner, n, observe) for n in range(len(learner.trained))]
+    given = (state, activations, noise)
+    if axis_size(learner.mesh, LAYERS) > 1:
+        found = each_in_its_group(learner.mesh, jobs, learner.feedback_flops, given)
+    else:
+        found = [job(given) for job in jobs]
+    for block, trained in zip(learner.trained, found):
+        feedback[block.name], opt_state[block.name], seen[block.name] = trained
     return feedback, opt_state, seen
+
+
+def _train_map(
+    learner: Learner,
+    n: int,
+    observe: Callable[[int, Iteration], Any],
+    given: tuple[TrainState, Activations, dict[str, Any] | None],
+) -> tuple[Params, Any, Any]:
+    """Trains the n-th trained feedback map on one batch.
+
+    Args:
+      given: the state, the activations, and recorded noise by block name or None.
+
+    Returns:
+      (feedback parameters, optimizer state, observations) of this map.
+    """
+    state, activations, noise = given
+    network, training = learner.network, learner.rule.feedback_training
+    i, optimizer = training.blocks(network)[n], learner.feedback_optimizers[n]
+    block = network[i]
+    if noise is None:
+        batch, dtype = activations.h[0].shape[0], activations.h[0].dtype
+        # Keys 1, 2, ...: the key folded with 0 belongs to augmentation.
+        source = keys_per_iteration(
+            jax.random.fold_in(jax.random.fold_in(state.key, state.step), n + 1),
+            learner.feedback_iterations[n],
+            learner.feedback_samples,
+        )
+        draw = jax.vmap(lambda key: training.draw_noise(key, block, batch, dtype))
+    else:
+        source, draw = noise[block.name], lambda recorded: recorded
+    train = partial(
+        train_feedback_map,
+        training,
+        network,
+        i,
+        state.forward,
+        optimizer=optimizer,
+        activations=activations,
+        source=source,
+        draw=draw,
+        # A batch that is divided among devices is not cut again: its parts would change hands.
+        whole_batch=axis_size(learner.mesh, DATA) > 1,
+    )
+    if learner.stale_gradients != "none":
+        train = partial(
+            train_with_stale_steps, train, optimizer=optimizer, **_stale_counts(learner, n, state)
+        )
+    return train(state.feedback[block.name], state.feedback_opt_state[block.name], observe=observe)
 
 
 def _stale_counts(learner: Learner, n: int, state: TrainState) -> dict[str, Any]:

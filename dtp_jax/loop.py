@@ -11,12 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from dtp_jax import guard, learner, metrics, program
+from dtp_jax import distributed, guard, learner, metrics, program
 from dtp_jax.config import Experiment, Pass, build_learner, passes
 from dtp_jax.data import Source, Splits, feed, load_splits
 from dtp_jax.learner import BOTH, Metrics, TrainState
 from dtp_jax.screen import Screen
-from dtp_jax.workdir import Workdir, write_json
+from dtp_jax.sharding import Mesh, replicated
+from dtp_jax.workdir import Workdir
 
 StopSignal = Callable[[], int | None]
 """Says whether to stop: the number of a signal, or None."""
@@ -56,12 +57,14 @@ def run(
     workdir: Workdir,
     screen: Screen,
     stop_signals: AbstractContextManager[StopSignal] = NEVER,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on training, and evaluates.
 
     Args:
       stop_signals: entered when the data has been read, and asked after every chunk; a signal's number
         ends the run with Interrupted.
+      mesh: the devices, where there are several.
 
     Returns:
       The content of summary.json.
@@ -84,7 +87,7 @@ def run(
         splits = splits._replace(train_indices=splits.train_indices[: config["train_images"]])
     workdir.create(config)
     with stop_signals as stop_signal:
-        return Run(experiment, splits, workdir, screen, stop_signal, started).run()
+        return Run(experiment, splits, workdir, screen, stop_signal, started, mesh).run()
 
 
 class Run:
@@ -98,6 +101,7 @@ class Run:
         screen: Screen,
         stop_signal: StopSignal,
         started: float,
+        mesh: Mesh | None = None,
     ):
         self.config, self.network, self.data = (
             experiment.config,
@@ -114,6 +118,7 @@ class Run:
         self.steps_per_epoch = len(splits.train_indices) // self.batch_size
         self.passes = passes(self.config)
         self.total_steps = total_steps(self.config, len(splits.train_indices))
+        self.mesh = mesh
         self.feed = feed(
             self.data,
             splits,
@@ -122,9 +127,10 @@ class Run:
             eval_batch_size=self.config["eval_batch_size"],
             most_steps=min(self.steps_per_epoch, MOST_STEPS_PER_CHUNK),
             seed=self.config["seed"],
+            mesh=self.mesh,
         )
-        self.learner = build_learner(experiment, self.steps_per_epoch)
-        self.evaluate = program.evaluator(self.network, self.data)
+        self.learner = build_learner(experiment, self.steps_per_epoch, self.mesh)
+        self.evaluate = program.evaluator(self.network, self.data, self.mesh)
         self.checkpoints = workdir.checkpoints(self.config["keep_checkpoints"])
         self.progress = Progress()
         self.state = self._restore_or_init()
@@ -133,15 +139,25 @@ class Run:
         """Of the last chunk, by what it trained."""
 
     def _restore_or_init(self) -> TrainState:
-        key = jax.random.key(self.config["seed"])
-        like = jax.eval_shape(lambda k: learner.init(self.learner, k), key)
+        seed, sharding = self.config["seed"], replicated(self.mesh)
+        init = jax.jit(
+            lambda: learner.init(self.learner, jax.random.key(seed)), out_shardings=sharding
+        )
+        like = self._like(jax.eval_shape(init))
         found = self.checkpoints.restore_newest(like, self.screen.warn)
         if found is not None:
             fields = {field.name for field in dataclasses.fields(Progress)}
             self.progress = Progress(**{k: v for k, v in found[1].items() if k in fields})
             self.screen.note(f"going on from step {self.progress.step} of {self.total_steps}")
         self.workdir.rewind_metrics(self.progress.step)
-        return found[0] if found else jax.jit(lambda k: learner.init(self.learner, k))(key)
+        return found[0] if found else init()
+
+    def _like(self, state: TrainState) -> TrainState:
+        """The shapes of a state, placed where this run has it, whatever mesh it was saved from."""
+        sharding = replicated(self.mesh)
+        return jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), state
+        )
 
     def run(self) -> dict[str, Any]:
         """Trains to the last step, evaluates, writes the summary."""
@@ -179,7 +195,8 @@ class Run:
     def _train_some(self, chunk, number: int) -> None:
         """One chunk of steps of the pass with this number, then whatever is due after it."""
         epoch, trains = self.passes[number]
-        first, count = self.progress.step, self._steps_of_next_chunk(trains)
+        first = self.progress.step
+        count = distributed.first_says(self._steps_of_next_chunk(trains))
         position = first % self.steps_per_epoch
         if position == 0:
             self.progress.epoch_loss = self.progress.epoch_accuracy = 0.0
@@ -243,7 +260,7 @@ class Run:
             if improved:
                 self.progress.best_step, self.progress.best_val_accuracy = step, found.accuracy
             self.bar.end_epoch(epoch, found)
-        signal = self.stop_signal()
+        signal = distributed.any_says(self.stop_signal())
         due = step % every == 0 if every else ended
         if due or improved or signal is not None or step == self.total_steps:
             self._save()
@@ -336,14 +353,14 @@ class Run:
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             "versions": versions(),
         }
-        write_json(self.workdir.summary_file, summary)
+        self.workdir.write_summary(summary)
         return summary
 
     def _best_checkpoint(self) -> dict[str, Any]:
         step = self.progress.best_step
         if step is None or step not in self.checkpoints.steps():
             return {}
-        like = jax.eval_shape(lambda: self.state)
+        like = self._like(jax.eval_shape(lambda: self.state))
         try:
             best = self.checkpoints.restore(step, like)[0]
         except Exception as error:  # whatever a damaged file provokes in the reader

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dtp_jax.blocks import Network, Params
 from dtp_jax.data import DatasetSpec, EvaluationBlock, augment, prepare_images
 from dtp_jax.learner import Learner, Metrics, TrainState, evaluate_batch, train_step
+from dtp_jax.sharding import DATA, LAYERS, Mesh, replicated, split_batch
 
 Array = jax.Array
 
@@ -39,13 +41,14 @@ def train_chunk(
     """
     flip, crop_padding = (data.flip, data.crop_padding) if augmented else (False, 0)
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, out_shardings=replicated(learner.mesh))
     def chunk(state: TrainState, images: Array, labels: Array, batches: Array, count: Array):
         def one(state: TrainState, batch: Array):
             # Feedback noise uses the same key folded with the block indices 1, 2, ...
             key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
-            x = augment(key, images[batch], flip=flip, crop_padding=crop_padding)
-            return train_step(learner, state, prepare_images(x, data, jnp.float32), labels[batch])
+            x, y = split_batch(learner.mesh, (images[batch], labels[batch]))
+            x = augment(key, x, flip=flip, crop_padding=crop_padding)
+            return train_step(learner, state, prepare_images(x, data, jnp.float32), y)
 
         def body(k, carry):
             state, log = carry
@@ -59,8 +62,10 @@ def train_chunk(
     return chunk
 
 
-def evaluator(network: Network, data: DatasetSpec) -> Callable[..., Evaluation]:
-    """Compiles the evaluation of a whole data set.
+def evaluator(
+    network: Network, data: DatasetSpec, mesh: Mesh | None = None
+) -> Callable[..., Evaluation]:
+    """Compiles the evaluation of a whole data set; on a mesh every device has its part of each batch.
 
     Returns:
       A function (forward parameters, blocks, statistics) -> Evaluation, the blocks being those of a
@@ -68,7 +73,7 @@ def evaluator(network: Network, data: DatasetSpec) -> Callable[..., Evaluation]:
       `TrainState`.
     """
 
-    @jax.jit
+    @partial(jax.jit, out_shardings=replicated(mesh))
     def sums(
         forward: dict[str, Params],
         statistics: dict[str, Any],
@@ -77,8 +82,10 @@ def evaluator(network: Network, data: DatasetSpec) -> Callable[..., Evaluation]:
     ):
         def one(total, batch):
             indices, weight = batch
-            x = prepare_images(block.images[indices], data, jnp.float32)
-            found = evaluate_batch(network, forward, x, block.labels[indices], weight, statistics)
+            examples = (block.images[indices], block.labels[indices], weight)
+            x, labels, weight = split_batch(mesh, examples, (DATA, LAYERS))
+            x = prepare_images(x, data, jnp.float32)
+            found = evaluate_batch(network, forward, x, labels, weight, statistics)
             return jax.tree.map(jnp.add, total, found), None
 
         return jax.lax.scan(one, total, (block.batches, block.weights))[0]
@@ -88,7 +95,7 @@ def evaluator(network: Network, data: DatasetSpec) -> Callable[..., Evaluation]:
         blocks: Iterable[EvaluationBlock],
         statistics: dict[str, Any] | None = None,
     ) -> Evaluation:
-        total = dict.fromkeys(("loss", "correct", "correct_top5", "examples"), jnp.float32(0))
+        total = dict.fromkeys(("loss", "correct", "correct_top5", "examples"), np.float32(0))
         for block in blocks:
             total = sums(forward, statistics or {}, total, block)
         sums_of = {name: float(value) for name, value in jax.device_get(total).items()}

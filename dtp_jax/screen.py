@@ -21,6 +21,7 @@ from rich.text import Text
 
 from dtp_jax.blocks import count, init_forward
 from dtp_jax.config import Experiment
+from dtp_jax.sharding import Mesh
 
 PLAIN_LINE_SECONDS = 10.0
 """Without a terminal: at most one line of progress in this time."""
@@ -54,9 +55,10 @@ class Screen:
         overrides: list[str],
         source: str,
         workdir: Path,
+        mesh: Mesh | None = None,
     ) -> None:
         """The start-up screen: what will run, on what."""
-        config, devices = experiment.config, jax.devices()
+        config = experiment.config
         facts = Table.grid(padding=(0, 2))
         for name, value in (
             ("config", config_file + (f"  {' '.join(overrides)}" if overrides else "")),
@@ -66,10 +68,7 @@ class Screen:
                 f"batches of {config['batch_size']}",
             ),
             ("data", f"{config['dataset']}: {source}"),
-            (
-                "devices",
-                f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), mesh: one device",
-            ),
+            ("devices", _devices(mesh)),
             ("workdir", str(workdir)),
         ):
             facts.add_row(f"[bold]{name}", Text(value))  # no markup: a path may hold brackets
@@ -155,6 +154,28 @@ class BriefScreen(Screen):
         """Nothing."""
 
     def summary(self, summary: Mapping[str, Any], workdir: Path) -> None:
+        """Nothing."""
+
+
+class SilentScreen(BriefScreen):
+    """For all processes but the first: nothing but warnings, and no files."""
+
+    def __init__(self):
+        super().__init__(Console(quiet=True))
+
+    @contextlib.contextmanager
+    def tensorboard(self, folder: Path, step: int) -> Iterator["Board"]:
+        """A board that writes nothing."""
+        yield NoBoard()
+
+
+class NoBoard:
+    """TensorBoard of the processes that write no files."""
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
         """Nothing."""
 
 
@@ -275,6 +296,19 @@ class _Bar:
             line += f"  val loss {validation.loss:.3f} acc {validation.accuracy:.3f}"
         self.last_line = time.monotonic()
         self.screen.note(line)
+
+
+def _devices(mesh: Mesh | None) -> str:
+    """What there is, and what of it the run uses."""
+    devices = jax.devices()
+    there = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
+    if jax.process_count() > 1:
+        there += f" in {jax.process_count()} processes"
+    if mesh is None:
+        rest = "; more with --config.data_parallel=N" if len(devices) > 1 else ""
+        return f"{there}, mesh: one device{rest}"
+    data, layers = mesh.devices.shape
+    return f"{there}, mesh: {data} data-parallel x {layers} layer-parallel"
 
 
 def _block_table(experiment: Experiment) -> Table:

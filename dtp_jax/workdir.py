@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dtp_jax import distributed
 from dtp_jax.config import BOOKKEEPING
 
 CHECKSUMS = "checksums.json"
@@ -22,7 +23,10 @@ class WorkdirError(ValueError):
 
 
 class Workdir:
-    """Paths and files of one run. Nothing is written before `create`."""
+    """Paths and files of one run. Nothing is written before `create`.
+
+    Of several processes, only the first one writes; checkpoints are written by all.
+    """
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
@@ -85,11 +89,13 @@ class Workdir:
         Raises:
           WorkdirError: the file system refuses.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.config_file, config)
-        except OSError as error:
-            raise self._error(str(error), "a writable folder") from error
+        if distributed.is_first():
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                write_json(self.config_file, config)
+            except OSError as error:
+                raise self._error(str(error), "a writable folder") from error
+        distributed.barrier("workdir")
 
     def read_summary(self) -> dict[str, Any] | None:
         """summary.json, or None where there is none that can be read."""
@@ -101,7 +107,7 @@ class Workdir:
         These are the later ones, a half-written last one, and the test line of a run that was ended
         before its summary.
         """
-        if not self.metrics_file.exists():
+        if not distributed.is_first() or not self.metrics_file.exists():
             return
         finished = (self.read_summary() or {}).get("steps") == step
         kept = []
@@ -122,10 +128,22 @@ class Workdir:
 
     def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds lines to metrics.jsonl; numbers that are not finite become null."""
+        if not distributed.is_first():
+            return
         with self.metrics_file.open("a") as file:
             file.writelines(
                 json.dumps({k: _finite(v) for k, v in row.items()}) + "\n" for row in rows
             )
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Writes summary.json."""
+        if distributed.is_first():
+            write_json(self.summary_file, summary)
+
+    def newest_checkpoint(self) -> str:
+        """The folder of the newest checkpoint, or that there is none, in words."""
+        steps = [p.name for p in (self.path / "checkpoints").glob("*") if p.name.isdigit()]
+        return str(self.path / "checkpoints" / max(steps, key=int)) if steps else "the beginning"
 
     def checkpoints(self, keep: int) -> "Checkpoints":
         """The run's checkpoints."""
@@ -165,7 +183,9 @@ class Checkpoints:
                 state=args.StandardSave(state), progress=args.JsonSave(dict(progress))
             ),
         )
-        write_json(self.path / str(step) / CHECKSUMS, checksums(self.path / str(step)))
+        if distributed.is_first():
+            write_json(self.path / str(step) / CHECKSUMS, checksums(self.path / str(step)))
+        distributed.barrier("checksums")
         for old in self.steps()[self._keep :]:
             if old != best_step:
                 self._manager.delete(old)
@@ -218,8 +238,10 @@ class Checkpoints:
     def _set_aside(self, step: int) -> Path:
         """Renames a checkpoint so that it is none any more; it is not deleted, should it be needed after all."""
         place = self.path / f"damaged-{step}"
-        shutil.rmtree(place, ignore_errors=True)
-        (self.path / str(step)).rename(place)
+        if distributed.is_first():
+            shutil.rmtree(place, ignore_errors=True)
+            (self.path / str(step)).rename(place)
+        distributed.barrier("set aside")
         self._manager.reload()
         return place
 

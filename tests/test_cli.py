@@ -116,7 +116,7 @@ def refused(place, *args):
             ["--config.seed=1", "configs/digits_dtp.py"],
             ["argument 'configs/digits_dtp.py'", "allowed"],
         ),
-        (["--sede=1"], ["sede", "allowed: --config, --workdir", "--help"]),
+        (["--sede=1"], ["sede", "--help"]),
         (["--flagfile=none"], ["flagfile", "allowed"]),
         (["--workdir"], ["workdir", "allowed"]),
     ],

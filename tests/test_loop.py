@@ -235,7 +235,7 @@ def write_half_a_line(workdir_, lines):
         (loop.Run, "_compile", 1, None),  # before the first step
         (workdir.Workdir, "append_metrics", 9, write_half_a_line),
         (workdir, "write_json", 1, None),  # config.json: nothing is there yet
-        (loop, "write_json", 1, None),  # summary.json: everything else is there
+        (workdir.Workdir, "write_summary", 1, None),  # summary.json: everything else is there
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )

@@ -12,6 +12,7 @@ import numpy as np
 
 from dtp_jax.data.pipeline import epoch_permutation
 from dtp_jax.data.spec import Split
+from dtp_jax.sharding import Mesh, put
 
 Array = jax.Array | np.ndarray
 
@@ -55,15 +56,22 @@ class ResidentBatches:
     """The training batches of examples that are on the device as a whole."""
 
     def __init__(
-        self, split: Split, indices: np.ndarray, *, batch_size: int, most_steps: int, seed: int
+        self,
+        split: Split,
+        indices: np.ndarray,
+        *,
+        batch_size: int,
+        most_steps: int,
+        seed: int,
+        mesh: Mesh | None = None,
     ):
-        """Puts `split` on the device.
+        """Puts `split` on the device, or on all of a mesh.
 
         Args:
           indices: the examples of `split` to train on [n] (`Splits.train_indices`).
           most_steps: how many steps `read` gives at most.
         """
-        self._split = Split(*jax.device_put(tuple(split)))
+        self._split = Split(*put(mesh, tuple(split)))
         self.most_steps = most_steps
         self._batch_size, self._orders = batch_size, PassOrders(indices, seed)
 
@@ -71,7 +79,10 @@ class ResidentBatches:
     def like(self) -> Chunk:
         """Shapes and types of what `read` gives."""
         batches = jax.ShapeDtypeStruct((self.most_steps, self._batch_size), np.int32)
-        shapes = (jax.ShapeDtypeStruct(array.shape, array.dtype) for array in self._split)
+        shapes = (
+            jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+            for array in self._split
+        )
         return Chunk(*shapes, batches)
 
     def read(self, pass_index: int, position: int, count: int) -> Chunk:
@@ -85,15 +96,18 @@ class ResidentBatches:
         """Nothing to do."""
 
 
-def resident_evaluation(split: Split, *, batch_size: int) -> Iterable[EvaluationBlock]:
-    """All examples of `split`, put on the device as one block.
+def resident_evaluation(
+    split: Split, *, batch_size: int, mesh: Mesh | None = None
+) -> Iterable[EvaluationBlock]:
+    """All examples of `split`, put on the device, or on all of a mesh, as one block.
 
     The last batch is filled up with copies of the last example, of weight zero.
     """
     examples = len(split.labels)
-    batch_size = min(batch_size, examples)
+    devices = 1 if mesh is None else mesh.size
+    batch_size = min(batch_size, -(-examples // devices) * devices)
     batches, weights = batched(0, -(-examples // batch_size), batch_size, examples)
-    return (EvaluationBlock(*jax.device_put(tuple(split)), batches, weights),)
+    return (EvaluationBlock(*put(mesh, tuple(split)), batches, weights),)
 
 
 def batched(first: int, count: int, batch_size: int, examples: int) -> tuple[np.ndarray, ...]:

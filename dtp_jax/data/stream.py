@@ -12,6 +12,7 @@ labels are sharded along their first axis, in the usual order of devices; `batch
 the global arrays.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -144,12 +145,14 @@ class EvaluationStream:
         most_batches: int | None = None,
         process_index: int = 0,
         process_count: int = 1,
+        multiple: int = 1,
         ahead: int = 1,
     ):
         """Reads nothing yet.
 
         Args:
           batch_size: of all processes together; a multiple of their number.
+          multiple: of so many examples are the batches made, also where the data set has fewer.
           most_batches: how many a block has; default `steps_per_chunk`, or all where they are fewer.
           ahead: how many blocks are read before they are asked for.
 
@@ -157,7 +160,8 @@ class EvaluationStream:
         """
         self._spec, self._split, self._ahead = spec, split, ahead
         self._examples = len(split.labels)
-        self._batch_size = min(batch_size, self._examples // process_count * process_count)
+        multiple = math.lcm(multiple, process_count)
+        self._batch_size = min(batch_size, -(-self._examples // multiple) * multiple)
         self._rows = _share(self._batch_size, process_index, process_count)
         all_batches = -(-self._examples // self._batch_size)
         most = min(most_batches or steps_per_chunk(spec, self._batch_size), all_batches)

@@ -64,7 +64,9 @@ def drl(*, noise: tuple[float, ...], beta: float, feedback_activation: str = "li
     return Rule(
         name="drl",
         init_feedback=direct_feedback,
-        feedback_training=FeedbackTraining(draw_output_noise, feedback_loss, blocks=hidden),
+        feedback_training=FeedbackTraining(
+            draw_output_noise, feedback_loss, blocks=hidden, flops=iteration_flops
+        ),
         output_target=lambda logits, labels: gradient_step_target(
             logits, labels, beta=beta / len(logits)
         ),
@@ -73,6 +75,12 @@ def drl(*, noise: tuple[float, ...], beta: float, feedback_activation: str = "li
         init_forward=xavier_forward,
         targets_first=True,
     )
+
+
+def iteration_flops(network: Network, i: int) -> float:
+    """Of one example: the rest of the network, G twice, and the gradient of each."""
+    direct = 2 * math.prod(network[i].output_shape) * network[-1].output_shape[0]
+    return sum(block.forward_flops for block in network[i + 1 :]) + 4 * direct
 
 
 def square_loss(block: Block, h: Array, t: Array) -> Array:

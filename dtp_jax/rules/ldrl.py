@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dtp_jax.blocks import Block, Params, mirror_feedback
+from dtp_jax.blocks import Block, Network, Params, mirror_feedback
 from dtp_jax.rules.rule import (
     FeedbackTraining,
     Rule,
@@ -80,8 +80,8 @@ def ldrl(*, noise: tuple[float, ...], beta: float) -> Rule:
         dr_y = decode(omega, d2)
         # d loss / d dr = -2 dx / batch and d loss / d dr_y = 2 dr_y / batch: both through one decode,
         # which is linear in omega, so that its value is not needed.
-        _, pull = jax.vjp(lambda omega: decode(omega, jnp.concatenate([d1, d2])), omega)
-        (grads,) = pull(jnp.concatenate([-dx, dr_y]) * (2 / dx.shape[0]))
+        _, pull = jax.vjp(lambda omega: decode(omega, paired(d1, d2)), omega)
+        (grads,) = pull(paired(-dx, dr_y) * (2 / dx.shape[0]))
         # By Euler <grads, omega> is the linear term plus twice the quadratic one.
         products = jax.tree.map(lambda g, w: (g * w).sum(), grads, omega)
         return sum(jax.tree.leaves(products)) - batch_dot(dr_y, dr_y), grads
@@ -89,11 +89,25 @@ def ldrl(*, noise: tuple[float, ...], beta: float) -> Rule:
     return Rule(
         name="ldrl",
         init_feedback=mirror_feedback,
-        feedback_training=FeedbackTraining(draw_noise, feedback_loss, prepare, gradient),
+        feedback_training=FeedbackTraining(
+            draw_noise, feedback_loss, prepare, gradient, flops=iteration_flops
+        ),
         output_target=lambda logits, labels: gradient_step_target(logits, labels, beta=beta),
         targets=difference_targets,
         local_loss=half_square_loss,
     )
+
+
+def iteration_flops(network: Network, i: int) -> float:
+    """Of one example: F, one decoding and two gradients of the kernel in the difference form; written
+    out, it is F, three G (G(h), G(F(x + dx)), G(h + dy)) and the gradient of each."""
+    return (7 if network[i].features is None else 4) * network[i].forward_flops
+
+
+def paired(a: Array, b: Array) -> Array:
+    """a[0], b[0], a[1], b[1], ...: one batch of both, which stays where it is if batches are divided
+    among devices."""
+    return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
 
 
 def draw_noise(key: Array, block: Block, batch: int, dtype: Any) -> Noise:

@@ -1,0 +1,184 @@
+"""Several processes, on one machine or many: how they find each other, agree, and notice a loss.
+
+Every process runs the same program on its own devices. The first one shows the screen and writes the
+files of the run; checkpoints are written by all (through orbax), into a folder that all of them see.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+HEARTBEAT_SECONDS = 30
+"""After this time without a sign of life a process counts as lost, and the others end."""
+
+
+LAST_WORDS = """
+import pathlib, sys
+if not sys.stdin.read():
+    steps = [p for p in pathlib.Path(sys.argv[2]).glob("*") if p.name.isdigit()]
+    newest = max(steps, key=lambda p: int(p.name), default="the beginning")
+    print(
+        f"error: {sys.argv[1]} ended all at once: it was killed, or another one was lost; the run can "
+        f"go on from {newest}: start all processes again with the same command",
+        file=sys.stderr,
+    )
+"""
+"""What a process of its own runs that outlives this one; see `last_words`."""
+
+
+class Cluster(NamedTuple):
+    """How this process finds the others; None where the environment is to say it."""
+
+    coordinator: str | None
+    """HOST:PORT of the first process."""
+    processes: int | None
+    process: int | None
+    """Number of this process: 0, 1, ..."""
+
+
+def cluster(
+    coordinator: str, processes: int, process: int, environment: Mapping[str, str]
+) -> Cluster | None:
+    """What the flags and the environment say; None for a process on its own.
+
+    Without flags, a Slurm step, `mpirun` of Open MPI or a TPU slice with several workers makes a
+    cluster; on one process each, everything stays as it is. JAX reads addresses and numbers from the
+    environment itself, wherever the flags do not give them.
+
+    Args:
+      coordinator: HOST:PORT, "auto" to look for a cluster anyway (a TPU pod without Kubernetes), or "".
+      processes, process: how many, and which of them this is; 0 and -1 where not given.
+
+    Raises:
+      ValueError: one line; the flags do not make a cluster.
+    """
+    if coordinator in ("", "auto"):
+        if processes or process != -1:
+            flag = f"--processes is {processes}" if processes else f"--process is {process}"
+            raise ValueError(f"{flag}; allowed: together with --coordinator=HOST:PORT")
+        return Cluster(None, None, None) if coordinator or several(environment) else None
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ValueError(f"--coordinator is {coordinator!r}; allowed: HOST:PORT, or auto")
+    processes = processes or _number(environment, "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS")
+    if process == -1:
+        process = _number(environment, "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", missing=-1)
+    if processes < 1:
+        raise ValueError(f"--processes is {processes}; allowed: 1 or more, with --coordinator")
+    if not 0 <= process < processes:
+        raise ValueError(f"--process is {process}; allowed: 0 to {processes - 1}")
+    return Cluster(coordinator, processes, process)
+
+
+def several(environment: Mapping[str, str]) -> bool:
+    """Whether the environment speaks of more than one process: in a Slurm step (not in the shell that
+    submits one), under Open MPI, on a TPU slice."""
+    if "SLURM_STEP_NODELIST" in environment and _number(environment, "SLURM_NTASKS") > 1:
+        return True
+    if _number(environment, "OMPI_COMM_WORLD_SIZE") > 1:
+        return True
+    return len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
+
+
+def _number(environment: Mapping[str, str], *names: str, missing: int = 0) -> int:
+    """The first of these variables that holds a whole number."""
+    return next((int(environment[n]) for n in names if environment.get(n, "").isdigit()), missing)
+
+
+def join(found: Cluster) -> None:
+    """Waits for all processes; to be called before anything asks for a device.
+
+    Raises:
+      ValueError: one line; they were not found.
+    """
+    # The project's own handler saves on SIGTERM; JAX's would swallow the signal.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            found.coordinator,
+            found.processes,
+            found.process,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except (ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"--coordinator is {found.coordinator or 'auto'!r}: {reason}; "
+            "allowed: the address of process 0, with --processes and --process in every process"
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this process shows the screen and writes the files."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits for all processes."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def first_says(count: int) -> int:
+    """The first process's number, in every process: what they measure differs, what they do must not."""
+    return int(_everyone(count)[0])
+
+
+def any_says(signal: int | None) -> int | None:
+    """A signal that any process got, in every process."""
+    return int(_everyone(signal or 0).max()) or None
+
+
+def _everyone(number: int) -> np.ndarray:
+    """The numbers of all processes; to be called by all of them alike."""
+    if jax.process_count() == 1:
+        return np.array([number])
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(np.int32(number))
+
+
+def lost(error: BaseException) -> str | None:
+    """One line where an error of JAX's runtime means that another process is gone; else None."""
+    if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
+        return None
+    reason = (str(error).splitlines() or [""])[0]
+    return f"process {jax.process_index()} of {jax.process_count()} has lost another one ({reason})"
+
+
+@contextlib.contextmanager
+def last_words(workdir: Path) -> Iterator[None]:
+    """A context that is not left without a word, even where JAX's runtime aborts the process.
+
+    It does so in C++ once another process is gone, or was killed; nothing in Python runs then. So a
+    small process waits for the end of this one, and says on stderr how the run can go on.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    who = f"process {jax.process_index()} of {jax.process_count()}"
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", LAST_WORDS, who, str(workdir / "checkpoints")],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # out of reach of the signals that end this process
+    )
+    try:
+        yield
+    finally:
+        waiting.communicate(b"done")
+
+
+def leave(code: int) -> None:
+    """Ends this process at once: a regular end would wait for the processes that are gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

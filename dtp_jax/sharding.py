@@ -1,0 +1,157 @@
+"""Training over a mesh of devices: the batch along one axis, the feedback maps along the other.
+
+Data-parallel: every device holds a part of the batch. Nothing in the rules says so: the batch carries
+a sharding, and XLA puts an all-reduce wherever a sum runs over the batch, one per feedback iteration.
+
+Layer-parallel: the feedback maps do not see each other, so each device trains those of its own
+blocks, and only what they have become is exchanged, once per step. A step then takes no less than
+its dearest block: 2.5 times less than before for the default network, whose second block has 40 % of
+the work, on however many devices. Both axes together go beyond that.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+DATA, LAYERS = "data", "layers"
+
+
+def make_mesh(data: int, layers: int) -> Mesh | None:
+    """A mesh of data x layers devices, the first ones of all processes; None for a single device.
+
+    Raises:
+      ValueError: there are fewer devices, or some process would have none to work on.
+    """
+    wanted, there, processes = data * layers, jax.device_count(), jax.process_count()
+    if wanted > there or (processes > 1 and wanted != there):
+        allowed = f"a product of {there}" if processes > 1 else f"a product of at most {there}"
+        raise ValueError(
+            f"config.data_parallel is {data} and config.layer_parallel is {layers}; "
+            f"allowed: {allowed}, the number of devices"
+        )
+    if there == 1 or (wanted == 1 and processes == 1):
+        return None
+    devices = np.array(jax.devices()[:wanted]).reshape(data, layers)
+    return Mesh(devices, (DATA, LAYERS), axis_types=(AxisType.Auto,) * 2)
+
+
+def axis_size(mesh: Mesh | None, axis: str) -> int:
+    """Number of devices along an axis; 1 without a mesh."""
+    return 1 if mesh is None else mesh.shape[axis]
+
+
+def replicated(mesh: Mesh | None) -> NamedSharding | None:
+    """A copy on every device of the mesh; None, JAX's own choice, without one."""
+    return None if mesh is None else NamedSharding(mesh, PartitionSpec())
+
+
+def divided(mesh: Mesh, axes: Sequence[str] = (DATA,)) -> NamedSharding:
+    """The leading axis divided along axes of the mesh."""
+    return NamedSharding(mesh, PartitionSpec(tuple(axes)))
+
+
+def split_batch(mesh: Mesh | None, arrays: Any, axes: Sequence[str] = (DATA,)) -> Any:
+    """Inside `jit`: says that the leading axis of all arrays is divided along the mesh."""
+    if mesh is None:
+        return arrays
+    return jax.lax.with_sharding_constraint(arrays, divided(mesh, axes))
+
+
+def put(mesh: Mesh | None, arrays: Any) -> Any:
+    """Host arrays, the same in every process, as a copy on every device of the mesh."""
+    if mesh is None:
+        return jax.device_put(arrays)
+    sharding = replicated(mesh)
+    return jax.tree.map(
+        lambda a: jax.make_array_from_callback(a.shape, sharding, lambda index: a[index]), arrays
+    )
+
+
+def put_share(mesh: Mesh, arrays: Any) -> Any:
+    """Host arrays, of which every process has its share along the leading axis (see `data_share`), as
+    arrays divided along the mesh."""
+    place = partial(jax.make_array_from_process_local_data, divided(mesh))
+    return jax.tree.map(place, arrays)
+
+
+def data_share(mesh: Mesh | None) -> tuple[int, int]:
+    """(which, of how many) equal parts of a batch this process reads.
+
+    Processes whose devices stand at the same place along the data axis read the same part.
+
+    Raises:
+      ValueError: some process's devices would need part of another one's.
+    """
+    processes = jax.process_count()
+    if mesh is None or processes == 1:
+        return 0, 1
+    data, layers = mesh.devices.shape
+    shares = min(data, processes)
+    if max(data, processes) % shares:
+        raise ValueError(
+            f"config.data_parallel is {data}; allowed: a multiple or a divisor of {processes}, the "
+            "number of processes"
+        )
+    first = [d.process_index for d in mesh.devices.flat].index(jax.process_index())
+    return first // layers * shares // data, shares
+
+
+def assign(costs: Sequence[float], groups: int) -> tuple[tuple[int, ...], ...]:
+    """Divides jobs among groups: the dearest first, each to the group that has least to do.
+
+    Returns:
+      The jobs' positions by group; some groups are empty where there are more groups than jobs.
+    """
+    loads, given = [0.0] * groups, [[] for _ in range(groups)]
+    for job in sorted(range(len(costs)), key=lambda j: -costs[j]):
+        group = loads.index(min(loads))
+        loads[group] += costs[job]
+        given[group].append(job)
+    return tuple(tuple(sorted(jobs)) for jobs in given)
+
+
+def speedup_bound(costs: Sequence[float], groups: int) -> float:
+    """How many times faster all jobs are done by so many groups: the whole cost by that of the busiest."""
+    return sum(costs) / max(sum(costs[j] for j in jobs) for jobs in assign(costs, groups))
+
+
+def each_in_its_group(
+    mesh: Mesh, jobs: Sequence[Callable[[Any], Any]], costs: Sequence[float], args: Any
+) -> list[Any]:
+    """[job(args) for job in jobs], each computed by one group of devices along the axis of layers.
+
+    What a group has not computed it fills with zeros; one sum over the groups then gives everybody
+    everything. It is exact, and the only exchange between the groups.
+    """
+    shapes = [jax.eval_shape(job, args) for job in jobs]
+
+    def branch(own: tuple[int, ...]) -> Callable[[Any], list[Any]]:
+        def run(args: Any) -> list[Any]:
+            return [
+                job(args)
+                if n in own
+                else jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[n])
+                for n, job in enumerate(jobs)
+            ]
+
+        return run
+
+    branches = [branch(own) for own in assign(costs, mesh.shape[LAYERS])]
+
+    def body(group: jax.Array, args: Any) -> list[Any]:
+        return jax.lax.psum(jax.lax.switch(group[0], branches, args), LAYERS)
+
+    # The group's number is data, not `axis_index`, which XLA refuses while the other axis is automatic.
+    return jax.shard_map(
+        body,
+        mesh=mesh,
+        in_specs=(PartitionSpec(LAYERS), PartitionSpec()),
+        out_specs=PartitionSpec(),
+        axis_names={LAYERS},
+        check_vma=False,
+    )(jnp.arange(mesh.shape[LAYERS]), args)
