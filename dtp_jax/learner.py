@@ -49,9 +49,10 @@ class Learner(NamedTuple):
 
     @property
     def trained(self) -> tuple[Block, ...]:
-        """The blocks whose feedback maps are trained, in forward order."""
+        """The blocks whose feedback maps are trained, in forward order; none without iterations."""
         training = self.rule.feedback_training
-        return tuple(self.network[i] for i in training.blocks(self.network)) if training else ()
+        indices = training.blocks(self.network) if training else ()
+        return tuple(self.network[i] for i, _ in zip(indices, self.feedback_iterations))
 
     @property
     def feedback_flops(self) -> tuple[float, ...]:

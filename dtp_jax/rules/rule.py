@@ -41,9 +41,9 @@ class FeedbackTraining(NamedTuple):
     neither of `prepare` and `gradient` are given; they may assume that block i has `features`."""
     blocks: Callable[[Network], tuple[int, ...]] = above_the_first
     """Indices of the blocks whose feedback maps are trained."""
-    flops: Callable[[Network, int], float] = lambda network, i: 5 * network[i].forward_flops
+    flops: Callable[[Network, int], float] = lambda network, i: 3 * network[i].forward_flops
     """(network, i) -> floating-point operations of an iteration, per example and noise sample: what the
-    maps of several devices are balanced by. By default F, one G, its gradient and that of its input."""
+    maps of several devices are balanced by. By default F, one G and the gradient of its kernel."""
 
 
 class Rule(NamedTuple):
