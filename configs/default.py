@@ -36,6 +36,9 @@ def get_config() -> config_dict.ConfigDict:
     config.max_steps = 0  # stop after this many steps; 0 = after all epochs
     config.batch_size = 128
 
+    # Of products and convolutions: float32, tf32 (float32 where a device has none), bfloat16.
+    config.precision = "tf32"
+
     # Devices; data_parallel * layer_parallel of them. See docs/cluster.md.
     config.data_parallel = 1  # parts of every batch, each on devices of its own
     config.layer_parallel = 1  # groups of feedback maps, each on devices of its own

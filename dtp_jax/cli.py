@@ -14,7 +14,7 @@ import jax
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from dtp_jax import distributed, guard, loop, signals
+from dtp_jax import backend, distributed, guard, loop, signals
 from dtp_jax.config import FIELDS, Experiment, check_sizes, validate
 from dtp_jax.data import DataError, Source, locate, training_examples
 from dtp_jax.screen import Screen, SilentScreen
@@ -42,6 +42,7 @@ def main(argv: list[str], description: str, screen: Screen | None = None) -> int
     if any(arg in ("--help", "-h", "-help", "--helpfull", "--helpshort") for arg in argv[1:]):
         print(help_text(description))
         return 0
+    backend.prepare()
     try:
         with signals.stopping_at_once():
             return _run(argv, screen or Screen())

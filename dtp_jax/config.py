@@ -13,7 +13,7 @@ from dtp_jax.blocks import Network
 from dtp_jax.data import DATASETS, PLACES, DatasetSpec
 from dtp_jax.learner import BOTH, FEEDBACK_ONLY, FORWARD_ONLY, STALE_GRADIENTS, Learner
 from dtp_jax.networks import NETWORKS
-from dtp_jax.ops import ACTIVATIONS
+from dtp_jax.ops import ACTIVATIONS, PRECISIONS
 from dtp_jax.rules import RULES, Rule
 from dtp_jax.sharding import Mesh
 
@@ -68,6 +68,7 @@ FIELDS: dict[str, Field] = {
     "epochs": _AT_LEAST_1,
     "max_steps": _COUNT,
     "batch_size": _AT_LEAST_1,
+    "precision": _choice(PRECISIONS),
     "data_parallel": _AT_LEAST_1,
     "layer_parallel": _AT_LEAST_1,
     "beta": _RATE,
@@ -274,6 +275,7 @@ def build_learner(
         feedback_iterations=config["feedback_iterations"] if training else (),
         feedback_samples=config["feedback_samples"],
         stale_gradients=config["stale_gradients"],
+        precision=config["precision"],
         mesh=mesh,
     )
 

@@ -1,7 +1,7 @@
 """The learner: a network, a rule and optimizers, and the training step that puts them together."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dtp_jax import ops
 from dtp_jax.blocks import Activations, Block, Network, Params, forward_all, initial_statistics
 from dtp_jax.feedback import (
     Iteration,
@@ -44,6 +45,8 @@ class Learner(NamedTuple):
     """Which parameters a step changes: BOTH, FEEDBACK_ONLY or FORWARD_ONLY."""
     stale_gradients: str = "none"
     """How the original's DRL steps on gradients that it has not renewed; see `STALE_GRADIENTS`."""
+    precision: str = "tf32"
+    """Of products and convolutions; see `ops.PRECISIONS`."""
     mesh: Mesh | None = None
     """The devices, where there are several; see `dtp_jax.sharding`."""
 
@@ -130,6 +133,18 @@ def init_optimizers(
     }
 
 
+def in_its_precision(f: Callable[..., Any]) -> Callable[..., Any]:
+    """f(learner, ...), with products and convolutions in the learner's precision."""
+
+    @wraps(f)
+    def precise(learner: Learner, *args: Any, **options: Any) -> Any:
+        with ops.products_in(learner.precision):
+            return f(learner, *args, **options)
+
+    return precise
+
+
+@in_its_precision
 def step(
     learner: Learner,
     state: TrainState,
@@ -224,6 +239,7 @@ def train_step(
     return state, metrics
 
 
+@in_its_precision
 def train_feedback(
     learner: Learner,
     state: TrainState,

@@ -130,7 +130,9 @@ class Run:
             mesh=self.mesh,
         )
         self.learner = build_learner(experiment, self.steps_per_epoch, self.mesh)
-        self.evaluate = program.evaluator(self.network, self.data, self.mesh)
+        self.evaluate = program.evaluator(
+            self.network, self.data, self.mesh, self.config["precision"]
+        )
         self.checkpoints = workdir.checkpoints(self.config["keep_checkpoints"])
         self.progress = Progress()
         self.state = self._restore_or_init()

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dtp_jax import ops
 from dtp_jax.blocks import Network, Params
 from dtp_jax.data import DatasetSpec, EvaluationBlock, augment, prepare_images
 from dtp_jax.learner import Learner, Metrics, TrainState, evaluate_batch, train_step
@@ -28,9 +29,14 @@ class Evaluation(NamedTuple):
 
 
 def train_chunk(
-    learner: Learner, data: DatasetSpec, *, augmented: bool
+    learner: Learner, data: DatasetSpec, *, augmented: bool, seeds: bool = False
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Compiles a run of training steps.
+
+    Args:
+      seeds: train several runs of the learner at once: the leading axis of `state` and `batches`, and
+        of all results, is that of the runs. It may be divided among devices, which then have nothing
+        to say to each other. Each run is the one that its key and batches give on their own, up to rounding.
 
     Returns:
       A function (state, images, labels, batches, count) -> (state, metrics) that takes `count` steps
@@ -41,7 +47,6 @@ def train_chunk(
     """
     flip, crop_padding = (data.flip, data.crop_padding) if augmented else (False, 0)
 
-    @partial(jax.jit, donate_argnums=0, out_shardings=replicated(learner.mesh))
     def chunk(state: TrainState, images: Array, labels: Array, batches: Array, count: Array):
         def one(state: TrainState, batch: Array):
             # Feedback noise uses the same key folded with the block indices 1, 2, ...
@@ -59,11 +64,13 @@ def train_chunk(
         log = jax.tree.map(lambda s: jnp.zeros((len(batches), *s.shape), s.dtype), shapes)
         return jax.lax.fori_loop(0, count, body, (state, log))
 
-    return chunk
+    if seeds:
+        chunk = jax.vmap(chunk, in_axes=(0, None, None, 0, None))
+    return jax.jit(chunk, donate_argnums=0, out_shardings=replicated(learner.mesh))
 
 
 def evaluator(
-    network: Network, data: DatasetSpec, mesh: Mesh | None = None
+    network: Network, data: DatasetSpec, mesh: Mesh | None = None, precision: str = "tf32"
 ) -> Callable[..., Evaluation]:
     """Compiles the evaluation of a whole data set; on a mesh every device has its part of each batch.
 
@@ -85,7 +92,8 @@ def evaluator(
             examples = (block.images[indices], block.labels[indices], weight)
             x, labels, weight = split_batch(mesh, examples, (DATA, LAYERS))
             x = prepare_images(x, data, jnp.float32)
-            found = evaluate_batch(network, forward, x, labels, weight, statistics)
+            with ops.products_in(precision):
+                found = evaluate_batch(network, forward, x, labels, weight, statistics)
             return jax.tree.map(jnp.add, total, found), None
 
         return jax.lax.scan(one, total, (block.batches, block.weights))[0]

@@ -102,10 +102,12 @@ class _DenseMaps(NamedTuple):
         return self.act(y)
 
     def decode(self, params: Params, a: Array) -> Array:
-        return self._spread(a @ params["kernel"].T)
+        return self._spread(ops.linear(a, params["kernel"].T))
 
     def feedback(self, params: Params, y: Array, residual: Residual) -> Array:
-        return self._spread(add_bias(self.features(y, residual) @ params["kernel"].T, params))
+        return self._spread(
+            add_bias(ops.linear(self.features(y, residual), params["kernel"].T), params)
+        )
 
     def _spread(self, x: Array) -> Array:
         """(batch, size) -> (batch, *input shape)."""

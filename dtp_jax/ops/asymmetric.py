@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import jax
 
+from dtp_jax.ops.precision import product_dtype
+
 Array = jax.Array
 
 
@@ -25,4 +27,5 @@ def linear(x: Array, kernel: Array | Asymmetric) -> Array:
     """x @ kernel, where the kernel may be an `Asymmetric` pair."""
     if isinstance(kernel, Asymmetric):
         return kernel.apply(linear, x)
-    return x @ kernel
+    dtype = product_dtype(x.dtype)
+    return (x.astype(dtype) @ kernel.astype(dtype)).astype(x.dtype)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dtp_jax.ops.asymmetric import Asymmetric
+from dtp_jax.ops.precision import product_dtype
 from dtp_jax.ops.windows import inside, taps
 
 Array = jax.Array
@@ -41,10 +42,12 @@ def conv(
     if isinstance(kernel, Asymmetric):
         apply = partial(conv, stride=stride, padding=padding, implementation=implementation)
         return kernel.apply(apply, x)
-    chosen = implementation or _fastest(x.shape, kernel.shape, stride)
+    dtype = product_dtype(x.dtype)
+    chosen = implementation or _fastest(x.shape, kernel.shape, stride, dtype)
     if chosen not in IMPLEMENTATIONS:
         raise ValueError(f"conv: implementation {chosen!r}; allowed: {', '.join(IMPLEMENTATIONS)}")
-    return IMPLEMENTATIONS[chosen](x, kernel, stride, padding)
+    y = IMPLEMENTATIONS[chosen](x.astype(dtype), kernel.astype(dtype), stride, padding)
+    return y.astype(x.dtype)
 
 
 def conv_transpose(
@@ -73,7 +76,9 @@ def conv_transpose(
     return jax.linear_transpose(forward, x)(y)[0]
 
 
-def _fastest(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -> str:
+def _fastest(
+    x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, dtype: jnp.dtype
+) -> str:
     """The choice by static shapes; times are ms per L-DRL iteration at batch 32 on two CPU cores."""
     if jax.default_backend() != "cpu":
         return "lax"
@@ -81,6 +86,8 @@ def _fastest(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: in
     if k > 1 and max(x_shape[1:3]) <= k - 1:
         # Most taps fall outside. 2x2 images, 256 -> 512: taps 3.5, winograd 6.4, matmul 4.6.
         return "taps"
+    if dtype == jnp.bfloat16:
+        return "matmul"  # Winograd's sums and differences would lose what bits there are
     if k == 3 and stride == 1 and in_channels >= WINOGRAD_CHANNELS:
         # 16x16, 128 -> 128: winograd 33, matmul 60. 4x4, 256 -> 256: winograd 6.7, matmul 9.5.
         return "winograd"

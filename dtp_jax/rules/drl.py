@@ -40,7 +40,7 @@ def drl(*, noise: tuple[float, ...], beta: float, feedback_activation: str = "li
     act = ops.ACTIVATIONS[feedback_activation]
 
     def direct(block: Block, omega: Params, outputs: Array) -> Array:
-        y = outputs @ omega["kernel"]
+        y = ops.linear(outputs, omega["kernel"])
         y = y + omega["bias"] if "bias" in omega else y
         return act(y).reshape(-1, *block.output_shape)
 

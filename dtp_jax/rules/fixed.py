@@ -72,7 +72,9 @@ def direct_feedback_alignment(*, beta: float) -> Rule:
         error = activations.h[-1] - top  # beta (softmax - onehot)
         found = []
         for i in hidden(network):
-            e = (error @ feedback[network[i].name]["kernel"]).reshape(activations.h[i + 1].shape)
+            e = ops.linear(error, feedback[network[i].name]["kernel"]).reshape(
+                activations.h[i + 1].shape
+            )
             found.append(activations.h[i + 1] - e)
         return (*found, top)
 
