@@ -6,6 +6,11 @@ A convolutional block on random images is trained by L-DRL's feedback loss alone
 over the second half of the iterations, so that the noise of the gradients is small. Shown are the angles
 of that average with the analytic kernel (`rules/analytic.py`) and with the forward one, the angle of the
 two with each other, and the time of both.
+
+Where the noisy pass switches the winning position of a pooling window, the value that is unpooled moves:
+a change of the size of the value itself, with the sign of the value. So a channel's gain depends on its
+winners, and is negative where they are. The rows with a bias show it: it shifts the winners of all
+channels; `least gain` and `greatest gain` are over the channels, `negative` is the part of negative winners.
 """
 
 import argparse
@@ -15,7 +20,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,17 +45,37 @@ from dtp_jax.rules.analytic import solve_feedback
 SIZE, CHANNELS, BATCH = 8, (3, 8, 12), 256
 
 
-def network_with(pool: MaxPool | None) -> Network:
-    """Two blocks of 3x3 convolutions and ELU; the second one, which is measured, may pool."""
-    first, second = (partial(conv_block, window=3, padding=1, channels=c) for c in CHANNELS[1:])
-    return chain((SIZE, SIZE, CHANNELS[0]), [first("conv_0"), second("conv_1", pool=pool)])
+class Case(NamedTuple):
+    """What is measured."""
+
+    pool: MaxPool | None = None
+    activation: str = "elu"
+    bias: float | None = None
+    """Of all channels of the measured block, instead of random ones."""
 
 
-def measure(pool: MaxPool | None, sigma: float, iterations: int, seed: int = 0) -> dict[str, Any]:
+CASES = (
+    Case(),
+    Case(MaxPool(2, 2)),
+    Case(MaxPool(3, 2, 1)),
+    *(Case(MaxPool(3, 2, 1), "tanh", bias) for bias in (1.0, 0.0, -1.0)),
+)
+
+
+def network_with(case: Case) -> Network:
+    """Two blocks of 3x3 convolutions; the second one, which is measured, may pool."""
+    block = partial(conv_block, window=3, padding=1, activation=case.activation)
+    first, second = (partial(block, channels=c) for c in CHANNELS[1:])
+    return chain((SIZE, SIZE, CHANNELS[0]), [first("conv_0"), second("conv_1", pool=case.pool)])
+
+
+def measure(case: Case, sigma: float, iterations: int, seed: int = 0) -> dict[str, Any]:
     """One row of the table: angles in degrees, seconds."""
-    network = network_with(pool)
+    network, pool = network_with(case), case.pool
     key = jax.random.key(seed)
     forward = init_forward(network, key)
+    if case.bias is not None:
+        forward["conv_1"]["bias"] = jnp.full(CHANNELS[2], case.bias)
     omega = mirror_feedback(network, jax.random.fold_in(key, 1))["conv_1"]
     images = jax.random.normal(jax.random.fold_in(key, 2), (BATCH, SIZE, SIZE, CHANNELS[0]))
     activations = forward_all(network, forward, images)
@@ -79,13 +104,19 @@ def measure(pool: MaxPool | None, sigma: float, iterations: int, seed: int = 0) 
     learned, train_seconds = timed(train, omega)
     analytic, solve_seconds = timed(solve, omega)
     theta = forward["conv_1"]["kernel"]
+    gains = jnp.einsum("ijkc,ijkc->c", learned, theta) / (theta**2).sum((0, 1, 2))
     return {
+        "activation": case.activation,
+        "bias": "random" if case.bias is None else f"{case.bias:g}",
         "pooling": "none" if pool is None else f"max {pool.window}/{pool.stride}",
         "sigma": sigma,
         "learned_analytic": float(metrics.angle(learned, analytic)),
         "learned_forward": float(metrics.angle(learned, theta)),
         "analytic_forward": float(metrics.angle(analytic, theta)),
         "gain": float(jnp.vdot(learned, analytic) / jnp.vdot(analytic, analytic)),
+        "least_gain": float(gains.min()),
+        "greatest_gain": float(gains.max()),
+        "negative": float((activations.h[2] < 0).mean()),
         "learned_seconds": train_seconds,
         "analytic_seconds": solve_seconds,
     }
@@ -121,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
     sigmas = [float(s) for s in args.sigmas.split(",")]
     if args.iterations < 2 or not all(0 < s < math.inf for s in sigmas):
         parser.error("allowed: --iterations of 2 or more, --sigmas above 0")
-    rows = [measure(p, s, args.iterations) for p in (None, MaxPool(2, 2)) for s in sigmas]
+    rows = [measure(case, s, args.iterations) for case in CASES for s in sigmas]
     Console(soft_wrap=True, highlight=False).print(table(rows))
     if args.json:
         result = {**provenance("fixed_point"), "rows": rows}
