@@ -18,7 +18,6 @@ def prepare() -> None:
     """
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
-    jax.config.update("jax_raise_persistent_cache_errors", False)
     flags = os.environ.get("XLA_FLAGS", "")
     if has_gpu_plugin() and GPU_FLAGS.split("=")[0] not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {GPU_FLAGS}".strip()

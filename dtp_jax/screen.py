@@ -20,8 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dtp_jax.blocks import count, init_forward
-from dtp_jax.config import Experiment
-from dtp_jax.sharding import Mesh
+from dtp_jax.config import Experiment, build_learner
+from dtp_jax.sharding import Mesh, speedup_bound
 
 PLAIN_LINE_SECONDS = 10.0
 """Without a terminal: at most one line of progress in this time."""
@@ -68,7 +68,7 @@ class Screen:
                 f"batches of {config['batch_size']}",
             ),
             ("data", f"{config['dataset']}: {source}"),
-            ("devices", _devices(mesh)),
+            ("devices", _devices(experiment, mesh)),
             ("workdir", str(workdir)),
         ):
             facts.add_row(f"[bold]{name}", Text(value))  # no markup: a path may hold brackets
@@ -298,7 +298,7 @@ class _Bar:
         self.screen.note(line)
 
 
-def _devices(mesh: Mesh | None) -> str:
+def _devices(experiment: Experiment, mesh: Mesh | None) -> str:
     """What there is, and what of it the run uses."""
     devices = jax.devices()
     there = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
@@ -308,7 +308,16 @@ def _devices(mesh: Mesh | None) -> str:
         rest = "; more with --config.data_parallel=N" if len(devices) > 1 else ""
         return f"{there}, mesh: one device{rest}"
     data, layers = mesh.devices.shape
-    return f"{there}, mesh: {data} data-parallel x {layers} layer-parallel"
+    mesh_text = f"{there}, mesh: {data} data-parallel x {layers} layer-parallel"
+    learner = build_learner(experiment, steps_per_epoch=1)
+    costs = learner.feedback_flops
+    if layers == 1 or not costs:
+        return mesh_text
+    dearest = learner.trained[costs.index(max(costs))].name
+    return (
+        f"{mesh_text}; {dearest} is {max(costs) / sum(costs):.0%} of the feedback training, so that "
+        f"layers make it at most {speedup_bound(costs, layers):.1f} times faster"
+    )
 
 
 def _block_table(experiment: Experiment) -> Table:

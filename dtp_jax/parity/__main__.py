@@ -20,6 +20,7 @@ from dtp_jax.parity.replay import replay
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Runs the command line. Returns the exit code: 0 if every quantity is within its tolerance, else 1 or 2."""
     parser = argparse.ArgumentParser(
         prog="python -m dtp_jax.parity",
         description=__doc__,

@@ -1,0 +1,71 @@
+"""What programs tell JAX before it starts."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+from helpers import REPOSITORY
+
+from dtp_jax import backend
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    folder = jax.config.jax_compilation_cache_dir
+    yield
+    jax.config.update("jax_compilation_cache_dir", folder)
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert backend.cache_folder() == tmp_path / "dtp_jax" / "compiled"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert backend.cache_folder() == tmp_path / ".cache" / "dtp_jax" / "compiled"
+
+
+def test_what_the_user_has_set_is_kept(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_exclude_nondeterministic_ops=false")
+    monkeypatch.setattr(backend, "has_gpu_plugin", lambda: True)
+    jax.config.update("jax_compilation_cache_dir", "mine")
+    backend.prepare()
+    assert jax.config.jax_compilation_cache_dir == "mine"
+    assert os.environ["XLA_FLAGS"] == "--xla_gpu_exclude_nondeterministic_ops=false"
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_flags(monkeypatch, gpu):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_a=1")
+    monkeypatch.setattr(backend, "has_gpu_plugin", lambda: gpu)
+    backend.prepare()
+    expected = "--xla_a=1 --xla_gpu_exclude_nondeterministic_ops=true" if gpu else "--xla_a=1"
+    assert os.environ["XLA_FLAGS"] == expected
+
+
+def test_a_second_process_does_not_compile_again(tmp_path):
+    program = (
+        "import jax; from dtp_jax import backend; backend.prepare();"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0);"
+        "from jax._src import monitoring; seen = [];"
+        "monitoring.register_event_listener(lambda name, **_: seen.append(name));"
+        "jax.jit(lambda x: x @ x + 1)(jax.numpy.ones((8, 8))).block_until_ready();"
+        "print(sum('cache_hits' in name for name in seen))"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    hits = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", program],
+                capture_output=True,
+                text=True,
+                check=True,
+                env=environment,
+                cwd=REPOSITORY,
+            ).stdout
+        )
+        for _ in range(2)
+    ]
+    assert hits[0] == 0 < hits[1]
