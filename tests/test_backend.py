@@ -18,12 +18,11 @@ def as_before():
     jax.config.update("jax_compilation_cache_dir", folder)
 
 
-def test_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert backend.cache_folder() == tmp_path / "dtp_jax" / "compiled"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert backend.cache_folder() == tmp_path / ".cache" / "dtp_jax" / "compiled"
+def test_programs_are_kept_beside_decoded_images(monkeypatch, tmp_path):
+    monkeypatch.setenv("DTP_JAX_CACHE", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", None)
+    backend.prepare()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
 
 
 def test_what_the_user_has_set_is_kept(monkeypatch):
@@ -53,7 +52,7 @@ def test_a_second_process_does_not_compile_again(tmp_path):
         "jax.jit(lambda x: x @ x + 1)(jax.numpy.ones((8, 8))).block_until_ready();"
         "print(sum('cache_hits' in name for name in seen))"
     )
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "DTP_JAX_CACHE": str(tmp_path), "JAX_PLATFORMS": "cpu"}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     hits = [
         int(
