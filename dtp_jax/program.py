@@ -14,7 +14,8 @@ import numpy as np
 from dtp_jax import ops
 from dtp_jax.blocks import Network, Params
 from dtp_jax.data import DatasetSpec, EvaluationBlock, augment, prepare_images
-from dtp_jax.learner import Learner, Metrics, TrainState, evaluate_batch, train_step
+from dtp_jax.evaluation import evaluate_batch
+from dtp_jax.learner import Learner, Metrics, TrainState, train_step
 from dtp_jax.sharding import DATA, LAYERS, Mesh, replicated, split_batch
 
 Array = jax.Array

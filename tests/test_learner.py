@@ -19,7 +19,7 @@ from helpers import (
 )
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from dtp_jax import learner
+from dtp_jax import evaluation, learner
 from dtp_jax.blocks import forward_all
 from dtp_jax.networks import mlp
 from dtp_jax.rules import backprop, ldrl
@@ -301,7 +301,7 @@ def identity_network(classes):
 
 def evaluate(logits, labels, weights):
     network, forward = identity_network(logits.shape[1])
-    return jax.jit(partial(learner.evaluate_batch, network))(
+    return jax.jit(partial(evaluation.evaluate_batch, network))(
         forward, jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(weights)
     )
 

@@ -7,7 +7,7 @@ import pytest
 from helpers import NETWORKS, assert_close, config_fields, make_batch, make_learner, make_state
 from launching import TINY, arrays, launch, rows
 
-from dtp_jax import learner, optim, resnet18, rules
+from dtp_jax import evaluation, learner, optim, resnet18, rules
 from dtp_jax.blocks import forward_all, init_forward
 from dtp_jax.config import passes
 from dtp_jax.learner import BOTH, FEEDBACK_ONLY, FORWARD_ONLY
@@ -117,7 +117,7 @@ def test_evaluation_uses_the_running_statistics():
         )
         for name, tree in statistics.items()
     }
-    found = learner.infer(network, forward, images, biased)
+    found = evaluation.infer(network, forward, images, biased)
     assert_close(found, activations.h[-1])
     moved = jax.tree.map(lambda a: a + 1, biased)
-    assert not np.allclose(learner.infer(network, forward, images, moved), found)
+    assert not np.allclose(evaluation.infer(network, forward, images, moved), found)
