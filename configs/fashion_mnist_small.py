@@ -29,7 +29,7 @@ def get_config(rule="ldrl"):
     config.noise = (1.4, 0.3, 0.1)
     config.feedback_iterations = (5, 10, 20)
     config.feedback_lr = (1e-4, 0.015, 0.06)
-    config.forward_lr = 0.05
+    config.forward_lr = 0.08 if rule == "ldrl" else 0.05
     config.normalize_lr = rule not in ("backprop", "tp")  # divided by beta
     config.weight_decay = 2e-5
     if rule == "parallel_ldrl":
