@@ -431,3 +431,38 @@ def test_bugs_are_not_taken_for_invalid_input(place, monkeypatch):
     monkeypatch.setattr("dtp_jax.loop.Run.run", broken)
     with pytest.raises(ValueError, match="shapes do not match"):
         launch("--workdir=w", *TINY)
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (
+            ["--config.data_parallel=3"],
+            ["config.data_parallel is 3", "divisors of the batch_size 32"],
+        ),
+        (["--config.layer_parallel=64"], ["config.layer_parallel is 64", "the number of devices"]),
+        (["--config.layer_parallel=0"], ["config.layer_parallel is 0", "1 or more"]),
+        (["--config.precision=half"], ["config.precision is 'half'", "float32, tf32, bfloat16"]),
+        (["--processes=2"], ["--processes is 2", "--coordinator"]),
+        (["--coordinator=a:1", "--processes=2", "--process=0"], ["--workdir is missing"]),
+    ],
+    ids=lambda value: value[0] if value[0].startswith("-") else "",
+)
+def test_mesh_and_cluster_errors(place, args, words):
+    found = launch(*TINY, *args)
+    assert found.code == 2 and found.err.count("\n") == 1
+    assert all(word in found.err for word in words), found.err
+    assert not list(place.iterdir())
+
+
+def test_mesh_on_the_screen_and_the_same_numbers(place):
+    args = ("--config.epochs=1", "--config.max_steps=6")
+    assert launch("--workdir=one", *TINY, *args).code == 0
+    mesh = ("--config.data_parallel=2", "--config.layer_parallel=2")
+    found = launch("--workdir=four", *TINY, *args, *mesh)
+    assert found.code == 0
+    said = " ".join(found.out.split())
+    # By hand: 2 * 16 * 8 * 9 * 4 of conv_1 against 2 * 32 * 10 of fc.
+    assert "2 data-parallel x 2 layer-parallel; conv_1 is 94% of the feedback training" in said
+    one, four = (rows(place / name)[-1] for name in ("one", "four"))
+    assert four["loss"] == pytest.approx(one["loss"], rel=1e-4)
