@@ -13,6 +13,8 @@ from dtp_jax.data import DATASETS
 from dtp_jax.data.feeding import feed
 from dtp_jax.data.spec import Split, Splits
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 MESHES = {"data": (8, 1), "layers": (1, 8), "both": (2, 4)}
 BATCH, STEPS = 16, 2
 
@@ -80,7 +82,6 @@ def train(made, mesh, images, labels):
     )
 
 
-@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("name", LEARNERS)
 def test_the_numbers_are_those_of_one_device(name):
     made = LEARNERS[name]()
@@ -102,7 +103,6 @@ def collectives(text):
     return found[True], found[False]
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_layer_parallel_iterations_do_not_communicate():
     made = LEARNERS["ldrl"]()
     batch = jax.device_get(helpers.make_batch(made.network, BATCH))
