@@ -4,7 +4,7 @@ python launch.py --config=configs/fashion_mnist_small.py:ldrl
 python -m dtp_jax.compare --configs=fashion_mnist_small:ldrl,fashion_mnist_small:backprop --seeds=3
 
 RULE is any rule, or one of its variants parallel_ldrl, p_ddtp and s_ddtp. Two CPU cores train L-DRL in two to three
-minutes. Rates were chosen on the validation images, in trials of two to nine epochs: a dozen for L-DRL, one to four
+minutes. Rates were chosen on the validation images, in trials of two to ten epochs: two dozen for L-DRL, one to four
 for the others.
 """
 
