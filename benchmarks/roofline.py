@@ -42,6 +42,7 @@ from dtp_jax import backprop, cli
 from dtp_jax.blocks import forward_all
 from dtp_jax.config import Experiment, build_learner, validate
 from dtp_jax.learner import FORWARD_ONLY, Learner, TrainState, init, train_feedback, train_step
+from dtp_jax.ops import standard_normal
 
 COPIED = 2**26
 """Numbers of the array that is copied, 256 MiB: larger than any cache."""
@@ -74,7 +75,7 @@ def measure_peaks() -> Peaks:
     source, target = jnp.ones(COPIED, jnp.float32), [jnp.zeros(COPIED, jnp.float32)]
     # Into memory that is there already: fresh pages cost a CPU more than the copy.
     copy = jax.jit(lambda source, target: source + 1, donate_argnums=1, keep_unused=True)
-    draw = jax.jit(lambda key: jax.random.normal(key, (DRAWN,), jnp.float32))
+    draw = jax.jit(lambda key: standard_normal(key, (DRAWN,)))
 
     def copied() -> None:
         target[0] = jax.block_until_ready(copy(source, target[0]))

@@ -120,4 +120,4 @@ def direct_feedback(network: Network, key: Array) -> dict[str, Params]:
 
 def draw_output_noise(key: Array, block: Block, batch: int, dtype: Any) -> Array:
     """One noise sample for a batch: N(0, 1) of shape (batch, *block output)."""
-    return jax.random.normal(key, (batch, *block.output_shape), dtype)
+    return ops.standard_normal(key, (batch, *block.output_shape), dtype)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from dtp_jax import ops
 from dtp_jax.blocks import Block, mirror_feedback
 from dtp_jax.rules.rule import (
     FeedbackTraining,
@@ -59,4 +60,4 @@ def tp(*, noise: tuple[float, ...], beta: float) -> Rule:
 
 def draw_input_noise(key: Array, block: Block, batch: int, dtype: Any) -> Array:
     """One noise sample for a batch: N(0, 1) of shape (batch, *block input)."""
-    return jax.random.normal(key, (batch, *block.input_shape), dtype)
+    return ops.standard_normal(key, (batch, *block.input_shape), dtype)

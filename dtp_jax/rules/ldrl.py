@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dtp_jax import ops
 from dtp_jax.blocks import Block, Network, Params, mirror_feedback
 from dtp_jax.rules.rule import (
     FeedbackTraining,
@@ -114,6 +115,6 @@ def draw_noise(key: Array, block: Block, batch: int, dtype: Any) -> Noise:
     """One noise sample for a batch: e of shape (batch, *input), u of shape (batch, *output)."""
     key_e, key_u = jax.random.split(key)
     return Noise(
-        jax.random.normal(key_e, (batch, *block.input_shape), dtype),
-        jax.random.normal(key_u, (batch, *block.output_shape), dtype),
+        ops.standard_normal(key_e, (batch, *block.input_shape), dtype),
+        ops.standard_normal(key_u, (batch, *block.output_shape), dtype),
     )
