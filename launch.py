@@ -5,7 +5,8 @@
 
 Any field of the config can be overridden with --config.FIELD=VALUE; tuples are written 0.4,0.2. All
 fields are described in configs/default.py. Exit codes: 0 done, 2 config or flag not valid, 3 data
-missing or corrupt, 4 a loss is not finite, 130 or 143 stopped by a signal and saved.
+missing or corrupt, 4 a loss is not finite, 5 another process of the run is gone, 130 or 143 stopped by
+a signal and saved.
 """
 
 import sys

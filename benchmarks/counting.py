@@ -176,8 +176,10 @@ def _trained_map(learner: Learner, sizes: Sizes, batch: int, cache: float, n: in
     through = range(i + 1, len(network)) if direct else range(i, i + 1)
     written = sizes.omega[block.name] + sizes.feedback_state[block.name]
     read = sizes.h[through[0]] + sum(sizes.theta[network[j].name] for j in through) + written
-    if ldrl:  # the only one that compares with the clean output
+    if ldrl:  # it compares with the clean output
         read += sizes.h[i + 1] + sizes.residuals[i]
+    elif direct:  # it compares with the clean logits
+        read += sizes.h[-1]
     noisy = [sizes.h[j + 1] + (0 if direct else sizes.residuals[j]) for j in through]
 
     def traffic(reconstructions: int) -> float:

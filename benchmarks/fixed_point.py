@@ -10,7 +10,8 @@ two with each other, and the time of both.
 Where the noisy pass switches the winning position of a pooling window, the value that is unpooled moves:
 a change of the size of the value itself, with the sign of the value. So a channel's gain depends on its
 winners, and is negative where they are. The rows with a bias show it: it shifts the winners of all
-channels; `least gain` and `greatest gain` are over the channels, `negative` is the part of negative winners.
+channels. `gain` is that of the learned kernel over the analytic one; `least gain` and `greatest gain` are
+those of the channels over the forward kernel; `negative` is the part of negative winners.
 """
 
 import argparse

@@ -10,8 +10,9 @@ benchmarks), assumed (a flag) or predicted (from the other three). The model, an
   Augmentation, evaluation, checkpoints and the reading of data cost nothing.
 - A chip does it at an achieved rate: --peak-tflops (that of --chip unless given) times the share of the
   peak that --measured reached. That a chip of another kind reaches the same share is assumed, and is the
-  weakest point of the model: measure on the chip, or give --share. The share does not fall with the
-  batch, but no iteration takes less than --iteration-us, the time of starting its kernels.
+  weakest point of the model, the more so since a CPU's share counts the products that Winograd's form
+  saves as done: measure on the chip, or give --share. The share does not fall with the batch, but no
+  iteration takes less than --iteration-us, the time of starting its kernels.
 - Data-parallel over d chips: each has batch/d examples, d a divisor of the batch, which stays that of the
   config. Each iteration ends in an all-reduce of its kernel's gradient, each step in one of all forward
   gradients. The next iteration needs the result, so nothing is overlapped.

@@ -9,8 +9,8 @@ The least arithmetic and memory traffic of every phase and block are counted fro
 (benchmarks/counting.py says how). In short: products alone, as direct convolutions; every array that a
 row of the table works on read or written once, with element-wise work at no cost and noise drawn where
 it is used; what fits the cache (--cache-mib) is not read again by the next iteration of feedback
-training. The floor of a row is the longer of its operations at the rate of a float32 matrix product and
-its bytes at the rate of a copy. These peaks are measured before and after everything else, and the
+training. The floor of a row is the longer of its operations at the rate of a matrix product in the run's
+precision and its bytes at the rate of a copy. These peaks are measured before and after everything else, and the
 higher one counts. The gap is the measured time divided by the floor. Winograd's convolutions multiply
 less than is counted, and a cache may keep more from row to row, so that a gap below 1 is possible.
 Drawing the normals is no part of the floor; what it takes at the measured rate stands below the table.
@@ -24,7 +24,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,11 +36,19 @@ from rich.table import Table
 
 from benchmarks.counting import FEEDBACK, FORWARD, Part, count_step, total
 from benchmarks.provenance import provenance
-from benchmarks.step import matmul_peak
+from benchmarks.timing import fastest, matmul_peak, seconds
 from dtp_jax import backprop, cli
 from dtp_jax.blocks import forward_all
 from dtp_jax.config import Experiment, build_learner, validate
-from dtp_jax.learner import FORWARD_ONLY, Learner, TrainState, init, train_feedback, train_step
+from dtp_jax.learner import (
+    FORWARD_ONLY,
+    Learner,
+    TrainState,
+    in_its_precision,
+    init,
+    train_feedback,
+    train_step,
+)
 from dtp_jax.ops import standard_normal
 
 COPIED = 2**26
@@ -58,7 +65,7 @@ class Peaks(NamedTuple):
     """What the machine does at most, per second."""
 
     flops: float
-    """In a product of two float32 matrices."""
+    """In a product of two matrices, in the precision of the run."""
     bytes: float
     """Read and written, in a copy."""
     normals: float
@@ -70,37 +77,31 @@ class Peaks(NamedTuple):
         return max((arithmetic, "arithmetic"), (memory, "memory"))
 
 
-def measure_peaks() -> Peaks:
+def measure_peaks(precision: str) -> Peaks:
     """Best of several runs each."""
     source, target = jnp.ones(COPIED, jnp.float32), [jnp.zeros(COPIED, jnp.float32)]
     # Into memory that is there already: fresh pages cost a CPU more than the copy.
     copy = jax.jit(lambda source, target: source + 1, donate_argnums=1, keep_unused=True)
-    draw = jax.jit(lambda key: standard_normal(key, (DRAWN,)))
+    draw, key = jax.jit(lambda key: standard_normal(key, (DRAWN,))), jax.random.key(0)
 
     def copied() -> None:
         target[0] = jax.block_until_ready(copy(source, target[0]))
 
     def drawn() -> None:
-        draw(jax.random.key(0)).block_until_ready()
+        draw(key).block_until_ready()
 
     return Peaks(
-        matmul_peak("dtp_jax"),
+        matmul_peak(precision),
         2 * 4 * COPIED / fastest(copied),
         DRAWN / fastest(drawn),
     )
 
 
-def fastest(call: Callable[[], None], repeats: int = 10) -> float:
-    """Seconds of the fastest call after a warm-up."""
-    call()
-    return min(seconds(call) for _ in range(repeats))
-
-
-def seconds(call: Callable[[], Any]) -> float:
-    """Of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def require_one_device(config: dict[str, Any]) -> None:
+    """Raises ValueError, one line, where the config asks for several."""
+    for field in ("data_parallel", "layer_parallel"):
+        if config[field] != 1:
+            raise ValueError(f"config.{field} is {config[field]}; allowed here: 1")
 
 
 def groups_of(learner: Learner, parts: Sequence[Part]) -> dict[str, list[Part]]:
@@ -119,7 +120,7 @@ def programs(
 ) -> dict[str, Callable[[], None]]:
     """By name, calls that do one thing and return when it is done."""
     state = jax.jit(partial(init, learner))(jax.random.key(0))
-    pass_forward = jax.jit(partial(forward_all, learner.network))
+    pass_forward = jax.jit(partial(_forward, learner))
     activations = pass_forward(state.forward, images)
     found = {FORWARD: partial(pass_forward, state.forward, images)}
     for name, alone in learners_of_maps(learner).items():
@@ -137,7 +138,9 @@ def programs(
 
 def by_backprop(learner: Learner) -> Learner:
     """Backprop of the same network with the same optimizer."""
-    return Learner(learner.network, backprop(), learner.forward_optimizer)
+    return Learner(
+        learner.network, backprop(), learner.forward_optimizer, precision=learner.precision
+    )
 
 
 def learners_of_maps(learner: Learner) -> dict[str, Learner]:
@@ -161,6 +164,11 @@ def learners_of_maps(learner: Learner) -> dict[str, Learner]:
             learner.feedback_iterations,
         )
     }
+
+
+@in_its_precision
+def _forward(learner: Learner, forward, images):
+    return forward_all(learner.network, forward, images)
 
 
 def _trained_maps(learner: Learner, names: list[str], state, activations):
@@ -204,21 +212,22 @@ def run(experiment: Experiment, cache: float, repeats: int) -> dict[str, Any]:
     """
     batch = experiment.config["batch_size"]
     steps_per_epoch = max(1, experiment.data.train_examples // batch)
-    learner = build_learner(experiment, steps_per_epoch)._replace(mesh=None)
+    learner = build_learner(experiment, steps_per_epoch)
     parts = count_step(learner, batch, cache)
     key_images, key_labels = jax.random.split(jax.random.key(1))
     images = jax.random.normal(key_images, (batch, *experiment.data.image_shape), jnp.float32)
     labels = jax.random.randint(key_labels, (batch,), 0, experiment.data.classes)
-    before = measure_peaks()
+    before = measure_peaks(learner.precision)
     taken = measure(programs(learner, images, labels), repeats)
     # Others on the machine can only make a peak too low.
-    peaks = Peaks(*map(max, zip(before, measure_peaks())))
+    peaks = Peaks(*map(max, zip(before, measure_peaks(learner.precision))))
     groups = groups_of(learner, parts)
     normals = sum(part.normals for part in parts)
     return {
         "rule": experiment.rule.name,
         "network": experiment.config["network"],
         "batch": batch,
+        "precision": learner.precision,
         "cache_bytes": cache,
         "repeats": repeats,
         "peaks": peaks._asdict(),
@@ -267,7 +276,7 @@ def row_of(part: Part, peaks: Peaks, taken: float | None = None) -> dict[str, An
 
 def show(result: dict[str, Any], console: Console) -> None:
     """The table, and what follows from it."""
-    title = f"{result['rule']}, {result['network']}, batch {result['batch']}"
+    title = f"{result['rule']}, {result['network']}, batch {result['batch']}, {result['precision']}"
     table = Table(title=title, title_justify="left")
     for column in ("phase", "block", "GFLOP least", "literal", "MB least", "floor ms", "bound"):
         table.add_column(
@@ -344,6 +353,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = cli.parse([parser.prog, *rest])
         experiment = validate(arguments.config)
+        require_one_device(experiment.config)
     except ValueError as error:
         parser.error(str(error))
     result = run(experiment, args.cache_mib * 2**20, args.repeats)

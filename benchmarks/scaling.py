@@ -13,11 +13,12 @@ an exponent, the slope of a line through the logarithms; beside it stands the on
 counted by benchmarks/counting.py. A time that grows more slowly has a part that does not grow.
 
 Devices are virtual ones of the CPU, in a process of their own for each number. They share its cores, so
-the sweep shows what dividing a step costs, and no speed-up: in the best case the time stays the same.
-Bytes are those of the all-reduces of a step, counted in the compiled program.
+the sweep shows what dividing a step costs; what it gains is a better use of the cores, not more of them.
+Bytes are those of the collective operations of a step, counted in the compiled program.
 
-A cost model (of a step, an iteration, an operation, a normal) is fitted to all points on one device and
-predicts a setting that is in no sweep, which is then measured.
+A cost model is fitted to all points on one device and predicts a setting that is in no sweep, which is
+then measured. Its units are a step, an iteration, an operation, and an element: a normal drawn, with all
+element-wise work that goes with it.
 """
 
 import argparse
@@ -42,7 +43,7 @@ import dtp_jax
 from benchmarks.growth import Costs, Load, draw, exponents, fit_costs, lines_of, load_of
 from benchmarks.prediction import count_work
 from benchmarks.provenance import provenance
-from benchmarks.step import matmul_peak
+from benchmarks.timing import matmul_peak
 from dtp_jax import optim
 from dtp_jax.blocks import Network, chain, conv_block, dense_block
 from dtp_jax.networks import simple_vgg
@@ -192,7 +193,8 @@ _CALLED = re.compile(
 def exchanged_bytes(program: str) -> int:
     """Bytes of all results of collective operations, per device and execution of a compiled program.
 
-    A loop counts as often as it runs, a conditional as its branch that exchanges most.
+    A loop counts as often as it runs (once, where the compiler does not know), a conditional as its branch
+    that exchanges most.
 
     Args:
       program: HLO text.
@@ -237,6 +239,7 @@ def measure_devices(quick: bool, repeats: int) -> list[dict[str, Any]]:
             stdout=subprocess.PIPE,
             text=True,
             check=True,
+            cwd=Path(__file__).parent.parent,
         )
         rows += json.loads(done.stdout.splitlines()[-1])
     return rows
@@ -253,7 +256,7 @@ def child(job: str, repeats: int) -> list[dict[str, Any]]:
 
 def run(sweeps: list[str], repeats: int, quick: bool, console: Console) -> dict[str, Any]:
     """Measures everything; the result is what --json writes."""
-    peak, once = matmul_peak("dtp_jax"), cache(partial(measure, repeats=repeats))
+    peak, once = matmul_peak(), cache(partial(measure, repeats=repeats))
     rows: list[dict[str, Any]] = []
     for sweep in sweeps:
         console.print(f"measuring {sweep} ...")
@@ -265,7 +268,10 @@ def run(sweeps: list[str], repeats: int, quick: bool, console: Console) -> dict[
     result = {**provenance("scaling"), "repeats": repeats, "matmul_peak": peak, "rows": rows}
     result["growth"] = {name: exponents(part) for name, part in lines_of(rows).items()}
     alone = [row for row in rows if row["sweep"] != "devices"]
-    if alone:
+    if len({Load(**row["load"]) for row in alone}) >= len(Costs._fields):
+        alone = list(
+            {Load(**row["load"]): row for row in alone}.values()
+        )  # the base is in every sweep
         costs = fit_costs([Load(**r["load"]) for r in alone], [r["seconds"] for r in alone])
         held_out = measure(SMALL._replace(batch=6) if quick else HELD_OUT, repeats)
         held_out["predicted_seconds"] = costs.seconds(Load(**held_out["load"]))
@@ -306,12 +312,12 @@ def _show_costs(result: dict[str, Any], console: Console) -> None:
     c, check = Costs(**result["costs"]), result["held_out"]
     console.print(
         f"costs, fitted: {1e6 * c.step:.0f} us a step, {1e6 * c.iteration:.1f} us an iteration, "
-        f"{1e12 * c.flop:.2f} s a TFLOP, {1e9 * c.normal:.2f} ns a normal"
+        f"{1e12 * c.flop:.2f} s a TFLOP, {1e9 * c.normal:.2f} ns an element"
     )
     console.print(
         f"held out ({', '.join(f'{k} {v}' for k, v in list(check['setting'].items())[:4])}): predicted "
         f"{1e3 * check['predicted_seconds']:.2f} ms, measured {1e3 * check['seconds']:.2f} ms "
-        f"({check['predicted_seconds'] / check['seconds'] - 1:+.0%})"
+        f"({check['seconds'] / check['predicted_seconds'] - 1:+.0%} on the prediction)"
     )
 
 

@@ -17,23 +17,22 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 import dtp_jax
+from benchmarks.counting import Part, count_step, total
 from benchmarks.provenance import provenance
+from benchmarks.timing import matmul_peak, seconds, torch_matmul_peak
 from dtp_jax import optim
 
 CLASSES, INPUT_SHAPE = 10, (32, 32, 3)
-PEAK_SIZE = 2048
 
 
 class Setting(NamedTuple):
@@ -71,21 +70,30 @@ class Side(NamedTuple):
     """Floating-point operations of a step."""
 
 
-def jax_side(rule: str, network_name: str, batch: int) -> Side:
-    """This project's step on random images."""
+def learner_of(rule: str, network_name: str) -> dtp_jax.Learner:
+    """What both sides train."""
     setting = SETTINGS[network_name]
     network = getattr(dtp_jax, network_name)(INPUT_SHAPE, CLASSES)
-    learner = dtp_jax.Learner(
-        network=network,
-        rule=dtp_jax.ldrl(noise=setting.noise, beta=setting.beta)
-        if rule == "ldrl"
-        else dtp_jax.backprop(),
-        forward_optimizer=optim.sgd(setting.forward_lr, momentum=0.9, weight_decay=1e-4),
-        feedback_optimizers=tuple(optim.sgd(lr, momentum=0.9) for lr in setting.feedback_lr)
-        if rule == "ldrl"
-        else (),
-        feedback_iterations=setting.iterations if rule == "ldrl" else (),
+    optimizer = optim.sgd(setting.forward_lr, momentum=0.9, weight_decay=1e-4)
+    if rule == "backprop":
+        return dtp_jax.Learner(network, dtp_jax.backprop(), optimizer)
+    return dtp_jax.Learner(
+        network,
+        dtp_jax.ldrl(noise=setting.noise, beta=setting.beta),
+        optimizer,
+        tuple(optim.sgd(lr, momentum=0.9) for lr in setting.feedback_lr),
+        setting.iterations,
     )
+
+
+def work_of(rule: str, network_name: str, batch: int) -> Part:
+    """The arithmetic of a step."""
+    return total(count_step(learner_of(rule, network_name), batch, cache=0), "step")
+
+
+def jax_side(rule: str, network_name: str, batch: int) -> Side:
+    """This project's step on random images."""
+    learner = learner_of(rule, network_name)
     state = [dtp_jax.init(learner, jax.random.key(0))]
     images, labels = (jax.device_put(a) for a in _batch(batch))
     train_step = jax.jit(
@@ -96,7 +104,7 @@ def jax_side(rule: str, network_name: str, batch: int) -> Side:
         state[0], metrics = train_step(state[0], images, labels)
         jax.block_until_ready((state[0], metrics))
 
-    return Side(step, _flops(network, setting, rule, batch, units=4))
+    return Side(step, work_of(rule, network_name, batch).least.flops)
 
 
 def torch_side(rule: str, network_name: str, batch: int) -> Side:
@@ -135,8 +143,7 @@ def torch_side(rule: str, network_name: str, batch: int) -> Side:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    network = getattr(dtp_jax, network_name)(INPUT_SHAPE, CLASSES)
-    return Side(step, _flops(network, setting, rule, batch, units=7))
+    return Side(step, work_of(rule, network_name, batch).literal.flops)
 
 
 def _batch(batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,16 +154,6 @@ def _batch(batch: int) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _flops(network: dtp_jax.Network, setting: Setting, rule: str, batch: int, units: int) -> float:
-    """Forward pass, weight gradients and, for backprop, input gradients; plus the feedback iterations."""
-    forward = [block.forward_flops for block in network]
-    if rule == "backprop":
-        return batch * (3 * sum(forward) - forward[0])
-    feedback = sum(units * k * f for k, f in zip(setting.iterations, forward[1:], strict=True))
-    targets = 2 * sum(forward[1:])
-    return batch * (2 * sum(forward) + feedback + targets)
-
-
 def measure(sides: dict[str, Side], repeats: int) -> dict[str, dict[str, float]]:
     """Median and spread of each side's step, taken in alternation after a warm-up."""
     for side in sides.values():
@@ -165,9 +162,7 @@ def measure(sides: dict[str, Side], repeats: int) -> dict[str, dict[str, float]]
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, side in sides.items():
-            start = time.perf_counter()
-            side.step()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(seconds(side.step))
     return {
         name: {
             "seconds": statistics.median(t),
@@ -177,34 +172,6 @@ def measure(sides: dict[str, Side], repeats: int) -> dict[str, dict[str, float]]
         }
         for name, t in times.items()
     }
-
-
-def matmul_peak(side: str) -> float:
-    """Best of ten float32 products of two PEAK_SIZE matrices, in operations per second."""
-    if side == "dtp_jax":
-        a = jnp.ones((PEAK_SIZE, PEAK_SIZE), jnp.float32)
-        product = jax.jit(lambda a: a @ a)
-
-        def run():
-            product(a).block_until_ready()
-    else:
-        import torch
-
-        device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-        m = torch.ones(PEAK_SIZE, PEAK_SIZE, device=device)
-
-        def run():
-            torch.mm(m, m)
-            if device == "cuda":
-                torch.cuda.synchronize()
-
-    run()
-    times = []
-    for _ in range(10):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return 2 * PEAK_SIZE**3 / min(times)
 
 
 def memory_of_step(side: str, rule: str, network: str, batch: int) -> int:
@@ -251,7 +218,7 @@ def memory_in_child(side: str, rule: str, network: str, batch: int) -> float | N
 
 def run(networks: list[str], batches: list[int], repeats: int, console: Console) -> dict[str, Any]:
     """Measures everything; the result is what --json writes."""
-    peaks = {side: matmul_peak(side) for side in SIDES}
+    peaks = {"dtp_jax": matmul_peak(), "pytorch": torch_matmul_peak()}
     rows = []
     for network in networks:
         for batch in batches:

@@ -3,6 +3,7 @@
 import ast
 import datetime
 import itertools
+import json
 import os
 import re
 import runpy
@@ -18,7 +19,7 @@ from dtp_jax import backend, distributed, guard, loop, signals
 from dtp_jax.config import FIELDS, Experiment, check_sizes, validate
 from dtp_jax.data import DataError, Source, locate, training_examples
 from dtp_jax.screen import Screen, SilentScreen
-from dtp_jax.sharding import Mesh, make_mesh
+from dtp_jax.sharding import Mesh, data_share, make_mesh
 from dtp_jax.workdir import FINISHED, Workdir, WorkdirError
 
 EXIT_INVALID, EXIT_DATA, EXIT_DIVERGED, EXIT_LOST = 2, 3, 4, 5
@@ -88,7 +89,12 @@ def _run(argv: list[str], screen: Screen) -> int:
     try:
         if arguments.cluster is not None:
             distributed.join(arguments.cluster)
+            distributed.require_same(
+                "config or workdir",
+                json.dumps([experiment.config, folder.path.name], sort_keys=True),
+            )
         mesh = make_mesh(experiment.config["data_parallel"], experiment.config["layer_parallel"])
+        data_share(mesh)
     except ValueError as error:
         return _fail(error, EXIT_INVALID)
     if not distributed.is_first():
@@ -101,9 +107,9 @@ def _run(argv: list[str], screen: Screen) -> int:
         folder.path,
         mesh,
     )
-    with distributed.last_words(folder.path):
+    with distributed.last_words(folder.path), distributed.nobody_waits():
         code = train(experiment, source, folder, screen, mesh)
-    if code == EXIT_LOST:
+    if code in (EXIT_LOST, EXIT_DATA, EXIT_INVALID) and jax.process_count() > 1:
         distributed.leave(code)
     return code
 
@@ -233,7 +239,8 @@ def help_text(description: str) -> str:
         "  --config.FIELD=VALUE   overrides a field of the config",
         "  --workdir=DIR          folder of the run; default runs/<config>/<time>",
         "  --coordinator=HOST:PORT --processes=N --process=I",
-        "                         several processes, see docs/cluster.md",
+        "                         several processes; without these flags those of a Slurm step, mpirun or",
+        "                         TPU slice; auto looks for others, none for nobody; see docs/cluster.md",
         "",
         "Configs:",
     ]

@@ -8,6 +8,8 @@ import contextlib
 import os
 import subprocess
 import sys
+import traceback
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +21,14 @@ HEARTBEAT_SECONDS = 30
 """After this time without a sign of life a process counts as lost, and the others end."""
 
 
+OWN_ERRORS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED", "NOT_FOUND")
+"""How errors of JAX's runtime begin that are this process's own, such as memory that is used up."""
+
 LAST_WORDS = """
 import pathlib, sys
 if not sys.stdin.read():
-    steps = [p for p in pathlib.Path(sys.argv[2]).glob("*") if p.name.isdigit()]
+    found = pathlib.Path(sys.argv[2]).glob("*/checksums.json")  # the last file of a checkpoint
+    steps = [file.parent for file in found if file.parent.name.isdigit()]
     newest = max(steps, key=lambda p: int(p.name), default="the beginning")
     print(
         f"error: {sys.argv[1]} ended all at once: it was killed, or another one was lost; the run can "
@@ -53,20 +59,22 @@ def cluster(
     environment itself, wherever the flags do not give them.
 
     Args:
-      coordinator: HOST:PORT, "auto" to look for a cluster anyway (a TPU pod without Kubernetes), or "".
+      coordinator: HOST:PORT, "auto" to look for a cluster anyway (a TPU pod without Kubernetes), "none" to
+        look for none, or "".
       processes, process: how many, and which of them this is; 0 and -1 where not given.
 
     Raises:
       ValueError: one line; the flags do not make a cluster.
     """
-    if coordinator in ("", "auto"):
+    if coordinator in ("", "auto", "none"):
         if processes or process != -1:
             flag = f"--processes is {processes}" if processes else f"--process is {process}"
             raise ValueError(f"{flag}; allowed: together with --coordinator=HOST:PORT")
-        return Cluster(None, None, None) if coordinator or several(environment) else None
+        wanted = coordinator == "auto" or coordinator == "" and several(environment)
+        return Cluster(None, None, None) if wanted else None
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise ValueError(f"--coordinator is {coordinator!r}; allowed: HOST:PORT, or auto")
+        raise ValueError(f"--coordinator is {coordinator!r}; allowed: HOST:PORT, auto or none")
     processes = processes or _number(environment, "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS")
     if process == -1:
         process = _number(environment, "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", missing=-1)
@@ -87,6 +95,14 @@ def several(environment: Mapping[str, str]) -> bool:
     return len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
 
 
+def alone_on_its_machine(environment: Mapping[str, str]) -> bool:
+    """Whether Slurm or Open MPI has started one process per machine."""
+    if "SLURM_STEP_NODELIST" in environment:
+        tasks = _number(environment, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+        return tasks == _number(environment, "SLURM_STEP_NUM_NODES", "SLURM_NNODES")
+    return _number(environment, "OMPI_COMM_WORLD_LOCAL_SIZE") == 1
+
+
 def _number(environment: Mapping[str, str], *names: str, missing: int = 0) -> int:
     """The first of these variables that holds a whole number."""
     return next((int(environment[n]) for n in names if environment.get(n, "").isdigit()), missing)
@@ -94,6 +110,9 @@ def _number(environment: Mapping[str, str], *names: str, missing: int = 0) -> in
 
 def join(found: Cluster) -> None:
     """Waits for all processes; to be called before anything asks for a device.
+
+    A process that is alone on its machine has all its GPUs, one of several on a machine the GPU of its
+    number, unless $JAX_LOCAL_DEVICE_IDS says otherwise.
 
     Raises:
       ValueError: one line; they were not found.
@@ -106,13 +125,34 @@ def join(found: Cluster) -> None:
             found.processes,
             found.process,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"--coordinator is {found.coordinator or 'auto'!r}: {reason}; "
+            f"{_given(found)}: {reason}; "
             "allowed: the address of process 0, with --processes and --process in every process"
         ) from error
+    if "JAX_LOCAL_DEVICE_IDS" not in os.environ and alone_on_its_machine(os.environ):
+        # JAX takes every task of Slurm or Open MPI for one of a single GPU.
+        jax.config.update("jax_cuda_visible_devices", "all")
+        jax.config.update("jax_rocm_visible_devices", "all")
+
+
+def _given(found: Cluster) -> str:
+    if found.coordinator is None:
+        return (
+            "no --coordinator=HOST:PORT was given, and the environment did not lead to the others"
+        )
+    return f"--coordinator is {found.coordinator!r}"
+
+
+def require_same(what: str, content: str) -> None:
+    """Raises ValueError, one line, in all processes if some have other content."""
+    if len(set(_everyone(zlib.crc32(content.encode()) >> 1).tolist())) > 1:
+        raise ValueError(
+            f"{what} differ among the processes; allowed: the same command for all of them"
+        )
 
 
 def is_first() -> bool:
@@ -152,6 +192,8 @@ def lost(error: BaseException) -> str | None:
     if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
         return None
     reason = (str(error).splitlines() or [""])[0]
+    if reason.startswith(OWN_ERRORS):
+        return None
     return f"process {jax.process_index()} of {jax.process_count()} has lost another one ({reason})"
 
 
@@ -175,6 +217,18 @@ def last_words(workdir: Path) -> Iterator[None]:
         yield
     finally:
         waiting.communicate(b"done")
+
+
+@contextlib.contextmanager
+def nobody_waits() -> Iterator[None]:
+    """A context that an error leaves at once, traceback printed, where other processes would wait for it."""
+    try:
+        yield
+    except Exception:
+        if jax.process_count() == 1:
+            raise
+        traceback.print_exc()
+        leave(1)
 
 
 def leave(code: int) -> None:

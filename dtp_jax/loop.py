@@ -16,7 +16,7 @@ from dtp_jax.config import Experiment, Pass, build_learner, passes
 from dtp_jax.data import Source, Splits, feed, load_splits
 from dtp_jax.learner import BOTH, Metrics, TrainState
 from dtp_jax.screen import Screen
-from dtp_jax.sharding import Mesh, replicated
+from dtp_jax.sharding import Mesh, placement, replicated
 from dtp_jax.workdir import Workdir
 
 StopSignal = Callable[[], int | None]
@@ -156,7 +156,7 @@ class Run:
 
     def _like(self, state: TrainState) -> TrainState:
         """The shapes of a state, placed where this run has it, whatever mesh it was saved from."""
-        sharding = replicated(self.mesh)
+        sharding = placement(self.mesh)
         return jax.tree.map(
             lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), state
         )
@@ -352,7 +352,7 @@ class Run:
             "images_per_second": self.progress.step
             * self.batch_size
             / max(self.progress.train_seconds, 1e-9),
-            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "device": f"{self.mesh.size if self.mesh else 1} x {jax.devices()[0].device_kind}",
             "versions": versions(),
         }
         self.workdir.write_summary(summary)
@@ -362,12 +362,11 @@ class Run:
         step = self.progress.best_step
         if step is None or step not in self.checkpoints.steps():
             return {}
-        like = self._like(jax.eval_shape(lambda: self.state))
-        try:
-            best = self.checkpoints.restore(step, like)[0]
-        except Exception as error:  # whatever a damaged file provokes in the reader
-            self.screen.warn(f"the best checkpoint (step {step}) is damaged: {error}")
+        damage = self.checkpoints.damage(step)
+        if distributed.any_says(int(damage is not None)):
+            self.screen.warn(f"the best checkpoint (step {step}) is damaged: {damage}")
             return {}
+        best = self.checkpoints.restore(step, self._like(jax.eval_shape(lambda: self.state)))[0]
         return {
             "best_val_step": step,
             "best_val_accuracy": self.progress.best_val_accuracy,

@@ -311,6 +311,8 @@ def _devices(experiment: Experiment, mesh: Mesh | None) -> str:
     mesh_text = f"{there}, mesh: {data} data-parallel x {layers} layer-parallel"
     learner = build_learner(experiment, steps_per_epoch=1)
     costs = learner.feedback_flops
+    if layers > max(1, len(costs)):
+        mesh_text += f" (there are {len(costs)} feedback maps to divide: the others wait)"
     if layers == 1 or not costs:
         return mesh_text
     dearest = learner.trained[costs.index(max(costs))].name

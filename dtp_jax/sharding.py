@@ -16,7 +16,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
 
 DATA, LAYERS = "data", "layers"
 
@@ -48,6 +55,11 @@ def axis_size(mesh: Mesh | None, axis: str) -> int:
 def replicated(mesh: Mesh | None) -> NamedSharding | None:
     """A copy on every device of the mesh; None, JAX's own choice, without one."""
     return None if mesh is None else NamedSharding(mesh, PartitionSpec())
+
+
+def placement(mesh: Mesh | None) -> Sharding:
+    """`replicated`, or JAX's own choice by name: where restored arrays go, wherever they were saved."""
+    return replicated(mesh) or SingleDeviceSharding(jax.devices()[0])
 
 
 def divided(mesh: Mesh, axes: Sequence[str] = (DATA,)) -> NamedSharding:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from dtp_jax import distributed
 from dtp_jax.config import BOOKKEEPING
 
@@ -142,7 +144,8 @@ class Workdir:
 
     def newest_checkpoint(self) -> str:
         """The folder of the newest checkpoint, or that there is none, in words."""
-        steps = [p.name for p in (self.path / "checkpoints").glob("*") if p.name.isdigit()]
+        files = (self.path / "checkpoints").glob(f"*/{CHECKSUMS}")  # the last file of a checkpoint
+        steps = [file.parent.name for file in files if file.parent.name.isdigit()]
         return str(self.path / "checkpoints" / max(steps, key=int)) if steps else "the beginning"
 
     def checkpoints(self, keep: int) -> "Checkpoints":
@@ -201,16 +204,9 @@ class Checkpoints:
           like: pytree of the state's shapes and dtypes.
 
         Raises:
-          ValueError: it is damaged.
-          Exception: of many kinds, if it holds another state.
+          Exception: of many kinds, if it is damaged (see `damage`) or holds another state.
         """
-        folder, args = self.path / str(step), self._args
-        saved, found = _read_object(folder / CHECKSUMS) or {CHECKSUMS: None}, checksums(folder)
-        for file in sorted(saved.keys() | found.keys()):
-            if file not in found or found[file] != saved.get(file):
-                raise ValueError(
-                    f"{file} is {'not what was saved' if file in found else 'missing'}"
-                )
+        args = self._args
         restored = self._manager.restore(
             step, args=args.Composite(state=args.StandardRestore(like), progress=args.JsonRestore())
         )
@@ -219,21 +215,46 @@ class Checkpoints:
     def restore_newest(
         self, like: Any, warn: Callable[[str], None]
     ) -> tuple[Any, dict[str, Any]] | None:
-        """The newest checkpoint that can be read; damaged ones are named to `warn` and set aside.
+        """The newest checkpoint that is not damaged; damaged ones are named to `warn` and set aside.
 
         Returns:
           (state, progress), or None where there is none.
+
+        Raises:
+          WorkdirError: its files are as they were saved, and cannot be read nevertheless.
         """
         for step in self.steps():
-            try:
-                return self.restore(step, like)
-            except Exception as error:  # whatever a damaged file provokes in the reader
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                place = self._set_aside(step)
-                warn(
-                    f"checkpoint {step} cannot be used and is passed over: {reason}; it is now {place}"
-                )
+            damage = self.damage(step)
+            # All processes pass it over, or none: reading is a matter of all of them.
+            if distributed.any_says(int(damage is not None)) is None:
+                return self._restore_good(step, like)
+            place = self._set_aside(step)
+            warn(
+                f"checkpoint {step} cannot be used and is passed over: "
+                f"{damage or 'another process found it damaged'}; it is now {place}"
+            )
         return None
+
+    def damage(self, step: int) -> str | None:
+        """What is wrong with the files of a checkpoint, or None."""
+        folder = self.path / str(step)
+        saved, found = _read_object(folder / CHECKSUMS) or {CHECKSUMS: None}, checksums(folder)
+        for file in sorted(saved.keys() | found.keys()):
+            if file not in found or found[file] != saved.get(file):
+                return f"{file} is {'not what was saved' if file in found else 'missing'}"
+        return None
+
+    def _restore_good(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        try:
+            return self.restore(step, like)
+        except jax.errors.JaxRuntimeError:  # another process is gone, or memory is used up
+            raise
+        except Exception as error:  # of any kind: orbax has many
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise WorkdirError(
+                f"checkpoint {self.path / str(step)} is as it was saved, but this program cannot read it "
+                f"({type(error).__name__}: {reason}); allowed: the version that wrote it, or another --workdir"
+            ) from error
 
     def _set_aside(self, step: int) -> Path:
         """Renames a checkpoint so that it is none any more; it is not deleted, should it be needed after all."""

@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -466,3 +467,38 @@ def test_mesh_on_the_screen_and_the_same_numbers(place):
     assert "2 data-parallel x 2 layer-parallel; conv_1 is 94% of the feedback training" in said
     one, four = (rows(place / name)[-1] for name in ("one", "four"))
     assert four["loss"] == pytest.approx(one["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("place_images", ["device", "host"])
+def test_a_run_goes_on_on_another_mesh(place, place_images):
+    """From four devices to one and back, with no step done twice and the numbers of one device."""
+    args = ("--config.epochs=1", "--config.max_steps=6", "--config.checkpoint_every=2")
+    args += ("--config.keep_checkpoints=5",)
+    args += (f"--config.images_on={place_images}",)
+    mesh = ("--config.data_parallel=2", "--config.layer_parallel=2")
+    assert launch("--workdir=one", *TINY, *args).code == 0
+    assert launch("--workdir=moved", *TINY, *args, *mesh).code == 0
+    for newest, devices in ((6, ()), (4, mesh)):
+        (place / "moved" / "summary.json").unlink()
+        shutil.rmtree(place / "moved" / "checkpoints" / str(newest))
+        found = launch("--workdir=moved", *TINY, *args, *devices)
+        assert found.code == 0, found.err
+        assert f"going on from step {newest - 2} of 6" in found.out
+        shutil.rmtree(place / "moved" / "checkpoints" / "6")
+    one, moved = (rows(place / name)[-1] for name in ("one", "moved"))
+    assert moved["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    assert not list((place / "moved" / "checkpoints").glob("damaged*"))
+
+
+def test_export_of_a_run_on_a_mesh_from_one_device(place):
+    """In a process of its own: the devices of the run are not there any more."""
+    args = ("--config.epochs=1", "--config.max_steps=2", "--config.data_parallel=2")
+    assert launch("--workdir=two", *TINY, *args).code == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "dtp_jax.export", str(place / "two"), str(place / "w.safetensors")],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

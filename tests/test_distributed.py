@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 
+import jax
 import numpy as np
 import pytest
 from launching import LAUNCH, TINY, rows, summary
@@ -25,6 +26,7 @@ FOUND = Cluster(None, None, None)
     [
         (("", 0, -1), {}, None),
         (("auto", 0, -1), {}, FOUND),
+        (("none", 0, -1), SLURM, None),
         (("h:1", 2, 1), {}, Cluster("h:1", 2, 1)),
         (("", 0, -1), SLURM, FOUND),
         (("", 0, -1), {**SLURM, "SLURM_NTASKS": "1"}, None),
@@ -59,6 +61,45 @@ def test_cluster(flags, environment, expected):
 def test_cluster_errors(flags, words):
     with pytest.raises(ValueError, match=words):
         cluster(*flags, {})
+
+
+@pytest.mark.parametrize(
+    "environment, devices",
+    [
+        ({**SLURM, "SLURM_NNODES": "2"}, "all"),  # a task per machine
+        ({**SLURM, "SLURM_NNODES": "1"}, "1"),  # two tasks on one machine
+        ({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, "all"),
+        ({**SLURM, "SLURM_NNODES": "2", "JAX_LOCAL_DEVICE_IDS": "0,3"}, "1"),
+    ],
+)
+def test_a_process_alone_on_its_machine_has_all_its_gpus(monkeypatch, environment, devices):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    # As JAX does for every task that has a number on its machine.
+    told = {}
+    monkeypatch.setattr(jax.config, "update", told.__setitem__)
+    monkeypatch.setattr(
+        jax.distributed,
+        "initialize",
+        lambda *args, **options: jax.config.update("jax_cuda_visible_devices", "1"),
+    )
+    distributed.join(FOUND)
+    assert told["jax_cuda_visible_devices"] == devices
+
+
+def test_errors_that_are_no_loss(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    error = jax.errors.JaxRuntimeError
+    assert distributed.lost(error("RESOURCE_EXHAUSTED: Out of memory")) is None
+    assert "lost another one" in distributed.lost(error("UNAVAILABLE: Connection closed by peer"))
+    assert distributed.lost(ValueError("UNAVAILABLE")) is None
+
+
+def test_processes_must_be_given_the_same(monkeypatch):
+    distributed.require_same("config", "a")
+    monkeypatch.setattr(distributed, "_everyone", lambda number: np.array([number, number + 1]))
+    with pytest.raises(ValueError, match="config differ among the processes; allowed: the same"):
+        distributed.require_same("config", "a")
 
 
 def test_one_process_agrees_with_itself():
@@ -129,11 +170,12 @@ def test_two_processes_train_as_one_lost_or_stopped_or_not(place):
     workdir = place / "two"
     metrics = workdir / "metrics.jsonl"
 
-    def saved(step):
-        return (workdir / "checkpoints" / str(step) / "checksums.json").exists
+    def newest():
+        files = (workdir / "checkpoints").glob("*/checksums.json")
+        return max((int(f.parent.name) for f in files if f.parent.name.isdigit()), default=0)
 
     both = start_two(workdir, *args)
-    wait_for(saved(7), both)
+    wait_for(newest, both)
     both[1].send_signal(signal.SIGKILL)
     (code, _, err), (killed, _, last_words) = ends(both)
     assert killed == -signal.SIGKILL
@@ -144,8 +186,9 @@ def test_two_processes_train_as_one_lost_or_stopped_or_not(place):
     )
     assert f"go on from {workdir / 'checkpoints'}" in err
 
+    before = newest()
     both = start_two(workdir, *args)
-    wait_for(saved(14), both)
+    wait_for(lambda: newest() > before, both)
     both[1].send_signal(signal.SIGTERM)
     (first, out, _), (second, silent, _) = ends(both)
     assert (first, second) == (143, 143) and "stopped after step" in out

@@ -1,12 +1,14 @@
 """Products in bfloat16 or float32: what is rounded, what is not, and that learning survives."""
 
+import re
+
 import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dtp_jax import blocks, learner, metrics, networks, ops, optim, rules
+from dtp_jax import learner, metrics, networks, ops, optim, rules
 
 pytestmark = pytest.mark.usefixtures("single_precision")
 
@@ -62,14 +64,14 @@ def test_only_products_and_only_inside_are_rounded():
         np.testing.assert_array_equal(ops.linear(wide, jnp.eye(4)), wide)
 
 
-@pytest.mark.parametrize("precision, name", [("float32", "HIGHEST"), ("tf32", "TF32")])
+@pytest.mark.parametrize("precision, name", [("float32", "HIGHEST"), ("tf32", "HIGH")])
 def test_precision_reaches_the_compiler(precision, name):
     def product(x, kernel):
         with ops.products_in(precision):
             return ops.linear(x, kernel)
 
     text = jax.jit(product).lower(*draws((3, 4), (4, 2))).as_text()
-    assert name in text or "HIGH" in text
+    assert re.search(r"precision\s*=\s*\[(\w+)", text)[1] == name
 
 
 def train(precision, steps=60):
@@ -120,7 +122,6 @@ def test_blocks_take_the_precision_of_the_learner():
     found = [e for e in equations(program(state).jaxpr) if e.primitive.name in PRODUCTS]
     assert len(found) > 10
     assert {v.aval.dtype for e in found for v in e.invars[:2]} == {jnp.dtype(jnp.bfloat16)}
-    assert blocks.count(state.forward) > 0
 
 
 PRODUCTS = ("dot_general", "conv_general_dilated")

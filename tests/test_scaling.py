@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import growth, scaling
+from benchmarks import growth, scaling, timing
 from benchmarks.growth import Costs, Load
 from benchmarks.prediction import count_work
 from benchmarks.scaling import SMALL
@@ -98,12 +98,13 @@ def test_both_axes_exchange_what_is_predicted(quick_compiler, single_precision):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, quick_compiler):
-    """A quick run of two sweeps -> (its JSON, its picture's first bytes)."""
+    """A quick run of four sweeps -> (its JSON, its picture's first bytes)."""
     folder = tmp_path_factory.mktemp("scaling")
     file, picture = folder / "out.json", folder / "out.png"
     with pytest.MonkeyPatch.context() as patch, scaling.jax.enable_x64(False):
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        options = ["--quick", "--sweeps", "batch,devices", "--repeats", "2"]
+        patch.setattr(timing, "PEAK_SIZE", 256)
+        options = ["--quick", "--sweeps", "batch,width,iterations,devices", "--repeats", "2"]
         assert scaling.main([*options, "--json", str(file), "--figure", str(picture)]) == 0
     return json.loads(file.read_text()), picture.read_bytes()[:8]
 
@@ -112,6 +113,8 @@ def test_quick_run(finished):
     result, picture = finished
     assert [(r["sweep"], r["x"]) for r in result["rows"]] == [
         *(("batch", 4), ("batch", 8)),
+        *(("width", 1), ("width", 2)),
+        *(("iterations", 2), ("iterations", 4)),
         *(("devices", 1), ("devices", 2), ("devices", 2)),
     ]
     for row in result["rows"]:

@@ -133,7 +133,7 @@ def test_assign(costs, groups, expected):
 
 
 def test_speedup_is_bounded_by_the_dearest_block():
-    """38 % of the default network's feedback training is its second block's, conv_1's."""
+    """40 % of the default network's feedback training is its second block's, conv_1's."""
     made = learner.Learner(
         networks.simple_vgg((32, 32, 3), 10),
         rules.ldrl(noise=(0.1,) * 5, beta=0.7),

@@ -221,11 +221,12 @@ def test_all_checkpoints_damaged(tmp_path):
     assert len(warnings) == 2
 
 
-def test_a_checkpoint_of_another_state_is_kept_aside(tmp_path):
+def test_a_good_checkpoint_of_another_state_stays_where_it_is(tmp_path):
     Checkpoints(tmp_path / "c", keep=2).save(1, {"weights": jnp.zeros(4)}, {})
     warnings = []
-    assert Checkpoints(tmp_path / "c", keep=2).restore_newest(like(), warnings.append) is None
-    assert len(warnings) == 1 and (tmp_path / "c" / "damaged-1" / "state").is_dir()
+    with pytest.raises(WorkdirError, match="c/1 is as it was saved, but this program cannot read"):
+        Checkpoints(tmp_path / "c", keep=2).restore_newest(like(), warnings.append)
+    assert not warnings and (tmp_path / "c" / "1" / "state").is_dir()
 
 
 def test_rests_of_a_killed_save_are_cleared(tmp_path):

@@ -16,6 +16,7 @@ from dtp_jax.config import Experiment, build_learner, validate
 from dtp_jax.export.weights import WeightsError, match, read, write
 from dtp_jax.learner import Learner, TrainState
 from dtp_jax.loop import Progress
+from dtp_jax.sharding import placement
 from dtp_jax.version import __version__
 from dtp_jax.workdir import CHECKSUMS, Workdir, checksums, write_json
 
@@ -107,10 +108,15 @@ def _fresh_state(learner_: Learner, seed: int, found: dict[str, Any]) -> TrainSt
 
 
 def _learner(experiment: Experiment) -> tuple[Learner, TrainState]:
-    """The learner, and the shapes of its state: neither depends on the length of an epoch."""
+    """The learner, and the shapes of its state, on one device: neither depends on the length of an epoch."""
     learner_ = build_learner(experiment, steps_per_epoch=1)
     key = jax.random.key(experiment.config["seed"])
-    return learner_, jax.eval_shape(lambda key: learner.init(learner_, key), key)
+    here = placement(None)
+    like = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here),
+        jax.eval_shape(lambda key: learner.init(learner_, key), key),
+    )
+    return learner_, like
 
 
 def _config_of_run(path: Path) -> dict[str, Any]:

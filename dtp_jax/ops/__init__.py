@@ -8,7 +8,7 @@ from dtp_jax.ops.asymmetric import Asymmetric, linear
 from dtp_jax.ops.conv import IMPLEMENTATIONS, conv, conv_transpose
 from dtp_jax.ops.noise import standard_normal
 from dtp_jax.ops.pool import adaptive_average_pool, max_pool, max_unpool, pooled_size
-from dtp_jax.ops.precision import PRECISIONS, products_in
+from dtp_jax.ops.precision import PRECISIONS, product_dtype, products_in
 from dtp_jax.ops.units import ACTIVATIONS, uniform_fan_in, xavier_normal
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "max_pool",
     "max_unpool",
     "pooled_size",
+    "product_dtype",
     "products_in",
     "standard_normal",
     "uniform_fan_in",

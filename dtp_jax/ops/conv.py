@@ -83,11 +83,11 @@ def _fastest(
     if jax.default_backend() != "cpu":
         return "lax"
     k, _, in_channels, _ = kernel_shape
+    if dtype == jnp.bfloat16:
+        return "matmul"  # the others add and subtract outside of products, and would lose what bits there are
     if k > 1 and max(x_shape[1:3]) <= k - 1:
         # Most taps fall outside. 2x2 images, 256 -> 512: taps 3.5, winograd 6.4, matmul 4.6.
         return "taps"
-    if dtype == jnp.bfloat16:
-        return "matmul"  # Winograd's sums and differences would lose what bits there are
     if k == 3 and stride == 1 and in_channels >= WINOGRAD_CHANNELS:
         # 16x16, 128 -> 128: winograd 33, matmul 60. 4x4, 256 -> 256: winograd 6.7, matmul 9.5.
         return "winograd"

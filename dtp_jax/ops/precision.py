@@ -14,7 +14,8 @@ float32: as it says, on every device.
 tf32: operands rounded to 10 bits of mantissa on devices that have TensorFloat-32 products (three
   passes of bfloat16 on a TPU), float32 elsewhere. What PyTorch and XLA do on their own for convolutions.
 bfloat16: operands and results rounded to 7 bits of mantissa, sums inside a product in float32, as
-  torch.autocast does."""
+  torch.autocast does. (On a CPU, where this is emulated, the adjoint of a convolution rounds once per
+  position in the kernel.)"""
 
 _MATMUL = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
 _current: ContextVar[str] = ContextVar("precision", default="tf32")
