@@ -37,7 +37,7 @@ from rich.table import Table
 from benchmarks.counting import FEEDBACK, FORWARD, Part, count_step, total
 from benchmarks.provenance import provenance
 from benchmarks.timing import fastest, matmul_peak, seconds
-from dtp_jax import backprop, cli
+from dtp_jax import backend, backprop, cli
 from dtp_jax.blocks import forward_all
 from dtp_jax.config import Experiment, build_learner, validate
 from dtp_jax.learner import (
@@ -337,6 +337,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    backend.prepare()  # the kernels that training has
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.roofline",
         description=__doc__,

@@ -44,7 +44,7 @@ from benchmarks.growth import Costs, Load, draw, exponents, fit_costs, lines_of,
 from benchmarks.prediction import count_work
 from benchmarks.provenance import provenance
 from benchmarks.timing import matmul_peak
-from dtp_jax import optim
+from dtp_jax import backend, optim
 from dtp_jax.blocks import Network, chain, conv_block, dense_block
 from dtp_jax.networks import simple_vgg
 from dtp_jax.sharding import divided, make_mesh, replicated
@@ -322,6 +322,7 @@ def _show_costs(result: dict[str, Any], console: Console) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    backend.prepare()  # the kernels that training has
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling",
         description=__doc__,

@@ -30,7 +30,7 @@ import dtp_jax
 from benchmarks.counting import Part, count_step, total
 from benchmarks.provenance import provenance
 from benchmarks.timing import matmul_peak, seconds, torch_matmul_peak
-from dtp_jax import optim
+from dtp_jax import backend, optim
 
 CLASSES, INPUT_SHAPE = 10, (32, 32, 3)
 
@@ -303,6 +303,7 @@ def _details(m: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
+    backend.prepare()  # the kernels that training has
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.step",
         description=__doc__,

@@ -74,7 +74,9 @@ def get_config() -> config_dict.ConfigDict:
     config.eta_min = 1e-5  # the cosine's minimum
 
     # Bookkeeping: changes no number, and may differ when a run is continued.
-    config.images_on = "auto"  # device, host (streamed), auto = device where they fit in half of it
+    config.images_on = (
+        "auto"  # device, host (streamed), auto = device where one process fits them in half of it
+    )
     config.checkpoint_every = 0  # steps; 0 = once per epoch
     config.keep_checkpoints = 3
     config.log_every = 1  # steps per line of metrics.jsonl
