@@ -312,7 +312,7 @@ def _devices(experiment: Experiment, mesh: Mesh | None) -> str:
     learner = build_learner(experiment, steps_per_epoch=1)
     costs = learner.feedback_flops
     if layers > max(1, len(costs)):
-        mesh_text += f" (there are {len(costs)} feedback maps to divide: the others wait)"
+        mesh_text += f" ({len(costs) or 'no'} feedback maps to divide: further groups gain nothing)"
     if layers == 1 or not costs:
         return mesh_text
     dearest = learner.trained[costs.index(max(costs))].name

@@ -15,6 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 from configs import cifar10_dtp, digits_backprop, digits_dtp
 from dtp_jax import config, screen
 from dtp_jax.program import Evaluation
+from dtp_jax.sharding import make_mesh
 
 SUMMARY = {
     "test_accuracy": 0.98765,
@@ -90,6 +91,14 @@ def test_start_up_screen():
         ["fc", "flatten, linear", "10", "2,570", f"{256 * 10 + 256:,}"],
         ["parameters", "", "", "21,386", f"{9 * 32 * 64 + 32 + 256 * 10 + 256:,}"],
     ]
+
+
+@pytest.mark.parametrize("module, maps", [(digits_dtp, "2"), (digits_backprop, "no")])
+def test_groups_of_devices_that_gain_nothing_are_named(module, maps):
+    experiment = config.validate(module.get_config().to_dict())
+    said = screen._devices(experiment, make_mesh(1, 4))
+    assert f"1 data-parallel x 4 layer-parallel ({maps} feedback maps to divide: further" in said
+    assert "further" not in screen._devices(experiment, make_mesh(4, 1))
 
 
 def test_backprop_has_no_feedback():
