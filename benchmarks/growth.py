@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
-from benchmarks.prediction import Work
+from benchmarks.work import Work
 from dtp_jax.figures import COLORS
 
 DEVICES = ("devices, data-parallel", "devices, layer-parallel")

@@ -32,20 +32,17 @@ import json
 import math
 import sys
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.counting import FEEDBACK, count_step, nbytes
 from benchmarks.provenance import provenance
+from benchmarks.work import Work, count_work
 from configs import imagenet32_dtp
-from dtp_jax.blocks import Block
 from dtp_jax.config import build_learner, validate
-from dtp_jax.learner import Learner, init
+from dtp_jax.learner import Learner
 from dtp_jax.sharding import assign, speedup_bound
 
 MEASURED = Path(__file__).parent / "results" / "2026-11-23_step_cpu_2cores_batch128.json"
@@ -70,56 +67,6 @@ CHIPS = {
     "tpu-v5e-bf16": Chip(197, 200, 256, "Cloud TPU v5e page; interconnect 400 GB/s both ways"),
     "tpu-v6e-bf16": Chip(918, 400, 256, "Cloud TPU v6e page; interconnect 800 GB/s both ways"),
 }
-
-
-class Work(NamedTuple):
-    """What one training step has to do and to send, counted. Tuples: one entry per feedback map."""
-
-    maps: tuple[str, ...]
-    iterations: tuple[int, ...]
-    map_flops: tuple[float, ...]
-    """Per example, of all iterations."""
-    other_flops: float
-    """Per example: forward pass, targets, local gradients."""
-    normals: tuple[float, ...]
-    """Drawn per example, in all iterations."""
-    reduced_bytes: tuple[int, ...]
-    """Of the all-reduce that ends an iteration: the kernel's gradient and the loss."""
-    forward_bytes: int
-    """Of the all-reduce that ends a step: all forward gradients and the metrics."""
-    exchanged_bytes: int
-    """Of the exchange between layer-parallel groups: parameters, optimizer states, losses."""
-
-    def flops(self, batch: int) -> float:
-        """Of a step."""
-        return batch * (sum(self.map_flops) + self.other_flops)
-
-
-def count_work(learner: Learner) -> Work:
-    """Counts a step of L-DRL with this learner's network and optimizers; nothing is computed."""
-    trained, samples, scalar = learner.trained, learner.feedback_samples, 4
-    parts = count_step(learner, batch=1, cache=0)
-    state = jax.eval_shape(partial(init, learner), jax.random.key(0))
-    return Work(
-        maps=tuple(block.name for block in trained),
-        iterations=tuple(learner.feedback_iterations),
-        map_flops=learner.feedback_flops,
-        other_flops=sum(part.least.flops for part in parts if part.phase != FEEDBACK),
-        normals=tuple(part.normals for part in parts if part.phase == FEEDBACK),
-        reduced_bytes=tuple(
-            samples * (_reduced(block, state.feedback[block.name]) + scalar) for block in trained
-        ),
-        forward_bytes=nbytes(state.forward) + scalar * (len(learner.network) + 2),
-        exchanged_bytes=nbytes((state.feedback, state.feedback_opt_state))
-        + scalar * sum(learner.feedback_iterations),
-    )
-
-
-def _reduced(block: Block, omega: Any) -> int:
-    """Bytes of the gradient that depends on the batch: no bias does in the difference form."""
-    if block.features is None:
-        return nbytes(omega)
-    return nbytes({name: leaf for name, leaf in omega.items() if name != "bias"})
 
 
 class Machine(NamedTuple):

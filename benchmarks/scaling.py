@@ -41,9 +41,9 @@ from rich.table import Table
 
 import dtp_jax
 from benchmarks.growth import Costs, Load, draw, exponents, fit_costs, lines_of, load_of
-from benchmarks.prediction import count_work
 from benchmarks.provenance import provenance
 from benchmarks.timing import matmul_peak
+from benchmarks.work import count_work
 from dtp_jax import backend, optim
 from dtp_jax.blocks import Network, chain, conv_block, dense_block
 from dtp_jax.networks import simple_vgg

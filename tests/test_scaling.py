@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import growth, scaling, timing
 from benchmarks.growth import Costs, Load
-from benchmarks.prediction import count_work
 from benchmarks.scaling import SMALL
+from benchmarks.work import count_work
 
 TWO_MAPS = SMALL._replace(channels=(4, 6))
 
