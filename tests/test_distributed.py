@@ -95,6 +95,20 @@ def test_errors_that_are_no_loss(monkeypatch):
     assert distributed.lost(ValueError("UNAVAILABLE")) is None
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_ends_a_process_that_others_would_wait_for(monkeypatch, capsys, processes):
+    left = []
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    monkeypatch.setattr(distributed, "leave", left.append)
+    try:
+        with distributed.nobody_waits():
+            raise OSError("disk full")
+    except OSError:
+        assert processes == 1 and not left
+    else:
+        assert left == [1] and "OSError: disk full" in capsys.readouterr().err
+
+
 def test_processes_must_be_given_the_same(monkeypatch):
     distributed.require_same("config", "a")
     monkeypatch.setattr(distributed, "_everyone", lambda number: np.array([number, number + 1]))
