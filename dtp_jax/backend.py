@@ -1,4 +1,5 @@
-"""What JAX is told before it starts: where compiled programs are kept, and to give the same bits again."""
+"""What JAX is told before it starts: where compiled programs are kept, to give the same bits again, and
+to use all of a CPU's vector width."""
 
 import importlib.util
 import os
@@ -7,7 +8,9 @@ import jax
 
 from dtp_jax.data.cache import cache_folder
 
-GPU_FLAGS = "--xla_gpu_exclude_nondeterministic_ops=true"
+GPU_FLAG = "--xla_gpu_exclude_nondeterministic_ops=true"
+CPU_FLAG = "--xla_cpu_prefer_vector_width=512"
+"""LLVM's default is 256 bits even where there are 512; a step of the default network takes 5 % longer then."""
 
 
 def prepare() -> None:
@@ -20,8 +23,10 @@ def prepare() -> None:
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     flags = os.environ.get("XLA_FLAGS", "")
-    if has_gpu_plugin() and GPU_FLAGS.split("=")[0] not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {GPU_FLAGS}".strip()
+    for flag in (CPU_FLAG, GPU_FLAG) if has_gpu_plugin() else (CPU_FLAG,):
+        if flag.split("=")[0] not in flags:
+            flags = f"{flags} {flag}"
+    os.environ["XLA_FLAGS"] = flags.strip()
 
 
 def has_gpu_plugin() -> bool:

@@ -85,15 +85,19 @@ def train_feedback_map(
     def one_sample(omega, noise):
         return mean_over_slices(partial(images, omega), (around(activations, i), noise), count)
 
-    def iteration(carry, slice_of_source):
-        omega, opt_state = carry
-        samples = jax.vmap(one_sample, in_axes=(None, 0))(omega, draw(slice_of_source))
+    def iteration(carry, next_source):
+        omega, opt_state, noise = carry
+        samples = jax.vmap(one_sample, in_axes=(None, 0))(omega, noise)
         loss, gradient = jax.tree.map(lambda s: s.mean(axis=0), samples)
         updates, opt_state = optimizer.update(gradient, opt_state, omega)
         seen = observe(i, Iteration(loss, gradient, omega))
-        return (optax.apply_updates(omega, updates), opt_state), seen
+        return (optax.apply_updates(omega, updates), opt_state, draw(next_source)), seen
 
-    (omega, opt_state), seen = jax.lax.scan(iteration, (omega, opt_state), source)
+    # Noise is drawn one iteration ahead. Drawn where it is used, XLA:CPU would compute each normal again in
+    # every operation that reads it; ahead, it also fills the gaps that products leave on a core.
+    first = draw(jax.tree.map(lambda s: s[0], source))
+    following = jax.tree.map(lambda s: jnp.roll(s, -1, axis=0), source)
+    (omega, opt_state, _), seen = jax.lax.scan(iteration, (omega, opt_state, first), following)
     return omega, opt_state, seen
 
 

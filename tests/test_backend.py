@@ -26,12 +26,13 @@ def test_programs_are_kept_beside_decoded_images(monkeypatch, tmp_path):
 
 
 def test_what_the_user_has_set_is_kept(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_exclude_nondeterministic_ops=false")
+    mine = "--xla_gpu_exclude_nondeterministic_ops=false --xla_cpu_prefer_vector_width=128"
+    monkeypatch.setenv("XLA_FLAGS", mine)
     monkeypatch.setattr(backend, "has_gpu_plugin", lambda: True)
     jax.config.update("jax_compilation_cache_dir", "mine")
     backend.prepare()
     assert jax.config.jax_compilation_cache_dir == "mine"
-    assert os.environ["XLA_FLAGS"] == "--xla_gpu_exclude_nondeterministic_ops=false"
+    assert os.environ["XLA_FLAGS"] == mine
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -39,8 +40,10 @@ def test_flags(monkeypatch, gpu):
     monkeypatch.setenv("XLA_FLAGS", "--xla_a=1")
     monkeypatch.setattr(backend, "has_gpu_plugin", lambda: gpu)
     backend.prepare()
-    expected = "--xla_a=1 --xla_gpu_exclude_nondeterministic_ops=true" if gpu else "--xla_a=1"
-    assert os.environ["XLA_FLAGS"] == expected
+    expected = ["--xla_a=1", "--xla_cpu_prefer_vector_width=512"]
+    if gpu:
+        expected.append("--xla_gpu_exclude_nondeterministic_ops=true")
+    assert os.environ["XLA_FLAGS"].split() == expected
 
 
 def test_a_second_process_does_not_compile_again(tmp_path):

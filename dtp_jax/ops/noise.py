@@ -1,6 +1,7 @@
 """Normal noise, drawn where it is used."""
 
 import math
+from functools import reduce
 from typing import Any
 
 import jax
@@ -34,7 +35,30 @@ def standard_normal(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32
     kept = 32 if wide else 24
     uniform = (bits >> (32 - kept)).astype(jnp.float64 if wide else jnp.float32)
     uniform = uniform * 2.0 ** (1 - kept) + 2.0**-kept
-    return (math.sqrt(2) * lax.erf_inv(uniform)).astype(dtype)
+    if wide:
+        return math.sqrt(2) * lax.erf_inv(uniform)
+    return _quantile(uniform).astype(dtype)
+
+
+def _quantile(x: Array) -> Array:
+    """sqrt(2) erf_inv(x) in float32, to 5e-7 of itself for |x| <= 1 - 2**-24.
+
+    XLA's own takes twice as long: it has one polynomial for the middle and one for the tails, and
+    computes both. In s = sqrt(-log(1 - x^2)), where the tails are close to linear (Giles, "Approximating
+    the erfinv function", 2010), one is enough.
+    """
+    s = jnp.sqrt(-jnp.log((1 - x) * (1 + x)))
+    u = s / 2 - 1
+    return x * reduce(lambda sum_, coefficient: sum_ * u + coefficient, _QUANTILE)
+
+
+_QUANTILE = (
+    *(0.0385718383, -0.00654923543, -0.209324062, 0.0391293317, 0.508464158, -0.118862756),
+    *(-0.748426259, 0.248571351, 0.769143283, -0.406111151, -0.585794032, 0.550209343),
+    *(0.302205116, -0.801449418, 0.638243377, 2.58354211, 2.62871027),
+)
+"""Of sqrt(2) erf_inv(x) / x in s / 2 - 1, highest power first: least squares on Chebyshev's points of
+0 < s < 4.04, weighted until the relative error was level (1.3e-7)."""
 
 
 def _index(shape: tuple[int, ...]) -> Array:
