@@ -26,7 +26,10 @@ def test_programs_are_kept_beside_decoded_images(monkeypatch, tmp_path):
 
 
 def test_what_the_user_has_set_is_kept(monkeypatch):
-    mine = "--xla_gpu_exclude_nondeterministic_ops=false --xla_cpu_prefer_vector_width=128"
+    mine = (
+        "--xla_gpu_exclude_nondeterministic_ops=false --xla_cpu_prefer_vector_width=128"
+        " --xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_DEFAULT"
+    )
     monkeypatch.setenv("XLA_FLAGS", mine)
     monkeypatch.setattr(backend, "has_gpu_plugin", lambda: True)
     jax.config.update("jax_compilation_cache_dir", "mine")
@@ -40,7 +43,7 @@ def test_flags(monkeypatch, gpu):
     monkeypatch.setenv("XLA_FLAGS", "--xla_a=1")
     monkeypatch.setattr(backend, "has_gpu_plugin", lambda: gpu)
     backend.prepare()
-    expected = ["--xla_a=1", "--xla_cpu_prefer_vector_width=512"]
+    expected = ["--xla_a=1", *backend.CPU_FLAGS]
     if gpu:
         expected.append("--xla_gpu_exclude_nondeterministic_ops=true")
     assert os.environ["XLA_FLAGS"].split() == expected

@@ -153,7 +153,8 @@ def test_xla_counts_the_same_products():
 
     def iteration(training):
         def run(omega, activations, noise):
-            prepared = training.prepare(network, theta, 1, activations, noise)
+            clean = network[1].features(activations.h[2], activations.residuals[1])
+            prepared = training.prepare(network, theta, 1, activations, clean, noise)
             return training.gradient(network, omega, 1, prepared)
 
         return run

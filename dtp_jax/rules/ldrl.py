@@ -65,14 +65,13 @@ def ldrl(*, noise: tuple[float, ...], beta: float) -> Rule:
         dr_y = block.feedback(omega, h + dy, residual) - r
         return -2 * batch_dot(dx, dr) + batch_dot(dr_y, dr_y)
 
-    def prepare(network, forward, i, activations, draws) -> Prepared:
+    def prepare(network, forward, i, activations, clean, draws) -> Prepared:
         """The difference form, omega-free part."""
         block, theta, sigma = network[i], forward[network[i].name], noise[i - 1]
         x, h, residual = activations.h[i], activations.h[i + 1], activations.residuals[i]
         dx, dy = sigma * draws.e, sigma * draws.u
-        a = block.features(h, residual)
-        d1 = block.features(*block.forward(theta, x + dx)) - a
-        d2 = block.features(h + dy, residual) - a
+        d1 = block.features(*block.forward(theta, x + dx)) - clean
+        d2 = block.features(h + dy, residual) - clean
         return Prepared(dx, d1, d2)
 
     def gradient(network, omega, i, prepared: Prepared) -> tuple[Array, Params]:

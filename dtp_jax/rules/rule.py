@@ -34,8 +34,9 @@ class FeedbackTraining(NamedTuple):
     never drawn inside them, so that recorded noise can be replayed."""
     loss: Callable[[Network, dict[str, Params], Params, int, Activations, Any], Array]
     """(network, forward, omega, i, activations, noise) -> scalar: the formula of the paper."""
-    prepare: Callable[[Network, dict[str, Params], int, Activations, Any], Any] | None = None
-    """(network, forward, i, activations, noise) -> all of an iteration that does not depend on omega."""
+    prepare: Callable[[Network, dict[str, Params], int, Activations, Array, Any], Any] | None = None
+    """(network, forward, i, activations, clean, noise) -> all of an iteration that does not depend on
+    omega. clean: features(h) of block i, which all iterations share."""
     gradient: Callable[[Network, Params, int, Any], tuple[Array, Params]] | None = None
     """(network, omega, i, prepared) -> (loss, gradient): the same numbers as `loss`, faster. Both or
     neither of `prepare` and `gradient` are given; they may assume that block i has `features`."""
