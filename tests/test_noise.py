@@ -79,10 +79,20 @@ def test_extremes_are_finite_and_symmetric(monkeypatch, dtype, extreme):
     """The lowest and the highest bits, and the two in the middle."""
     bits = jnp.array([0x80000000, 0x7FFFFFFF, 0xFFFFFFFF, 0], jnp.uint32)
     monkeypatch.setattr(noise, "_hash", lambda index, key: bits)
-    z = standard_normal(jax.random.key(0), (4,), dtype)
+    z = jax.jit(lambda: standard_normal(jax.random.key(0), (4,), dtype))()
     np.testing.assert_allclose(z[1], scipy.stats.norm.isf(extreme), rtol=1e-3)
     np.testing.assert_array_equal(z[::2], -z[1::2])
     assert 0 < z[3] < 1e-6
+
+
+def test_every_float32_draw_is_the_quantile(monkeypatch):
+    """All 2**24 values that there are, as one compiled program: XLA moves constants between operations."""
+    kept = np.arange(-(2**23), 2**23, dtype=np.int32)
+    bits = jnp.asarray((kept << 8).view(np.uint32))
+    monkeypatch.setattr(noise, "_hash", lambda index, key: bits)
+    z = np.asarray(jax.jit(lambda: standard_normal(jax.random.key(0), bits.shape))(), np.float64)
+    expected = scipy.stats.norm.ppf((kept + 2**23 + 0.5) / 2**24)
+    np.testing.assert_allclose(z, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16])

@@ -44,11 +44,13 @@ def _quantile(x: Array) -> Array:
     """sqrt(2) erf_inv(x) in float32, to 5e-7 of itself for |x| <= 1 - 2**-24.
 
     XLA's own takes twice as long: it has one polynomial for the middle and one for the tails, and
-    computes both. In s = sqrt(-log(1 - x^2)), where the tails are close to linear (Giles, "Approximating
+    computes both. In s = sqrt(-log(1 - x^2)), in which the tails are close to linear (Giles, "Approximating
     the erfinv function", 2010), one is enough.
     """
-    s = jnp.sqrt(-jnp.log((1 - x) * (1 + x)))
-    u = s / 2 - 1
+    # Of the absolute value: XLA would add the 1 of 1 + x to the constant that x ends with, and round it off.
+    m = jnp.abs(x)
+    w = jnp.maximum(-jnp.log((1 - m) * (1 + m)), 0)  # a logarithm may miss the 0 of 1 by a rounding
+    u = jnp.sqrt(w) / 2 - 1
     return x * reduce(lambda sum_, coefficient: sum_ * u + coefficient, _QUANTILE)
 
 
