@@ -154,11 +154,13 @@ def _conv_winograd(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     # Axes 2 and 4 count inside pairs of pixels, so that a tile's four inputs are plain slices.
     pairs = jnp.pad(x, ((0, 0), (padding, after[0]), (padding, after[1]), (0, 0)))
     pairs = pairs.reshape(batch, rows + 1, 2, columns + 1, 2, in_channels)
-    strips = _inputs(pairs[:, :-1, 0], pairs[:, :-1, 1], pairs[:, 1:, 0], pairs[:, 1:, 1])
-    tiles = [
-        _inputs(s[:, :, :-1, 0], s[:, :, :-1, 1], s[:, :, 1:, 0], s[:, :, 1:, 1]) for s in strips
-    ]
-    kernels = [_kernels(*g) for g in _kernels(*kernel)]
+    even, odd = _unstack(pairs, 2)
+    strips = _inputs(even[:, :-1], odd[:, :-1], even[:, 1:], odd[:, 1:])
+    tiles = []
+    for s in strips:
+        even, odd = _unstack(s, 3)
+        tiles.append(_inputs(even[:, :, :-1], odd[:, :, :-1], even[:, :, 1:], odd[:, :, 1:]))
+    kernels = [_kernels(*_unstack(g, 0)) for g in _kernels(*_unstack(kernel, 0))]
     m = [[_pointwise(tiles[i][j], kernels[i][j]) for j in range(4)] for i in range(4)]
     half = [_outputs(*row) for row in m]
     top, bottom = zip(*(_outputs(*(half[i][j] for i in range(4))) for j in range(2)), strict=True)
@@ -168,6 +170,12 @@ def _conv_winograd(x: Array, kernel: Array, stride: int, padding: int) -> Array:
 
 def _inputs(d0, d1, d2, d3):
     return d0 - d2, d1 + d2, d2 - d1, d1 - d3
+
+
+def _unstack(x: Array, axis: int) -> list[Array]:
+    """x[0], x[1], ... along the axis. The derivative is a concatenation, where that of indexing is a sum of
+    padded arrays."""
+    return [part.squeeze(axis) for part in lax.split(x, (1,) * x.shape[axis], axis)]
 
 
 def _kernels(g0, g1, g2):
