@@ -14,8 +14,8 @@ CPU_FLAGS = (
     "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
 )
 """LLVM stops at 256 bits even where there are 512, and XLA by default first computes all 16 operands of
-Winograd's products and then all products, where an operand used at once is still in the cache. Together 10 %
-of a step of the default network."""
+Winograd's products and then all products, where an operand used at once is still in the cache. Together about
+10 % of the feedback training of the default network."""
 
 
 def prepare() -> None:

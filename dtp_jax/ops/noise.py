@@ -1,4 +1,4 @@
-"""Normal noise, drawn where it is used."""
+"""Normal noise that is cheap to draw."""
 
 import math
 from functools import reduce
