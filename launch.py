@@ -11,7 +11,7 @@ a signal and saved.
 
 import sys
 
-from dtp_jax.cli import main
+from dtp_jax.run.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv, __doc__))

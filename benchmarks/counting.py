@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from dtp_jax.blocks import forward_all
-from dtp_jax.learner import Learner, init
+from dtp_jax.learning.learner import Learner, init
 from dtp_jax.rules.targets import difference_targets, propagated_targets
 
 FORWARD, FEEDBACK, TARGETS = "forward", "feedback", "targets"

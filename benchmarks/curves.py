@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dtp_jax import figures
+from dtp_jax.plots import curves
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", metavar="LABEL=WORKDIR")
     args = parser.parse_args(argv)
     pairs = [run.split("=", 1) for run in args.runs]
-    figures.draw_runs([figures.read(label, Path(folder)) for label, folder in pairs], args.out)
+    curves.draw_runs([curves.read(label, Path(folder)) for label, folder in pairs], args.out)
     return 0
 
 

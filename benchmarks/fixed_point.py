@@ -29,7 +29,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.provenance import provenance
-from dtp_jax import metrics, optim
 from dtp_jax.blocks import (
     MaxPool,
     Network,
@@ -39,7 +38,8 @@ from dtp_jax.blocks import (
     init_forward,
     mirror_feedback,
 )
-from dtp_jax.feedback import keys_per_iteration, train_feedback_map
+from dtp_jax.learning import metrics, optim
+from dtp_jax.learning.feedback import keys_per_iteration, train_feedback_map
 from dtp_jax.rules import ldrl
 from dtp_jax.rules.analytic import solve_feedback
 

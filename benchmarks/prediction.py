@@ -17,7 +17,7 @@ benchmarks), assumed (a flag) or predicted (from the other three). The model, an
   config. Each iteration ends in an all-reduce of its kernel's gradient, each step in one of all forward
   gradients. The next iteration needs the result, so nothing is overlapped.
 - Layer-parallel over g chips: each trains the feedback of its own blocks, divided as in
-  `dtp_jax/sharding.py`; the rest of a step is done by all. One exchange per step, of all feedback
+  `dtp_jax/parallel/mesh.py`; the rest of a step is done by all. One exchange per step, of all feedback
   parameters with their optimizer states. A step takes no less than the dearest block. (Maps whose
   iterations take --iteration-us whatever they compute then go on beside it, so that a step can gain
   more than its arithmetic is divided by.)
@@ -41,9 +41,9 @@ from rich.table import Table
 from benchmarks.provenance import provenance
 from benchmarks.work import Work, count_work
 from configs import imagenet32_dtp
-from dtp_jax.config import build_learner, validate
-from dtp_jax.learner import Learner
-from dtp_jax.sharding import assign, speedup_bound
+from dtp_jax.learning.learner import Learner
+from dtp_jax.parallel.mesh import assign, speedup_bound
+from dtp_jax.run.config import build_learner, validate
 
 MEASURED = Path(__file__).parent / "results" / "2026-11-23_step_cpu_2cores_batch128.json"
 

@@ -37,10 +37,9 @@ from rich.table import Table
 from benchmarks.counting import FEEDBACK, FORWARD, Part, count_step, total
 from benchmarks.provenance import provenance
 from benchmarks.timing import fastest, matmul_peak, seconds
-from dtp_jax import backend, backprop, cli
+from dtp_jax import backprop
 from dtp_jax.blocks import forward_all
-from dtp_jax.config import Experiment, build_learner, validate
-from dtp_jax.learner import (
+from dtp_jax.learning.learner import (
     FORWARD_ONLY,
     Learner,
     TrainState,
@@ -50,6 +49,8 @@ from dtp_jax.learner import (
     train_step,
 )
 from dtp_jax.ops import standard_normal
+from dtp_jax.run import backend, cli
+from dtp_jax.run.config import Experiment, build_learner, validate
 
 COPIED = 2**26
 """Numbers of the array that is copied, 256 MiB: larger than any cache."""

@@ -44,10 +44,11 @@ from benchmarks.growth import Costs, Load, draw, exponents, fit_costs, lines_of,
 from benchmarks.provenance import provenance
 from benchmarks.timing import matmul_peak
 from benchmarks.work import count_work
-from dtp_jax import backend, optim
 from dtp_jax.blocks import Network, chain, conv_block, dense_block
+from dtp_jax.learning import optim
 from dtp_jax.networks import simple_vgg
-from dtp_jax.sharding import divided, make_mesh, replicated
+from dtp_jax.parallel.mesh import divided, make_mesh, replicated
+from dtp_jax.run import backend
 
 CLASSES, COLOURS, SIGMA = 10, 3, 0.2
 

@@ -30,7 +30,8 @@ import dtp_jax
 from benchmarks.counting import Part, count_step, total
 from benchmarks.provenance import provenance
 from benchmarks.timing import matmul_peak, seconds, torch_matmul_peak
-from dtp_jax import backend, optim
+from dtp_jax.learning import optim
+from dtp_jax.run import backend
 
 CLASSES, INPUT_SHAPE = 10, (32, 32, 3)
 

@@ -7,7 +7,7 @@ import jax
 
 from benchmarks.counting import FEEDBACK, count_step, nbytes
 from dtp_jax.blocks import Block
-from dtp_jax.learner import Learner, init
+from dtp_jax.learning.learner import Learner, init
 
 
 class Work(NamedTuple):

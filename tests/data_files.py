@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from dtp_jax.data import DATASETS, Split
-from dtp_jax.data.cifar_binary import LAYOUTS
 from dtp_jax.data.download import REMOTES
+from dtp_jax.data.formats.cifar_binary import LAYOUTS
 from dtp_jax.data.prepare import Recipe, encoded_png, prepare
 from dtp_jax.data.spec import Contents
 

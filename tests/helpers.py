@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dtp_jax import blocks, learner, optim
+from dtp_jax import blocks
+from dtp_jax.learning import learner, optim
 from dtp_jax.networks import lenet, mlp, simple_vgg
 
 REPOSITORY = Path(__file__).parent.parent

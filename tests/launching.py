@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 from helpers import REPOSITORY
 
-from dtp_jax import cli
+from dtp_jax.run import cli
 
 # 1,257 digits are 39 batches of 32: one epoch.
 # t_max is given, so that runs of all lengths are one program: compiled once.

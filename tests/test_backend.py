@@ -8,7 +8,7 @@ import jax
 import pytest
 from helpers import REPOSITORY
 
-from dtp_jax import backend
+from dtp_jax.run import backend
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from helpers import (
     sgd_in_numpy,
 )
 
-from dtp_jax import learner
 from dtp_jax.blocks import forward_all
+from dtp_jax.learning import learner
 from dtp_jax.rules import backprop, backprop_targets
 from dtp_jax.rules.rule import cross_entropy
 

@@ -25,8 +25,8 @@ from launching import (
     wait_for_lines,
 )
 
-from dtp_jax import cli
 from dtp_jax.data import download
+from dtp_jax.run import cli
 
 pytest_plugins = ["run_fixtures"]
 
@@ -384,7 +384,7 @@ def test_stopped_by_every_signal(place, compiled_once):
 
 STUBBORN = """
 import ctypes, sys
-from dtp_jax.signals import StopSignals
+from dtp_jax.run.signals import StopSignals
 
 with StopSignals(lambda line: print(line, flush=True), lambda: print("abandoned", flush=True)) as received:
     print("ready", flush=True)
@@ -415,7 +415,8 @@ def test_a_signal_before_the_first_step(place, monkeypatch):
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for number in (signal.SIGINT, signal.SIGTERM):
         monkeypatch.setattr(
-            "dtp_jax.loop.load_splits", lambda *_, number=number, **__: os.kill(os.getpid(), number)
+            "dtp_jax.run.loop.load_splits",
+            lambda *_, number=number, **__: os.kill(os.getpid(), number),
         )
         found = launch("--workdir=w", *TINY)
         assert (
@@ -429,7 +430,7 @@ def test_bugs_are_not_taken_for_invalid_input(place, monkeypatch):
     def broken(*_):
         raise ValueError("shapes do not match")
 
-    monkeypatch.setattr("dtp_jax.loop.Run.run", broken)
+    monkeypatch.setattr("dtp_jax.run.loop.Run.run", broken)
     with pytest.raises(ValueError, match="shapes do not match"):
         launch("--workdir=w", *TINY)
 

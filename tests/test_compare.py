@@ -14,9 +14,10 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks import curves
-from dtp_jax import cli, figures
 from dtp_jax.compare import __main__, parse_configs, runs
-from dtp_jax.screen import BriefScreen
+from dtp_jax.plots import curves as plots
+from dtp_jax.run import cli
+from dtp_jax.run.screen import BriefScreen
 
 pytest_plugins = ["run_fixtures"]
 
@@ -145,16 +146,16 @@ def test_curves_are_read_as_they_are(tmp_path):
         {"split": "test", "epoch": 3, "accuracy": 0.1},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = figures.read("x", tmp_path)
+    found = plots.read("x", tmp_path)
     assert found == ("x", {1: 50.0, 2: 100.0}, {1: 50.0}, {})
 
 
 def test_mean_and_spread_over_the_epochs_that_all_have():
-    epochs, mean, spread = figures.mean_and_spread([{1: 1.0, 2: 2.0, 4: 9.0}, {1: 3.0, 2: 2.0}])
+    epochs, mean, spread = plots.mean_and_spread([{1: 1.0, 2: 2.0, 4: 9.0}, {1: 3.0, 2: 2.0}])
     np.testing.assert_array_equal(epochs, [1, 2])
     np.testing.assert_array_equal(mean, [2, 2])
     np.testing.assert_allclose(spread, [2**0.5, 0])
-    np.testing.assert_array_equal(figures.mean_and_spread([{1: 5.0}])[2], [0])
+    np.testing.assert_array_equal(plots.mean_and_spread([{1: 5.0}])[2], [0])
 
 
 def test_a_brief_screen_only_warns(capsys):

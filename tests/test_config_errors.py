@@ -5,8 +5,8 @@ import math
 import pytest
 from helpers import config_fields
 
-from dtp_jax.config import FIELDS, check_sizes, validate
 from dtp_jax.rules import RULES
+from dtp_jax.run.config import FIELDS, check_sizes, validate
 
 
 def refused(fields, name, *words):

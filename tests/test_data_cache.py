@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dtp_jax.data import Split, cache, load, locate
-from dtp_jax.data import npz as npz_module
 from dtp_jax.data.cache import cache_folder
+from dtp_jax.data.formats import npz as npz_module
 
 
 @pytest.fixture(autouse=True)

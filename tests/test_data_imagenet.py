@@ -11,15 +11,14 @@ from dtp_jax.data import (
     DATASETS,
     DataError,
     held_out,
-    imagenet_npz,
     load,
     load_splits,
     locate,
     splits,
-    tfds_folder,
     training_examples,
 )
 from dtp_jax.data.cache import cache_folder
+from dtp_jax.data.formats import imagenet_npz, tfds_folder
 
 
 @pytest.fixture(autouse=True)
@@ -221,7 +220,7 @@ def test_a_large_training_set_stays_whole(data, monkeypatch, tmp_path):
 def test_the_training_examples_are_counted_without_images(write, data, monkeypatch, tmp_path):
     write(tmp_path, *data)
     source = locate("imagenet32", tmp_path)
-    monkeypatch.setattr("dtp_jax.data.decode._decode", lambda *_: pytest.fail("it decodes"))
+    monkeypatch.setattr("dtp_jax.data.formats.decode._decode", lambda *_: pytest.fail("it decodes"))
     monkeypatch.setattr(imagenet_npz, "_images", lambda *_: pytest.fail("it reads images"))
     assert training_examples(source, 0.1) == 54
     assert training_examples(source, 0.1, val_per_class=3) == 30  # 10 of the 1000 classes

@@ -8,8 +8,16 @@ import data_files
 import numpy as np
 import pytest
 
-from dtp_jax.data import DATASETS, DataError, download, epoch_permutation, load, load_splits, locate
-from dtp_jax.data.tfds_folder import _order_of_hashes
+from dtp_jax.data import (
+    DATASETS,
+    DataError,
+    download,
+    epoch_permutation,
+    load,
+    load_splits,
+    locate,
+)
+from dtp_jax.data.formats.tfds_folder import _order_of_hashes
 
 
 @pytest.fixture(autouse=True)

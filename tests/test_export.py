@@ -13,11 +13,11 @@ from helpers import config_fields
 from launching import arrays, assert_same_run, checkpoint_steps, launch, tree
 from safetensors.numpy import load_file, save_file
 
-from dtp_jax import learner
-from dtp_jax.config import build_learner, validate
 from dtp_jax.export import __main__, read, write
+from dtp_jax.learning import learner
+from dtp_jax.run.config import build_learner, validate
+from dtp_jax.run.workdir import CHECKSUMS, checksums, write_json
 from dtp_jax.version import __version__
-from dtp_jax.workdir import CHECKSUMS, checksums, write_json
 
 pytest_plugins = ["run_fixtures"]
 

@@ -15,8 +15,9 @@ from helpers import (
     softmax_in_numpy,
 )
 
-from dtp_jax import learner, ops, rules
+from dtp_jax import ops, rules
 from dtp_jax.blocks import forward_all
+from dtp_jax.learning import learner
 from dtp_jax.rules.analytic import solve_feedback
 from dtp_jax.rules.rule import hidden
 

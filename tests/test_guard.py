@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from helpers import make_learner
 
-from dtp_jax import guard, learner, mlp
-from dtp_jax.learner import Metrics
+from dtp_jax import mlp
+from dtp_jax.learning import learner
+from dtp_jax.learning.learner import Metrics
 from dtp_jax.rules import ldrl
+from dtp_jax.run import guard
 
 NETWORK = mlp((2, 2, 1), 3, hidden=(4, 4))
 FIRST, SECOND, LAST = (block.name for block in NETWORK)

@@ -16,10 +16,10 @@ from helpers import (
     sgd_in_numpy,
 )
 
-from dtp_jax import feedback as feedback_training
-from dtp_jax import optim
 from dtp_jax.blocks import MaxPool, chain, conv_block, dense_block, forward_all
-from dtp_jax.feedback import Iteration, train_feedback_map
+from dtp_jax.learning import feedback as feedback_training
+from dtp_jax.learning import optim
+from dtp_jax.learning.feedback import Iteration, train_feedback_map
 from dtp_jax.rules import ldrl
 from dtp_jax.rules.ldrl import Noise
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from helpers import NETWORKS, assert_close, everything, make_batch, make_learner, make_state
 
-from dtp_jax import learner
 from dtp_jax.blocks import dense_block
-from dtp_jax.feedback import keys_per_iteration
+from dtp_jax.learning import learner
+from dtp_jax.learning.feedback import keys_per_iteration
 from dtp_jax.rules import FeedbackTraining, ldrl
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")

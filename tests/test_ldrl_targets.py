@@ -14,8 +14,8 @@ from helpers import (
     softmax_in_numpy,
 )
 
-from dtp_jax import learner
 from dtp_jax.blocks import MaxPool, chain, conv_block, dense_block, forward_all
+from dtp_jax.learning import learner
 from dtp_jax.rules import ldrl
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")

@@ -19,8 +19,8 @@ from helpers import (
 )
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from dtp_jax import evaluation, learner
 from dtp_jax.blocks import forward_all
+from dtp_jax.learning import evaluation, learner
 from dtp_jax.networks import mlp
 from dtp_jax.rules import backprop, ldrl
 

@@ -19,9 +19,10 @@ from launching import (
     tree,
 )
 
-from dtp_jax import config, learner, loop, workdir
 from dtp_jax.blocks import forward_all
 from dtp_jax.data import epoch_permutation, load_splits, locate, prepare_images, stream
+from dtp_jax.learning import learner
+from dtp_jax.run import config, loop, workdir
 
 pytest_plugins = ["run_fixtures"]
 

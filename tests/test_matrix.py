@@ -8,7 +8,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from dtp_jax import learner, networks, optim, rules
+from dtp_jax import networks, rules
+from dtp_jax.learning import learner, optim
 
 pytestmark = pytest.mark.usefixtures("quick_compiler", "single_precision")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers import NETWORKS, degrees_between, make_batch, make_parameters, normal
 
-from dtp_jax import metrics
 from dtp_jax.blocks import forward_all
+from dtp_jax.learning import metrics
 from dtp_jax.rules import backprop_targets, ldrl
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")

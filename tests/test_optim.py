@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import Recorded, assert_close, normal, sgd_in_numpy
 
-from dtp_jax import optim
+from dtp_jax.learning import optim
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -7,10 +7,11 @@ import pytest
 from helpers import NETWORKS, assert_close, config_fields, make_batch, make_learner, make_state
 from launching import TINY, arrays, launch, rows
 
-from dtp_jax import evaluation, learner, optim, resnet18, rules
+from dtp_jax import resnet18, rules
 from dtp_jax.blocks import forward_all, init_forward
-from dtp_jax.config import passes
-from dtp_jax.learner import BOTH, FEEDBACK_ONLY, FORWARD_ONLY
+from dtp_jax.learning import evaluation, learner, optim
+from dtp_jax.learning.learner import BOTH, FEEDBACK_ONLY, FORWARD_ONLY
+from dtp_jax.run.config import passes
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

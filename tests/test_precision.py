@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dtp_jax import learner, metrics, networks, ops, optim, rules
+from dtp_jax import networks, ops, rules
+from dtp_jax.learning import learner, metrics, optim
 
 pytestmark = pytest.mark.usefixtures("single_precision")
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from helpers import assert_close, copied, cross_entropy_in_numpy, make_learner
 
-from dtp_jax import blocks, learner, program
+from dtp_jax import blocks
 from dtp_jax.data import DatasetSpec, Split
 from dtp_jax.data.batches import resident_evaluation
 from dtp_jax.data.stream import EvaluationStream
+from dtp_jax.learning import learner
 from dtp_jax.networks import mlp
 from dtp_jax.rules import ldrl
+from dtp_jax.run import program
 
 pytestmark = pytest.mark.usefixtures("single_precision")
 

@@ -15,8 +15,9 @@ from helpers import (
     normal,
 )
 
-from dtp_jax import blocks, metrics
+from dtp_jax import blocks
 from dtp_jax.blocks import basic_block, chain, count, residual_stage
+from dtp_jax.learning import metrics
 from dtp_jax.networks import resnet18
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")

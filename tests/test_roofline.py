@@ -20,13 +20,13 @@ from helpers import (
 from benchmarks import roofline, timing
 from benchmarks.counting import Part, Work, count_step, total
 from benchmarks.roofline import Peaks
-from dtp_jax import learner as learning
 from dtp_jax import rules
 from dtp_jax.blocks import forward_all
-from dtp_jax.config import build_learner, validate
-from dtp_jax.feedback import literal
+from dtp_jax.learning import learner as learning
+from dtp_jax.learning.feedback import literal
 from dtp_jax.networks import mlp, resnet18, simple_vgg
 from dtp_jax.rules.ldrl import Noise
+from dtp_jax.run.config import build_learner, validate
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

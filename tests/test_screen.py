@@ -13,9 +13,9 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
 from configs import cifar10_dtp, digits_backprop, digits_dtp
-from dtp_jax import config, screen
-from dtp_jax.program import Evaluation
-from dtp_jax.sharding import make_mesh
+from dtp_jax.parallel.mesh import make_mesh
+from dtp_jax.run import config, screen
+from dtp_jax.run.program import Evaluation
 
 SUMMARY = {
     "test_accuracy": 0.98765,

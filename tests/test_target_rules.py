@@ -15,8 +15,9 @@ from helpers import (
     softmax_in_numpy,
 )
 
-from dtp_jax import learner, rules
+from dtp_jax import rules
 from dtp_jax.blocks import chain, dense_block, forward_all
+from dtp_jax.learning import learner
 from dtp_jax.rules.rule import hidden
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dtp_jax.workdir import (
+from dtp_jax.run.workdir import (
     FINISHED,
     NEW,
     UNFINISHED,
@@ -107,8 +107,8 @@ def test_a_folder_that_the_file_system_refuses(run, monkeypatch):
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("dtp_jax.workdir.tempfile.mkdtemp", refuse)
-    monkeypatch.setattr("dtp_jax.workdir.os.access", lambda *_: False)
+    monkeypatch.setattr("dtp_jax.run.workdir.tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("dtp_jax.run.workdir.os.access", lambda *_: False)
     with pytest.raises(WorkdirError, match="Read-only file system; allowed: a writable folder"):
         Workdir(run.path.parent / "other").status(CONFIG, 10)
     with pytest.raises(WorkdirError, match="cannot be written to; allowed: a writable folder"):

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dtp_jax import cli, distributed
 from dtp_jax.compare.plan import parse_configs
 from dtp_jax.compare.report import NAMES, table, write_report
 from dtp_jax.compare.runs import INTERRUPTED, run_all
+from dtp_jax.parallel import processes
+from dtp_jax.run import cli
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     args, overrides = parser.parse_known_args(argv)
     if args.seeds < 1:
         parser.error(f"--seeds is {args.seeds}; allowed: 1 or more")
-    if distributed.several(os.environ):
+    if processes.several(os.environ):
         parser.error("there are several processes; allowed: one, which runs everything in turn")
     try:
         entries = parse_configs(args.configs, overrides)

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dtp_jax import cli
-from dtp_jax.config import validate
+from dtp_jax.run import cli
+from dtp_jax.run.config import validate
 
 
 class Entry(NamedTuple):

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from dtp_jax import figures
 from dtp_jax.compare.runs import Result
-from dtp_jax.screen import duration
+from dtp_jax.plots.curves import Group, draw_groups, read
+from dtp_jax.run.screen import duration
 
 NAMES = ("comparison.md", "comparison.csv", "comparison.png")
 COLUMNS = {
@@ -184,16 +184,16 @@ def _draw(results: list[Result], file: Path) -> bool:
     groups = []
     for result in results:
         runs = [run for run in result.runs if run.code == 0] or result.runs
-        curves = [figures.read(result.entry.label, run.workdir) for run in runs]
+        curves = [read(result.entry.label, run.workdir) for run in runs]
         curves = [curve for curve in curves if curve.train]
         if curves:
             note = "" if result.summaries else f" ({result.failures[0]})"
-            groups.append(figures.Group(result.entry.label, curves, note))
+            groups.append(Group(result.entry.label, curves, note))
     if groups:
         configs = [result.entry.config for result in results]
         where = {f"{config['dataset']}, {config['network']}" for config in configs}
         most = max(len(group.curves) for group in groups)
         seeds = f"mean of {most} seeds, band: ± one standard deviation" if most > 1 else "one seed"
         title = "; ".join([*(where if len(where) == 1 else ()), seeds])
-        figures.draw_groups(groups, title, file)
+        draw_groups(groups, title, file)
     return bool(groups)

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.markup import escape
 
-from dtp_jax import cli
 from dtp_jax.compare.plan import Entry
-from dtp_jax.screen import BriefScreen, Screen, duration
-from dtp_jax.workdir import Workdir
+from dtp_jax.run import cli
+from dtp_jax.run.screen import BriefScreen, Screen, duration
+from dtp_jax.run.workdir import Workdir
 
 INTERRUPTED = 128
 """Exit codes from here on: the number of a signal above it."""

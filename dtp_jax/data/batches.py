@@ -12,7 +12,7 @@ import numpy as np
 
 from dtp_jax.data.pipeline import epoch_permutation
 from dtp_jax.data.spec import Split
-from dtp_jax.sharding import Mesh, put
+from dtp_jax.parallel.mesh import Mesh, put
 
 Array = jax.Array | np.ndarray
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from dtp_jax.data import cifar_binary, tfds_folder
+from dtp_jax.data.formats import cifar_binary, tfds_folder
 from dtp_jax.data.prepare import Recipe, prepare
 from dtp_jax.data.spec import Contents, DataError, DatasetSpec, Progress
 

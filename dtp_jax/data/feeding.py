@@ -8,7 +8,7 @@ import jax
 from dtp_jax.data.batches import Chunk, EvaluationBlock, ResidentBatches, resident_evaluation
 from dtp_jax.data.spec import DatasetSpec, Splits
 from dtp_jax.data.stream import BatchStream, EvaluationStream, steps_per_chunk
-from dtp_jax.sharding import Mesh, data_share, divided, put_share
+from dtp_jax.parallel.mesh import Mesh, data_share, divided, put_share
 
 PLACES = ("auto", "device", "host")
 

@@ -12,16 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dtp_jax.data import (
-    cache,
-    cifar_binary,
-    digits,
-    download,
-    idx,
-    imagenet_npz,
-    npz,
-    tfds_folder,
-)
+from dtp_jax.data import cache, download
+from dtp_jax.data.formats import cifar_binary, digits, idx, imagenet_npz, npz, tfds_folder
 from dtp_jax.data.spec import (
     DATASETS,
     Blocks,

@@ -17,10 +17,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from dtp_jax import cli
 from dtp_jax.export.runs import export_run, import_weights
 from dtp_jax.export.weights import WeightsError
-from dtp_jax.screen import Screen
+from dtp_jax.run import cli
+from dtp_jax.run.screen import Screen
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,14 +11,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dtp_jax import cli, learner
-from dtp_jax.config import Experiment, build_learner, validate
 from dtp_jax.export.weights import WeightsError, match, read, write
-from dtp_jax.learner import Learner, TrainState
-from dtp_jax.loop import Progress
-from dtp_jax.sharding import placement
+from dtp_jax.learning import learner
+from dtp_jax.learning.learner import Learner, TrainState
+from dtp_jax.parallel.mesh import placement
+from dtp_jax.run import cli
+from dtp_jax.run.config import Experiment, build_learner, validate
+from dtp_jax.run.loop import Progress
+from dtp_jax.run.workdir import CHECKSUMS, Workdir, checksums, write_json
 from dtp_jax.version import __version__
-from dtp_jax.workdir import CHECKSUMS, Workdir, checksums, write_json
 
 SIDES = ("forward", "feedback", "statistics")
 RERUN = cli.ROOT / "configs" / "rerun.py"

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from dtp_jax.blocks import forward_all
-from dtp_jax.learner import Learner, Record, TrainState, global_gradient, init_optimizers
+from dtp_jax.learning.learner import Learner, Record, TrainState, global_gradient, init_optimizers
 from dtp_jax.parity.case import Case, ParityError
 from dtp_jax.rules import backprop
 from dtp_jax.rules.rule import cross_entropy

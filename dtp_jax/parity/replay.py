@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dtp_jax import metrics, optim
-from dtp_jax.feedback import Iteration
-from dtp_jax.learner import Learner, Record, TrainState, step
+from dtp_jax.learning import metrics, optim
+from dtp_jax.learning.feedback import Iteration
+from dtp_jax.learning.learner import Learner, Record, TrainState, step
 from dtp_jax.parity import direct
 from dtp_jax.parity.case import Case, ParityError
 from dtp_jax.parity.common import (

@@ -1,4 +1,4 @@
-"""What a learning rule is: the equations that `dtp_jax.learner.step` puts together.
+"""What a learning rule is: the equations that `dtp_jax.learning.learner.step` puts together.
 
 A rule is one small file with a factory that returns a `Rule`. Block indices follow the chain: block
 i maps `activations.h[i]` to `activations.h[i + 1]`. Hyper-parameters with one value per trained

@@ -1,9 +1,0 @@
-"""Backprop on the net and the data of the quick start."""
-
-from configs import digits_dtp
-
-
-def get_config():
-    config = digits_dtp.get_config()
-    config.rule = "backprop"
-    return config

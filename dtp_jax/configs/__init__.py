@@ -1,0 +1,1 @@
+"""The experiments. `--config=NAME` takes any of them; `default` has every field."""

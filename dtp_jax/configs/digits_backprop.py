@@ -1,0 +1,9 @@
+"""Backprop on the net and the data of the quick start."""
+
+from dtp_jax.configs import digits_dtp
+
+
+def get_config():
+    config = digits_dtp.get_config()
+    config.rule = "backprop"
+    return config

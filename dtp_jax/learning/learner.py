@@ -1,0 +1,364 @@
+"""The learner: a network, a rule and optimizers, and the training step that puts them together."""
+
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from dtp_jax import ops
+from dtp_jax.blocks import Activations, Block, Network, Params, forward_all, initial_statistics
+from dtp_jax.learning.feedback import (
+    Iteration,
+    keys_per_iteration,
+    only_loss,
+    train_feedback_map,
+    train_with_stale_steps,
+)
+from dtp_jax.parallel.mesh import DATA, LAYERS, Mesh, axis_size, each_in_its_group
+from dtp_jax.rules.rule import Rule, cross_entropy
+
+Array = jax.Array
+
+BOTH, FEEDBACK_ONLY, FORWARD_ONLY = ("feedback", "forward"), ("feedback",), ("forward",)
+
+STALE_GRADIENTS = ("none", "kept", "zeroed")
+"""The original's DRL has one Adam for all feedback maps, which it steps after every iteration of every
+block, while it clears their gradients once per batch only. "kept": blocks below the one in training go
+on stepping on their last gradient. "zeroed", as under torch 1.8: blocks above it step on zeros as well,
+from the second batch on. "none" is the clean algorithm: every step on a fresh gradient."""
+
+
+class Learner(NamedTuple):
+    """Everything static about training. Feedback entries are tuples over the trained feedback maps."""
+
+    network: Network
+    rule: Rule
+    forward_optimizer: optax.GradientTransformation
+    feedback_optimizers: tuple[optax.GradientTransformation, ...] = ()
+    feedback_iterations: tuple[int, ...] = ()
+    feedback_samples: int = 1
+    trains: tuple[str, ...] = BOTH
+    """Which parameters a step changes: BOTH, FEEDBACK_ONLY or FORWARD_ONLY."""
+    stale_gradients: str = "none"
+    """How the original's DRL steps on gradients that it has not renewed; see `STALE_GRADIENTS`."""
+    precision: str = "tf32"
+    """Of products and convolutions; see `ops.PRECISIONS`."""
+    mesh: Mesh | None = None
+    """The devices, where there are several; see `dtp_jax.parallel.mesh`."""
+
+    @property
+    def trained(self) -> tuple[Block, ...]:
+        """The blocks whose feedback maps are trained, in forward order; none without iterations."""
+        training = self.rule.feedback_training
+        indices = training.blocks(self.network) if training else ()
+        return tuple(self.network[i] for i, _ in zip(indices, self.feedback_iterations))
+
+    @property
+    def feedback_flops(self) -> tuple[float, ...]:
+        """Floating-point operations that each feedback map costs per example of a batch."""
+        training = self.rule.feedback_training
+        if training is None:
+            return ()
+        return tuple(
+            training.flops(self.network, i) * iterations * self.feedback_samples
+            for i, iterations in zip(training.blocks(self.network), self.feedback_iterations)
+        )
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything that training changes. Forward and feedback parameters are separate pytrees."""
+
+    step: Array
+    """int32 scalar: batches seen."""
+    key: Array
+    """The run's key; never advanced: randomness is keyed by the step."""
+    forward: dict[str, Params]
+    feedback: dict[str, Params]
+    forward_opt_state: Any
+    feedback_opt_state: dict[str, Any]
+    statistics: dict[str, Any] = flax.struct.field(default_factory=dict)
+    """Running statistics of batch norms, by block name; empty where there is none."""
+
+
+class Metrics(flax.struct.PyTreeNode):
+    """What a training step reports, float32."""
+
+    loss: Array
+    """Mean cross-entropy of the batch, before the update."""
+    accuracy: Array
+    feedback_loss: dict[str, Array]
+    """By trained feedback block: mean over the iterations of this batch."""
+    forward_loss: dict[str, Array]
+    """By block: local loss before the update; empty for rules with one global loss."""
+
+
+class Record(NamedTuple):
+    """Everything that one training step computes on its way, for diagnostics and replays."""
+
+    activations: Activations
+    observations: dict[str, Any]
+    """By trained feedback block: what `observe` returned, stacked over iterations."""
+    targets: tuple[Array, ...]
+    forward_loss: dict[str, Array]
+    forward_gradient: dict[str, Params] | None
+    """None where only the feedback maps are trained."""
+
+
+def init(learner: Learner, key: Array) -> TrainState:
+    """A fresh state. `key`: a typed key (`jax.random.key(seed)`)."""
+    forward_key, feedback_key, run_key = jax.random.split(key, 3)
+    forward = learner.rule.init_forward(learner.network, forward_key)
+    feedback = learner.rule.init_feedback(learner.network, feedback_key)
+    return TrainState(
+        jnp.zeros((), jnp.int32),
+        run_key,
+        forward,
+        feedback,
+        *init_optimizers(learner, forward, feedback),
+        initial_statistics(learner.network),
+    )
+
+
+def init_optimizers(
+    learner: Learner, forward: dict[str, Params], feedback: dict[str, Params]
+) -> tuple[Any, dict[str, Any]]:
+    """(forward, feedback) optimizer states for these parameters; feedback ones by block name."""
+    return learner.forward_optimizer.init(forward), {
+        block.name: optimizer.init(feedback[block.name])
+        for block, optimizer in zip(learner.trained, learner.feedback_optimizers)
+    }
+
+
+def in_its_precision(f: Callable[..., Any]) -> Callable[..., Any]:
+    """f(learner, ...), with products and convolutions in the learner's precision."""
+
+    @wraps(f)
+    def precise(learner: Learner, *args: Any, **options: Any) -> Any:
+        with ops.products_in(learner.precision):
+            return f(learner, *args, **options)
+
+    return precise
+
+
+@in_its_precision
+def step(
+    learner: Learner,
+    state: TrainState,
+    images: Array,
+    labels: Array,
+    *,
+    noise: dict[str, Any] | None = None,
+    observe: Callable[[int, Iteration], Any] = only_loss,
+) -> tuple[TrainState, Record]:
+    """One training step on a batch, in the order of the paper.
+
+    Args:
+      images: float, (batch, *input shape), normalised. labels: integers, (batch,).
+      noise: recorded noise by block name, arrays (iterations, samples, batch, ...), instead of draws
+        keyed by `state.step`.
+      observe: see `train_feedback_map`.
+
+    Returns:
+      The next state, and everything computed along the way.
+    """
+    network, rule = learner.network, learner.rule
+    # 1. One clean forward pass.
+    activations = forward_all(network, state.forward, images)
+    # 2. Feedback training: theta does not change, every block on its own.
+    before = state.feedback
+    feedback, feedback_opt_state, observations = train_feedback(
+        learner, state, activations, noise=noise, observe=observe
+    )
+    state = state.replace(
+        step=state.step + 1, feedback=feedback, feedback_opt_state=feedback_opt_state
+    )
+    if "forward" not in learner.trains:
+        return state, Record(activations, observations, (), {}, None)
+    # 3. and 4. The target of the logits, and from it one target per block.
+    # 5. Local losses: no gradient crosses a block boundary.
+    if rule.global_loss is None:
+        top = rule.output_target(activations.h[-1], labels)
+        used = before if rule.targets_first else feedback
+        targets = rule.targets(network, state.forward, used, activations, top)
+        forward_loss, gradient = local_gradients(network, rule, state.forward, activations, targets)
+    else:
+        targets, forward_loss = (), {}
+        gradient = global_gradient(network, rule, state.forward, images, labels)
+    # 6. The forward step.
+    updates, forward_opt_state = learner.forward_optimizer.update(
+        gradient, state.forward_opt_state, state.forward
+    )
+    state = state.replace(
+        forward=optax.apply_updates(state.forward, updates),
+        forward_opt_state=forward_opt_state,
+        statistics=running_statistics(network, state.forward, state.statistics, activations),
+    )
+    return state, Record(activations, observations, targets, forward_loss, gradient)
+
+
+STATISTICS_MOMENTUM = 0.1
+"""Weight of a batch in the running statistics of batch norm, as in torch."""
+
+
+def running_statistics(
+    network: Network,
+    forward: dict[str, Params],
+    statistics: dict[str, Any],
+    activations: Activations,
+) -> dict[str, Any]:
+    """The running statistics after this clean pass; see `blocks/norm.py`."""
+
+    def moved(old: Array, new: Array) -> Array:
+        return old + STATISTICS_MOMENTUM * (new - old)
+
+    return {
+        block.name: jax.tree.map(
+            moved, statistics[block.name], block.statistics(forward[block.name], x)
+        )
+        for block, x in zip(network, activations.h)
+        if block.statistics is not None
+    }
+
+
+def train_step(
+    learner: Learner, state: TrainState, images: Array, labels: Array
+) -> tuple[TrainState, Metrics]:
+    """`step`, reduced to what training logs."""
+    state, record = step(learner, state, images, labels)
+    logits = record.activations.h[-1]
+    metrics = Metrics(
+        loss=cross_entropy(logits, labels).mean(),
+        accuracy=(logits.argmax(-1) == labels).mean(dtype=jnp.float32),
+        feedback_loss={name: losses.mean() for name, losses in record.observations.items()},
+        forward_loss=record.forward_loss,
+    )
+    return state, metrics
+
+
+@in_its_precision
+def train_feedback(
+    learner: Learner,
+    state: TrainState,
+    activations: Activations,
+    *,
+    noise: dict[str, Any] | None = None,
+    observe: Callable[[int, Iteration], Any] = only_loss,
+):
+    """Trains every feedback map on one batch; see `step` for the arguments.
+
+    Returns:
+      (feedback parameters, optimizer states, observations), each a dict by block name.
+    """
+    feedback, opt_state, seen = dict(state.feedback), dict(state.feedback_opt_state), {}
+    if "feedback" not in learner.trains:
+        return feedback, opt_state, seen
+    network, rule, training = learner.network, learner.rule, learner.rule.feedback_training
+    if rule.solve_feedback is not None:
+        for i in range(1, len(network)):
+            name = network[i].name
+            feedback[name] = rule.solve_feedback(
+                network, state.forward, feedback[name], i, activations
+            )
+    if training is None:
+        return feedback, opt_state, seen
+    # The maps do not see each other: in which order, or where, they are trained changes nothing.
+    jobs = [partial(_train_map, learner, n, observe) for n in range(len(learner.trained))]
+    given = (state, activations, noise)
+    if axis_size(learner.mesh, LAYERS) > 1:
+        found = each_in_its_group(learner.mesh, jobs, learner.feedback_flops, given)
+    else:
+        found = [job(given) for job in jobs]
+    for block, trained in zip(learner.trained, found):
+        feedback[block.name], opt_state[block.name], seen[block.name] = trained
+    return feedback, opt_state, seen
+
+
+def _train_map(
+    learner: Learner,
+    n: int,
+    observe: Callable[[int, Iteration], Any],
+    given: tuple[TrainState, Activations, dict[str, Any] | None],
+) -> tuple[Params, Any, Any]:
+    """Trains the n-th trained feedback map on one batch.
+
+    Args:
+      given: the state, the activations, and recorded noise by block name or None.
+
+    Returns:
+      (feedback parameters, optimizer state, observations) of this map.
+    """
+    state, activations, noise = given
+    network, training = learner.network, learner.rule.feedback_training
+    i, optimizer = training.blocks(network)[n], learner.feedback_optimizers[n]
+    block = network[i]
+    if noise is None:
+        batch, dtype = activations.h[0].shape[0], activations.h[0].dtype
+        # Keys 1, 2, ...: the key folded with 0 belongs to augmentation.
+        source = keys_per_iteration(
+            jax.random.fold_in(jax.random.fold_in(state.key, state.step), n + 1),
+            learner.feedback_iterations[n],
+            learner.feedback_samples,
+        )
+        draw = jax.vmap(lambda key: training.draw_noise(key, block, batch, dtype))
+    else:
+        source, draw = noise[block.name], lambda recorded: recorded
+    train = partial(
+        train_feedback_map,
+        training,
+        network,
+        i,
+        state.forward,
+        optimizer=optimizer,
+        activations=activations,
+        source=source,
+        draw=draw,
+        # A batch that is divided among devices is not cut again: its parts would change hands.
+        whole_batch=axis_size(learner.mesh, DATA) > 1,
+    )
+    if learner.stale_gradients != "none":
+        train = partial(
+            train_with_stale_steps, train, optimizer=optimizer, **_stale_counts(learner, n, state)
+        )
+    return train(state.feedback[block.name], state.feedback_opt_state[block.name], observe=observe)
+
+
+def _stale_counts(learner: Learner, n: int, state: TrainState) -> dict[str, Any]:
+    """How many steps without a fresh gradient the n-th trained map takes in a batch."""
+    below = sum(learner.feedback_iterations[:n]) if learner.stale_gradients == "zeroed" else 0
+    return {
+        "zeros": jnp.where(state.step > 0, below, 0),
+        "repeats": sum(learner.feedback_iterations[n + 1 :]),
+    }
+
+
+def local_gradients(
+    network: Network,
+    rule: Rule,
+    forward: dict[str, Params],
+    activations: Activations,
+    targets: tuple[Array, ...],
+) -> tuple[dict[str, Array], dict[str, Params]]:
+    """Local losses by block name, and the gradient of each for its own block's parameters alone."""
+    losses, gradients = {}, {}
+    for block, x, t in zip(network, activations.h, targets):
+
+        def loss(theta, block=block, x=x, t=t):
+            return rule.local_loss(block, block.forward(theta, x)[0], t)
+
+        losses[block.name], gradients[block.name] = jax.value_and_grad(loss)(forward[block.name])
+    return losses, gradients
+
+
+def global_gradient(
+    network: Network, rule: Rule, forward: dict[str, Params], images: Array, labels: Array
+) -> dict[str, Params]:
+    """One ordinary gradient of the rule's global loss."""
+
+    def loss(forward):
+        return rule.global_loss(forward_all(network, forward, images).h[-1], labels)
+
+    return jax.grad(loss)(forward)

@@ -1,0 +1,1 @@
+"""Many devices (`mesh`) and many processes (`processes`)."""

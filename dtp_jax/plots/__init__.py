@@ -1,0 +1,1 @@
+"""Pictures of the arrays that they are given."""

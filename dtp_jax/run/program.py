@@ -1,0 +1,115 @@
+"""The compiled programs of a run: a chunk of training steps, and the evaluation of a data set.
+
+Images stay on the device as uint8; picking a batch, augmentation and normalisation happen inside.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dtp_jax import ops
+from dtp_jax.blocks import Network, Params
+from dtp_jax.data import DatasetSpec, EvaluationBlock, augment, prepare_images
+from dtp_jax.learning.evaluation import evaluate_batch
+from dtp_jax.learning.learner import Learner, Metrics, TrainState, train_step
+from dtp_jax.parallel.mesh import DATA, LAYERS, Mesh, replicated, split_batch
+
+Array = jax.Array
+
+
+class Evaluation(NamedTuple):
+    """Means over a data set: cross-entropy, and fractions of images."""
+
+    loss: float
+    accuracy: float
+    top5_accuracy: float
+
+
+def train_chunk(
+    learner: Learner, data: DatasetSpec, *, augmented: bool, seeds: bool = False
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Compiles a run of training steps.
+
+    Args:
+      seeds: train several runs of the learner at once: the leading axis of `state` and `batches`, and
+        of all results, is that of the runs. It may be divided among devices, which then have nothing
+        to say to each other. Each run is the one that its key and batches give on their own, up to rounding.
+
+    Returns:
+      A function (state, images, labels, batches, count) -> (state, metrics) that takes `count` steps
+      on the images whose indices are batches[0], batches[1], ... `batches` has shape (most steps,
+      batch); so have the metrics a leading axis of most steps, zero after `count`. As `count` is no
+      static number, chunks of all lengths are one program, and give the same bits. `state` is
+      donated.
+    """
+    flip, crop_padding = (data.flip, data.crop_padding) if augmented else (False, 0)
+
+    def chunk(state: TrainState, images: Array, labels: Array, batches: Array, count: Array):
+        def one(state: TrainState, batch: Array):
+            # Feedback noise uses the same key folded with the block indices 1, 2, ...
+            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
+            x, y = split_batch(learner.mesh, (images[batch], labels[batch]))
+            x = augment(key, x, flip=flip, crop_padding=crop_padding)
+            return train_step(learner, state, prepare_images(x, data, jnp.float32), y)
+
+        def body(k, carry):
+            state, log = carry
+            state, metrics = one(state, batches[k])
+            return state, jax.tree.map(lambda entries, new: entries.at[k].set(new), log, metrics)
+
+        shapes = jax.eval_shape(one, state, batches[0])[1]
+        log = jax.tree.map(lambda s: jnp.zeros((len(batches), *s.shape), s.dtype), shapes)
+        return jax.lax.fori_loop(0, count, body, (state, log))
+
+    if seeds:
+        chunk = jax.vmap(chunk, in_axes=(0, None, None, 0, None))
+    return jax.jit(chunk, donate_argnums=0, out_shardings=replicated(learner.mesh))
+
+
+def evaluator(
+    network: Network, data: DatasetSpec, mesh: Mesh | None = None, precision: str = "tf32"
+) -> Callable[..., Evaluation]:
+    """Compiles the evaluation of a whole data set; on a mesh every device has its part of each batch.
+
+    Returns:
+      A function (forward parameters, blocks, statistics) -> Evaluation, the blocks being those of a
+      whole data set. Into how many blocks it is divided changes no number. For `statistics` see
+      `TrainState`.
+    """
+
+    @partial(jax.jit, out_shardings=replicated(mesh))
+    def sums(
+        forward: dict[str, Params],
+        statistics: dict[str, Any],
+        total: dict[str, Array],
+        block: EvaluationBlock,
+    ):
+        def one(total, batch):
+            indices, weight = batch
+            examples = (block.images[indices], block.labels[indices], weight)
+            x, labels, weight = split_batch(mesh, examples, (DATA, LAYERS))
+            x = prepare_images(x, data, jnp.float32)
+            with ops.products_in(precision):
+                found = evaluate_batch(network, forward, x, labels, weight, statistics)
+            return jax.tree.map(jnp.add, total, found), None
+
+        return jax.lax.scan(one, total, (block.batches, block.weights))[0]
+
+    def evaluate(
+        forward: dict[str, Params],
+        blocks: Iterable[EvaluationBlock],
+        statistics: dict[str, Any] | None = None,
+    ) -> Evaluation:
+        total = dict.fromkeys(("loss", "correct", "correct_top5", "examples"), np.float32(0))
+        for block in blocks:
+            total = sums(forward, statistics or {}, total, block)
+        sums_of = {name: float(value) for name, value in jax.device_get(total).items()}
+        return Evaluation(
+            *(sums_of[name] / sums_of["examples"] for name in ("loss", "correct", "correct_top5"))
+        )
+
+    return evaluate

@@ -1,0 +1,231 @@
+"""Training over a mesh gives the numbers of one device, and says nothing it need not say."""
+
+import re
+
+import chex
+import helpers
+import jax
+import numpy as np
+import pytest
+
+from dtp_jax import networks, rules
+from dtp_jax.data import DATASETS
+from dtp_jax.data.feeding import feed
+from dtp_jax.data.spec import Split, Splits
+from dtp_jax.learning import learner, optim
+from dtp_jax.parallel import mesh as mesh_
+from dtp_jax.run import program
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+MESHES = {"data": (8, 1), "layers": (1, 8), "both": (2, 4)}
+BATCH, STEPS = 16, 2
+
+
+def vgg(rule, iterations=(2, 3, 2)):
+    network = networks.simple_vgg((8, 8, 2), 5, channels=(3, 4, 5))
+    count = len(rule.feedback_training.blocks(network)) if rule.feedback_training else 0
+    return learner.Learner(
+        network,
+        rule,
+        optim.sgd(0.01, momentum=0.9),
+        tuple(optim.sgd(0.01 / (n + 1), momentum=0.9) for n in range(count)),
+        iterations[:count],
+    )
+
+
+LEARNERS = {
+    "ldrl": lambda: vgg(rules.ldrl(noise=(0.2, 0.1, 0.1), beta=0.5)),
+    "two samples": lambda: vgg(rules.ldrl(noise=(0.2, 0.1, 0.1), beta=0.5))._replace(
+        feedback_samples=2
+    ),
+    "drl": lambda: vgg(rules.drl(noise=(0.1,) * 3, beta=0.1)),
+    "stale drl": lambda: vgg(rules.drl(noise=(0.1,) * 3, beta=0.1))._replace(
+        stale_gradients="zeroed"
+    ),
+    "analytic": lambda: vgg(rules.analytic(beta=0.5)),
+    "backprop": lambda: vgg(rules.backprop()),
+    "batch norm": lambda: batch_normed(),
+}
+
+
+def batch_normed():
+    network = networks.resnet18((8, 8, 2), 5, channels=(3, 4), batch_norm=True)
+    return learner.Learner(
+        network,
+        rules.ldrl(noise=(0.1,) * 3, beta=0.5),
+        optim.sgd(0.01, momentum=0.9),
+        (optim.sgd(1e-3, momentum=0.9),) * 3,
+        (1, 2, 1),
+    )
+
+
+def compiled(made, mesh, images, labels):
+    """(program of a step, first state, images, labels) on the mesh, in float64."""
+    made = made._replace(mesh=mesh)
+    everywhere = mesh_.replicated(mesh)
+    init = jax.jit(
+        lambda: helpers.double(learner.init(made, jax.random.key(0))), out_shardings=everywhere
+    )
+    state, images, labels = init(), *mesh_.put(mesh, (images, labels))
+
+    def step(state, images, labels):
+        return learner.train_step(made, state, *mesh_.split_batch(mesh, (images, labels)))
+
+    lowered = jax.jit(step, out_shardings=everywhere).lower(state, images, labels)
+    return lowered.compile(), state, images, labels
+
+
+def train(made, mesh, images, labels):
+    step, state, images, labels = compiled(made, mesh, images, labels)
+    for _ in range(STEPS):
+        state, metrics = step(state, images, labels)
+    return jax.device_get(
+        (state.forward, state.feedback, state.feedback_opt_state, state.statistics, metrics)
+    )
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_the_numbers_are_those_of_one_device(name):
+    made = LEARNERS[name]()
+    batch = jax.device_get(helpers.make_batch(made.network, BATCH))
+    expected = train(made, None, *batch)
+    for mesh in (MESHES.values()) if name == "ldrl" else ((2, 4),):
+        found = train(made, mesh_.make_mesh(*mesh), *batch)
+        chex.assert_trees_all_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def collectives(text):
+    """(inside loops, outside) counts of each kind of exchange in a compiled program."""
+    found = {True: {}, False: {}}
+    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+    for line in text.splitlines():
+        if match := re.search(rf" ({kinds})(-start)?\(", line):
+            counts = found["while/body" in line]
+            counts[match[1]] = counts.get(match[1], 0) + 1
+    return found[True], found[False]
+
+
+def test_layer_parallel_iterations_do_not_communicate():
+    made = LEARNERS["ldrl"]()
+    batch = jax.device_get(helpers.make_batch(made.network, BATCH))
+    step, *_ = compiled(made, mesh_.make_mesh(1, 4), *batch)
+    inside, outside = collectives(step.as_text())
+    assert not inside and set(outside) == {"all-reduce"}
+
+
+def test_data_parallel_iterations_only_sum_gradients():
+    made = LEARNERS["ldrl"]()
+    batch = jax.device_get(helpers.make_batch(made.network, BATCH))
+    step, *_ = compiled(made, mesh_.make_mesh(8, 1), *batch)
+    inside, outside = collectives(step.as_text())
+    assert set(inside) == set(outside) == {"all-reduce"}
+    assert inside["all-reduce"] <= 2 * 3  # at most loss and gradient apart, of three maps
+
+
+@pytest.mark.parametrize(
+    "costs, groups, expected",
+    [
+        ((5.0, 4.0, 3.0, 3.0), 2, ((0, 3), (1, 2))),
+        ((1.0, 1.0), 3, ((0,), (1,), ())),
+        ((3.0, 2.0), 1, ((0, 1),)),
+    ],
+)
+def test_assign(costs, groups, expected):
+    assert mesh_.assign(costs, groups) == expected
+
+
+def test_speedup_is_bounded_by_the_dearest_block():
+    """40 % of the default network's feedback training is its second block's, conv_1's."""
+    made = learner.Learner(
+        networks.simple_vgg((32, 32, 3), 10),
+        rules.ldrl(noise=(0.1,) * 5, beta=0.7),
+        optim.sgd(0.1, momentum=0.0),
+        (optim.sgd(0.1, momentum=0.0),) * 5,
+        (20, 30, 35, 55, 20),
+    )
+    costs = made.feedback_flops
+    unit = 2 * 9 * 32**2 / 4
+    by_hand = [
+        4 * k * unit * n for k, n in zip((20, 30, 35, 55), (128**2, 64 * 128, 64 * 64, 32 * 64))
+    ]
+    np.testing.assert_allclose(costs[:4], by_hand)
+    assert mesh_.speedup_bound(costs, 5) == pytest.approx(sum(costs) / costs[0])
+    assert 2.4 < mesh_.speedup_bound(costs, 5) < 2.7
+
+
+def test_mesh_errors():
+    there = jax.device_count()
+    assert mesh_.make_mesh(1, 1) is None
+    with pytest.raises(ValueError, match="config.data_parallel is 3.*config.layer_parallel is 4"):
+        mesh_.make_mesh(3, 4)
+    assert mesh_.make_mesh(2, 3).size == 6 <= there
+
+
+@pytest.mark.usefixtures("single_precision")
+def test_streamed_and_resident_batches_on_a_mesh():
+    random = np.random.default_rng(0)
+    spec = DATASETS["digits"]
+    split = Split(
+        random.integers(0, 256, (40, *spec.image_shape), dtype=np.uint8),
+        random.integers(0, 10, 40).astype(np.int32),
+    )
+    splits = Splits(split, None, split, np.arange(40, dtype=np.int32))
+    mesh = mesh_.make_mesh(4, 2)
+    options = {"batch_size": 8, "eval_batch_size": 12, "most_steps": 3, "seed": 1, "mesh": mesh}
+    host, device = (feed(spec, splits, place=p, **options) for p in ("host", "device"))
+    streamed, resident = (one.train.read(1, 2, 3) for one in (host, device))
+    assert not streamed.images.sharding.is_fully_replicated
+    for a, b in zip(host.train.like[:2], streamed[:2]):
+        assert (a.shape, a.dtype, a.sharding) == (b.shape, b.dtype, b.sharding)
+    np.testing.assert_array_equal(
+        np.asarray(streamed.images)[streamed.batches], np.asarray(resident.images)[resident.batches]
+    )
+    host.train.close()
+    network = networks.mlp(spec.image_shape, 10, hidden=(5,))
+    forward = learner.init(
+        learner.Learner(network, rules.backprop(), optim.sgd(0.1, momentum=0.0)), jax.random.key(0)
+    ).forward
+    evaluate = program.evaluator(network, spec, mesh)
+    alone = program.evaluator(network, spec)
+    expected = alone(
+        forward, feed(spec, splits, place="device", **options | {"mesh": None}).evaluation["test"]
+    )
+    for one in (host, device):
+        found = evaluate(mesh_.put(mesh, jax.device_get(forward)), one.evaluation["test"])
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def of_run(tree, number):
+    return jax.tree.map(lambda a: a[number], tree)
+
+
+@pytest.mark.parametrize("divided", [False, True], ids=["vmap", "devices"])
+def test_seeds_at_once_are_the_seeds_alone(divided):
+    spec = DATASETS["digits"]
+    network = networks.simple_vgg(spec.image_shape, 10, channels=(3, 4))
+    made = learner.Learner(
+        network,
+        rules.ldrl(noise=(0.1, 0.1), beta=0.5),
+        optim.sgd(0.01, momentum=0.9),
+        (optim.sgd(0.01, momentum=0.9),) * 2,
+        (2, 2),
+    )
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (40, *spec.image_shape), dtype=np.uint8)
+    labels = random.integers(0, 10, 40).astype(np.int32)
+    batches = random.integers(0, 40, (4, 3, 8)).astype(np.int32)
+    keys = jax.random.split(jax.random.key(0), 4)
+    states = jax.vmap(lambda key: learner.init(made, key))(keys)
+    alone = program.train_chunk(made, spec, augmented=True)
+    expected = [
+        alone(helpers.copied(of_run(states, s)), images, labels, batches[s], 3) for s in range(4)
+    ]
+    if divided:
+        states, batches = jax.device_put((states, batches), mesh_.divided(mesh_.make_mesh(4, 1)))
+    together = program.train_chunk(made, spec, augmented=True, seeds=True)
+    state, metrics = together(helpers.copied(states), images, labels, batches, 3)
+    for s in range(4):
+        found = of_run((state.forward, state.feedback, metrics), s)
+        one = (expected[s][0].forward, expected[s][0].feedback, expected[s][1])
+        chex.assert_trees_all_close(found, one, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,216 @@
+"""Several processes: how they find each other, and that they do what one process does."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+from launching import LAUNCH, TINY, rows, summary
+
+from dtp_jax.parallel import processes
+from dtp_jax.parallel.processes import Cluster, cluster
+
+pytest_plugins = ["run_fixtures"]
+
+SLURM = {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}
+OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}
+FOUND = Cluster(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "flags, environment, expected",
+    [
+        (("", 0, -1), {}, None),
+        (("auto", 0, -1), {}, FOUND),
+        (("none", 0, -1), SLURM, None),
+        (("h:1", 2, 1), {}, Cluster("h:1", 2, 1)),
+        (("", 0, -1), SLURM, FOUND),
+        (("", 0, -1), {**SLURM, "SLURM_NTASKS": "1"}, None),
+        # The shell of a job, where srun is yet to come.
+        (("", 0, -1), {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, None),
+        (("h:1", 0, -1), SLURM, Cluster("h:1", 2, 1)),
+        (("", 0, -1), OPEN_MPI, FOUND),
+        (("", 0, -1), {**OPEN_MPI, "OMPI_COMM_WORLD_SIZE": "1"}, None),
+        (("h:1", 0, -1), OPEN_MPI, Cluster("h:1", 4, 3)),
+        (("", 0, -1), {"TPU_WORKER_HOSTNAMES": "a,b"}, FOUND),
+        (("", 0, -1), {"TPU_WORKER_HOSTNAMES": "localhost"}, None),
+    ],
+)
+def test_cluster(flags, environment, expected):
+    assert cluster(*flags, environment) == expected
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (("", 2, -1), "--processes is 2; allowed: together with --coordinator"),
+        (("", 0, 0), "--process is 0; allowed: together with --coordinator"),
+        (("auto", 2, 0), "--processes is 2; allowed: together"),
+        (("h", 2, 0), "--coordinator is 'h'; allowed: HOST:PORT"),
+        (("h:port", 2, 0), "--coordinator is 'h:port'; allowed: HOST:PORT"),
+        (("h:99999", 2, 0), "--coordinator is 'h:99999'; allowed"),
+        (("h:1", 0, 0), "--processes is 0; allowed: 1 or more"),
+        (("h:1", 2, 2), "--process is 2; allowed: 0 to 1"),
+        (("h:1", 2, -1), "--process is -1; allowed: 0 to 1"),
+    ],
+)
+def test_cluster_errors(flags, words):
+    with pytest.raises(ValueError, match=words):
+        cluster(*flags, {})
+
+
+@pytest.mark.parametrize(
+    "environment, devices",
+    [
+        ({**SLURM, "SLURM_NNODES": "2"}, "all"),  # a task per machine
+        ({**SLURM, "SLURM_NNODES": "1"}, "1"),  # two tasks on one machine
+        ({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, "all"),
+        ({**SLURM, "SLURM_NNODES": "2", "JAX_LOCAL_DEVICE_IDS": "0,3"}, "1"),
+    ],
+)
+def test_a_process_alone_on_its_machine_has_all_its_gpus(monkeypatch, environment, devices):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    # As JAX does for every task that has a number on its machine.
+    told = {}
+    monkeypatch.setattr(jax.config, "update", told.__setitem__)
+    monkeypatch.setattr(
+        jax.distributed,
+        "initialize",
+        lambda *args, **options: jax.config.update("jax_cuda_visible_devices", "1"),
+    )
+    processes.join(FOUND)
+    assert told["jax_cuda_visible_devices"] == devices
+
+
+def test_errors_that_are_no_loss(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    error = jax.errors.JaxRuntimeError
+    assert processes.lost(error("RESOURCE_EXHAUSTED: Out of memory")) is None
+    assert "lost another one" in processes.lost(error("UNAVAILABLE: Connection closed by peer"))
+    assert processes.lost(ValueError("UNAVAILABLE")) is None
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_ends_a_process_that_others_would_wait_for(monkeypatch, capsys, processes):
+    left = []
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    monkeypatch.setattr(processes, "leave", left.append)
+    try:
+        with processes.nobody_waits():
+            raise OSError("disk full")
+    except OSError:
+        assert processes == 1 and not left
+    else:
+        assert left == [1] and "OSError: disk full" in capsys.readouterr().err
+
+
+def test_processes_must_be_given_the_same(monkeypatch):
+    processes.require_same("config", "a")
+    monkeypatch.setattr(processes, "_everyone", lambda number: np.array([number, number + 1]))
+    with pytest.raises(ValueError, match="config differ among the processes; allowed: the same"):
+        processes.require_same("config", "a")
+
+
+def test_one_process_agrees_with_itself():
+    assert processes.is_first() and processes.first_says(7) == 7
+    assert processes.any_says(None) is None and processes.any_says(15) == 15
+    assert processes.lost(RuntimeError("anything")) is None
+
+
+def start_two(workdir, *args):
+    """Both processes of a run, with two devices each."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    environment.pop("XLA_FLAGS", None)
+    flags = (f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--processes=2")
+    return [
+        subprocess.Popen(
+            [*LAUNCH, *TINY, "--config.data_parallel=4", *flags, f"--process={p}", *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for p in range(2)
+    ]
+
+
+def ends(processes, timeout=240):
+    """(exit code, output, errors) of each."""
+    found = []
+    try:
+        for process in processes:
+            out, err = process.communicate(timeout=timeout)
+            found.append((process.returncode, out, err))
+    finally:
+        for process in processes:
+            process.kill()
+    return found
+
+
+def wait_for(condition, processes, timeout=240):
+    give_up = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > give_up or any(p.poll() is not None for p in processes):
+            for process in processes:
+                process.kill()
+            pytest.fail(str([p.communicate() for p in processes]))
+        time.sleep(0.05)
+
+
+def assert_close(found, expected):
+    """The same lines of metrics, their numbers equal up to rounding in float32 over an epoch."""
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected):
+        assert a.keys() == b.keys()
+        for name in a.keys() - {"split"}:
+            np.testing.assert_allclose(a[name], b[name], rtol=2e-3, atol=2e-3, err_msg=name)
+
+
+def test_two_processes_train_as_one_lost_or_stopped_or_not(place):
+    """One run in three legs: a process is killed, then one is told to stop, then all goes well."""
+    from launching import launch
+
+    args = ("--config.epochs=2", "--config.checkpoint_every=7", "--config.images_on=host")
+    assert launch("--workdir=alone", *TINY, *args).code == 0
+
+    workdir = place / "two"
+    metrics = workdir / "metrics.jsonl"
+
+    def newest():
+        files = (workdir / "checkpoints").glob("*/checksums.json")
+        return max((int(f.parent.name) for f in files if f.parent.name.isdigit()), default=0)
+
+    both = start_two(workdir, *args)
+    wait_for(newest, both)
+    both[1].send_signal(signal.SIGKILL)
+    (code, _, err), (killed, _, last_words) = ends(both)
+    assert killed == -signal.SIGKILL
+    assert "process 1 of 2 ended all at once" in last_words
+    # Either Python still learns of it, or JAX's runtime ends the process.
+    assert (code == 5 and "process 0 of 2 has lost another one" in err) or (
+        code != 0 and "process 0 of 2 ended all at once" in err
+    )
+    assert f"go on from {workdir / 'checkpoints'}" in err
+
+    before = newest()
+    both = start_two(workdir, *args)
+    wait_for(lambda: newest() > before, both)
+    both[1].send_signal(signal.SIGTERM)
+    (first, out, _), (second, silent, _) = ends(both)
+    assert (first, second) == (143, 143) and "stopped after step" in out
+    assert "stopped after step" not in silent
+
+    (code, out, _), (other, _, _) = ends(start_two(workdir, *args))
+    assert (code, other) == (0, 0) and "going on from step" in out
+    assert "4 data-parallel x 1 layer-parallel" in out and "in 2 processes" in out
+    assert_close(rows(workdir), rows(place / "alone"))
+    assert summary(workdir)["device"].startswith("4 x")
+    assert metrics.read_text().count("\n") == len(rows(workdir))
