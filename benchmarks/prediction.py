@@ -43,7 +43,8 @@ from benchmarks.work import Work, count_work
 from configs import imagenet32_dtp
 from dtp_jax.learning.learner import Learner
 from dtp_jax.parallel.mesh import assign, speedup_bound
-from dtp_jax.run.config import build_learner, validate
+from dtp_jax.run.build import build_learner
+from dtp_jax.run.config import validate
 
 MEASURED = Path(__file__).parent / "results" / "2026-11-23_step_cpu_2cores_batch128.json"
 

@@ -50,7 +50,8 @@ from dtp_jax.learning.learner import (
 )
 from dtp_jax.ops import standard_normal
 from dtp_jax.run import backend, cli
-from dtp_jax.run.config import Experiment, build_learner, validate
+from dtp_jax.run.build import Experiment, build_learner
+from dtp_jax.run.config import validate
 
 COPIED = 2**26
 """Numbers of the array that is copied, 256 MiB: larger than any cache."""

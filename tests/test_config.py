@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY, assert_close, config_fields, config_module
 
-from dtp_jax.run.config import BOOKKEEPING, FIELDS, build_learner, validate
+from dtp_jax.run.build import build_learner
+from dtp_jax.run.config import BOOKKEEPING, FIELDS, validate
 
 NAMES = sorted(
     path.stem for path in (REPOSITORY / "configs").glob("*.py") if path.stem != "__init__"

@@ -11,7 +11,7 @@ from dtp_jax import resnet18, rules
 from dtp_jax.blocks import forward_all, init_forward
 from dtp_jax.learning import evaluation, learner, optim
 from dtp_jax.learning.learner import BOTH, FEEDBACK_ONLY, FORWARD_ONLY
-from dtp_jax.run.config import passes
+from dtp_jax.run.passes import passes
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -11,7 +11,8 @@ from helpers import REPOSITORY, assert_close, config_fields, normal
 from dtp_jax import rules
 from dtp_jax.blocks import chain, dense_block, forward_all
 from dtp_jax.learning import learner
-from dtp_jax.run.config import build_learner, validate
+from dtp_jax.run.build import build_learner
+from dtp_jax.run.config import validate
 
 RECIPE = REPOSITORY / "docs" / "add_a_rule.md"
 

@@ -26,7 +26,8 @@ from dtp_jax.learning import learner as learning
 from dtp_jax.learning.feedback import literal
 from dtp_jax.networks import mlp, resnet18, simple_vgg
 from dtp_jax.rules.ldrl import Noise
-from dtp_jax.run.config import build_learner, validate
+from dtp_jax.run.build import build_learner
+from dtp_jax.run.config import validate
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

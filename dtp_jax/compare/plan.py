@@ -58,7 +58,7 @@ def _entry(text: str) -> Entry:
     name, own = match[1], re.findall(r"\[([^\]]+)\]", match[2])
     if ".py" not in name:
         file, colon, argument = name.partition(":")
-        name = f"{cli.ROOT / 'configs' / file}.py{colon}{argument}"
+        name = f"{cli.CONFIGS / file}.py{colon}{argument}"
     file, _, argument = name.partition(".py:")
     parts = [Path(file).name.removesuffix(".py"), *filter(None, [argument]), *own]
     label = re.sub(r"[^\w.,=+-]+", "-", "-".join(parts))  # a folder's name on any system

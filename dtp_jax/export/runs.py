@@ -16,13 +16,14 @@ from dtp_jax.learning import learner
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.parallel.mesh import placement
 from dtp_jax.run import cli
-from dtp_jax.run.config import Experiment, build_learner, validate
+from dtp_jax.run.build import Experiment, build_learner
+from dtp_jax.run.config import validate
 from dtp_jax.run.loop import Progress
 from dtp_jax.run.workdir import CHECKSUMS, Workdir, checksums, write_json
 from dtp_jax.version import __version__
 
 SIDES = ("forward", "feedback", "statistics")
-RERUN = cli.ROOT / "configs" / "rerun.py"
+RERUN = cli.CONFIGS / "rerun.py"
 
 
 def export_run(

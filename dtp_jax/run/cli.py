@@ -19,14 +19,15 @@ from dtp_jax.data import DataError, Source, locate, training_examples
 from dtp_jax.parallel import processes
 from dtp_jax.parallel.mesh import Mesh, data_share, make_mesh
 from dtp_jax.run import backend, guard, loop, signals
-from dtp_jax.run.config import FIELDS, Experiment, check_sizes, validate
+from dtp_jax.run.build import Experiment
+from dtp_jax.run.config import FIELDS, check_sizes, validate
+from dtp_jax.run.passes import total_steps
 from dtp_jax.run.screen import Screen, SilentScreen
 from dtp_jax.run.workdir import FINISHED, Workdir, WorkdirError
 
 EXIT_INVALID, EXIT_DATA, EXIT_DIVERGED, EXIT_LOST = 2, 3, 4, 5
-ROOT = Path(__file__).resolve().parent.parent.parent
-"""The checkout: where configs/ and runs/ are."""
-QUICK_START = ROOT / "configs" / "digits_dtp.py"
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+QUICK_START = CONFIGS / "digits_dtp.py"
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 
 
@@ -77,7 +78,7 @@ def _run(argv: list[str], screen: Screen) -> int:
         folder = Workdir(arguments.workdir)
         status = folder.status(
             experiment.config,
-            loop.total_steps(experiment.config, left),
+            total_steps(experiment.config, left),
         )
     except ValueError as error:
         return _fail(error, EXIT_INVALID)
@@ -260,7 +261,7 @@ def validate_name(name: str) -> None:
 
 
 def _configs() -> list[Path]:
-    return sorted((ROOT / "configs").glob("*.py"))
+    return sorted(CONFIGS.glob("*.py"))
 
 
 def _take_config(argv: list[str]) -> tuple[str, list[str]]:

@@ -17,7 +17,8 @@ from dtp_jax.learning.learner import BOTH, Metrics, TrainState
 from dtp_jax.parallel import processes
 from dtp_jax.parallel.mesh import Mesh, placement, replicated
 from dtp_jax.run import guard, program
-from dtp_jax.run.config import Experiment, Pass, build_learner, passes
+from dtp_jax.run.build import Experiment, build_learner
+from dtp_jax.run.passes import Pass, passes, total_steps
 from dtp_jax.run.screen import Screen
 from dtp_jax.run.workdir import Workdir
 
@@ -374,12 +375,6 @@ class Run:
             "best_val_accuracy": self.progress.best_val_accuracy,
             "test_accuracy_of_best_val": self._evaluation(best, "test").accuracy,
         }
-
-
-def total_steps(config: dict[str, Any], train_examples: int) -> int:
-    """Steps of a whole run: full batches only, and no more than config.max_steps."""
-    steps = len(passes(config)) * (train_examples // config["batch_size"])
-    return min(steps, config["max_steps"]) if config["max_steps"] else steps
 
 
 def versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from dtp_jax.blocks import count, init_forward
 from dtp_jax.parallel.mesh import Mesh, speedup_bound
-from dtp_jax.run.config import Experiment, build_learner
+from dtp_jax.run.build import Experiment, build_learner
 
 PLAIN_LINE_SECONDS = 10.0
 """Without a terminal: at most one line of progress in this time."""

@@ -1,1 +1,0 @@
-"""The experiments. `--config=NAME` takes any of them; `default` has every field."""

@@ -1,0 +1,88 @@
+"""Tables of rules and networks, to which users add their own."""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dtp_jax.fields import FLAG, Field
+
+
+class Registry(dict):
+    """Name -> factory. What a user has registered comes with its config fields and its origin."""
+
+    def __init__(self, kind: str, factories: tuple[Callable[..., Any], ...]):
+        """`kind` is the config field that names an entry: "rule" or "network"."""
+        super().__init__({factory.__name__: factory for factory in factories})
+        self.kind, self._built_in = kind, tuple(self)
+        self.fields: dict[str, dict[str, Field]] = {}
+        """By name: the config fields that the entry brings, with their defaults."""
+        self.origins: dict[str, str] = {}
+        """By name: the module or the file that registered the entry; nothing for what is built in."""
+
+    def register(
+        self,
+        factory: Callable[..., Any] | None = None,
+        *,
+        name: str | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> Callable[..., Any]:
+        """Adds a factory; `config.rule` (or `config.network`) may then name it.
+
+        Its keyword arguments are read from the config by name. To be called as a function or, with
+        `fields` or nothing, as a decorator:
+
+            @rules.register(fields={"gain": 0.5})
+            def my_rule(*, noise, beta, gain): ...
+
+        Args:
+          name: what the config says; the name of the factory where not given.
+          fields: the arguments that no config has yet: a default, whose type is that of the field, or a
+            `dtp_jax.fields.Field` with a default, which says which values are allowed.
+
+        Returns:
+          The factory.
+
+        Raises:
+          ValueError: one line; the name is that of another entry, or a field has no default.
+        """
+        if factory is None:
+            return lambda factory: self.register(factory, name=name, fields=fields)
+        name, origin = name or factory.__name__, origin_of(factory)
+        if name in self._built_in or self.origins.get(name, origin) != origin:
+            owner = "built in" if name in self._built_in else f"registered by {self.origins[name]}"
+            raise ValueError(f"{self.kind} is {name!r}, which is {owner}; allowed: another name")
+        brought = {field: _described(field, given) for field, given in (fields or {}).items()}
+        self[name], self.fields[name], self.origins[name] = factory, brought, origin
+        return factory
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self.fields.pop(name, None)
+        self.origins.pop(name, None)
+
+
+def origin_of(factory: Callable[..., Any]) -> str:
+    """What --plugin is given to register it again: a module that can be imported, or a file."""
+    module = sys.modules.get(factory.__module__)
+    if module is not None and module.__name__ != "__main__" and module.__spec__ is not None:
+        return module.__name__
+    code = inspect.unwrap(factory).__code__.co_filename
+    return str(Path(code).resolve()) if Path(code).is_file() else "an interactive session"
+
+
+def _described(name: str, given: Any) -> Field:
+    """The field for a default, or the field itself."""
+    if isinstance(given, Field):
+        if given.default is None:
+            raise ValueError(f"fields[{name!r}] has no default; allowed: Field(..., default=VALUE)")
+        return given
+    if isinstance(given, bool):
+        return FLAG._replace(default=given)
+    for kind, allowed in ((int, "a whole number"), (float, "a number"), (str, "text")):
+        if isinstance(given, kind):
+            return Field(kind, allowed, default=given)
+    raise ValueError(
+        f"fields[{name!r}] is {given!r}; allowed: True, False, a number, text, or a Field"
+    )

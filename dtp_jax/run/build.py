@@ -1,0 +1,138 @@
+"""What a config names: the network, the rule, the learner."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from optax import GradientTransformation
+
+from dtp_jax import fields
+from dtp_jax.blocks import Network
+from dtp_jax.data import DatasetSpec
+from dtp_jax.learning import optim
+from dtp_jax.learning.learner import Learner
+from dtp_jax.networks import NETWORKS
+from dtp_jax.parallel.mesh import Mesh
+from dtp_jax.rules import RULES, Rule
+
+Config = Mapping[str, Any]
+
+
+class Experiment(NamedTuple):
+    """A validated config, with what it names."""
+
+    config: dict[str, Any]
+    """Every field; tuples over blocks in full length."""
+    data: DatasetSpec
+    network: Network
+    rule: Rule
+
+
+def build_network(config: Config, data: DatasetSpec) -> Network:
+    """The config's network for this data set's images and classes."""
+    factory = NETWORKS[config["network"]]
+    takes = inspect.signature(factory).parameters
+    for name in ("channels", "hidden", "batch_norm", "split_stages"):
+        if config[name] and name not in takes:
+            neutral = type(config[name])()
+            raise fields.error(
+                f"config.{name}",
+                config[name],
+                f"{neutral} for the network {config['network']}, which has none",
+            )
+    # Widths () are the network's own. Activation and bias are no option of every network.
+    brought = tuple(NETWORKS.fields.get(config["network"], ()))
+    options = {
+        name: config[name]
+        for name in (
+            "channels",
+            "hidden",
+            "activation",
+            "bias",
+            "batch_norm",
+            "split_stages",
+            *brought,
+        )
+        if name in takes and config[name] != ()
+    }
+    try:
+        return factory(data.image_shape, data.classes, **options)
+    except ValueError as error:
+        raise ValueError(f"config.network is {config['network']!r}: {error}") from error
+
+
+def build_rule(config: Config) -> Rule:
+    """The config's rule: its factory is given the fields that it has arguments for.
+
+    Raises:
+      ValueError: one line; it has an argument that is no field of the config.
+    """
+    name = config["rule"]
+    factory = RULES[name]
+    takes = inspect.signature(factory).parameters
+    for argument, described in takes.items():
+        if argument not in config and described.default is described.empty:
+            raise ValueError(
+                f"config.rule is {name!r}, which takes {argument!r}, a name that no field has; "
+                f"allowed: rules.register({name}, fields={{{argument!r}: DEFAULT}})"
+            )
+    return factory(**{argument: config[argument] for argument in takes if argument in config})
+
+
+def build_learner(
+    experiment: Experiment, steps_per_epoch: int, mesh: Mesh | None = None
+) -> Learner:
+    """Network, rule and optimizers.
+
+    Args:
+      steps_per_epoch: for the schedule, which changes once per epoch.
+      mesh: the devices, where there are several.
+    """
+    config, training = experiment.config, experiment.rule.feedback_training
+    return Learner(
+        network=experiment.network,
+        rule=experiment.rule,
+        forward_optimizer=_forward_optimizer(experiment, steps_per_epoch),
+        feedback_optimizers=tuple(_feedback_optimizer(config, lr) for lr in config["feedback_lr"])
+        if training
+        else (),
+        feedback_iterations=config["feedback_iterations"] if training else (),
+        feedback_samples=config["feedback_samples"],
+        stale_gradients=config["stale_gradients"],
+        precision=config["precision"],
+        mesh=mesh,
+    )
+
+
+def _forward_optimizer(experiment: Experiment, steps_per_epoch: int) -> GradientTransformation:
+    """One optimizer for all blocks, or one for each where their rates or epsilons differ."""
+    config = experiment.config
+    names = [block.name for block in experiment.network]
+    rates = config["block_forward_lr"] or (config["forward_lr"],) * len(names)
+    settings = [
+        (rate / config["beta"] if config["normalize_lr"] else rate, eps)
+        for rate, eps in zip(rates, config["forward_eps"], strict=True)
+    ]
+
+    def build(rate: float, eps: float) -> GradientTransformation:
+        if config["schedule"] == "cosine":
+            rate = optim.cosine_per_epoch(
+                rate,
+                steps_per_epoch=steps_per_epoch,
+                t_max=config["t_max"] or max(1, round(config["epochs"] * 85 / 90)),
+                eta_min=config["eta_min"],
+            )
+        if config["forward_optimizer"] == "adam":
+            return optim.adam(rate, eps=eps, weight_decay=config["weight_decay"])
+        return optim.sgd(rate, momentum=config["momentum"], weight_decay=config["weight_decay"])
+
+    if len(set(settings)) == 1:
+        return build(*settings[0])
+    return optim.per_block({name: build(*s) for name, s in zip(names, settings, strict=True)})
+
+
+def _feedback_optimizer(config: Config, lr: float) -> GradientTransformation:
+    decay = config["feedback_weight_decay"]
+    if config["feedback_optimizer"] == "adam":
+        return optim.adam(lr, eps=config["feedback_eps"], weight_decay=decay)
+    return optim.sgd(lr, momentum=config["feedback_momentum"], weight_decay=decay)
