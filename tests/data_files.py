@@ -12,18 +12,11 @@ import numpy as np
 from dtp_jax.data import DATASETS, Split
 from dtp_jax.data.download import REMOTES
 from dtp_jax.data.formats.cifar_binary import LAYOUTS
-from dtp_jax.data.prepare import Recipe, encoded_png, prepare
+from dtp_jax.data.prepare import encoded_png, prepare
 from dtp_jax.data.spec import Contents
 
 TRAIN, TEST = 60, 25  # examples
-RECIPES = {
-    "cifar10": REMOTES["cifar10"].recipe,
-    "cifar100": REMOTES["cifar100"].recipe,
-    "mnist": Recipe("mnist", "tensorflow_datasets.image_classification.mnist:MNIST"),
-    "fashion_mnist": Recipe(
-        "fashion_mnist", "tensorflow_datasets.image_classification.mnist:FashionMNIST"
-    ),
-}
+RECIPES = {name: remote.recipe for name, remote in REMOTES.items()}
 CIFAR_NAMES = ["airplane", "automobile", "bird", "cat", "deer"]
 CIFAR_NAMES += ["dog", "frog", "horse", "ship", "truck"]
 

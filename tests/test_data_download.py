@@ -1,4 +1,4 @@
-"""Downloading CIFAR, against a server on this machine: whole, cut, wrong, or not there."""
+"""Downloading data sets from a server on this machine: whole, cut, wrong, or not there."""
 
 import functools
 import hashlib
@@ -6,6 +6,8 @@ import http.server
 import io
 import json
 import os
+import re
+import shutil
 import socket
 import sys
 import tarfile
@@ -16,18 +18,21 @@ import data_files
 import numpy as np
 import pytest
 
-from dtp_jax.data import DataError, download, load, locate
+from dtp_jax.data import DataError, download, load, load_splits, locate
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves files; of one called "cut" only the first half, then it hangs up."""
+    """Serves files; of the one named `cut` only the first half, then it hangs up."""
+
+    cut = None
 
     def log_message(self, *_):
         pass
 
     def copyfile(self, source, outputfile):
         data = source.read()
-        outputfile.write(data[: len(data) // 2] if self.path.startswith("/cut/") else data)
+        is_cut = self.path.endswith(f"/{self.cut}")
+        outputfile.write(data[: len(data) // 2] if is_cut else data)
 
 
 @pytest.fixture
@@ -54,36 +59,52 @@ def data():
 
 @pytest.fixture
 def offer(monkeypatch, server, tmp_path):
-    """A function that makes `server` the host of a small CIFAR; it returns the archive."""
+    """A function that makes `server` the host of a small data set; it returns the folder there.
 
-    def offer(folder="kriz", name="cifar10", **changes):
-        data = data_files.fake(name)
-        archive = data_files.write_cifar_archive(tmp_path / "web" / folder, name, *data)
-        content = archive.read_bytes()
-        facts = {
-            "url": f"{server}/{folder}/{archive.name}",
-            "size": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-        }
+    `wrong` is the position of a file that has another checksum than promised.
+    """
+
+    def offer(name="cifar10", url=f"{server}/files", wrong=None):
+        folder = tmp_path / "web" / "files"
+        write = data_files.write_idx if "mnist" in name else data_files.write_cifar_archive
+        write(folder, name, *data_files.fake(name))
         genuine = download.REMOTES[name]
-        remote = genuine._replace(**(facts | changes))
+        files = [promised(folder / file.name) for file in genuine.files]
+        if wrong is not None:
+            files[wrong] = files[wrong]._replace(sha256="0" * 64)
+        remote = genuine._replace(url=url, files=tuple(files))
         monkeypatch.setattr(download, "REMOTES", {name: remote})
-        return archive
+        return folder
 
     return offer
+
+
+def promised(path):
+    """What a registry says of a file."""
+    content = path.read_bytes()
+    return download.RemoteFile(path.name, len(content), hashlib.sha256(content).hexdigest())
+
+
+# Of one file and of four, with the file of each that something happens to.
+BOTH = pytest.mark.parametrize(
+    ("name", "position", "file"),
+    [("cifar10", 0, "cifar-10-binary.tar.gz"), ("mnist", 2, "t10k-images-idx3-ubyte.gz")],
+)
 
 
 def files_below(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*")) if folder.exists() else []
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_the_checksum_is_that_of_tfds(name):
+@pytest.mark.parametrize("name", download.REMOTES)
+def test_addresses_sizes_and_checksums_are_those_of_tfds(name):
     from tensorflow_datasets.core.download import checksums
 
-    remote = download.REMOTES[name]
-    registered = checksums.get_all_url_infos()[remote.url]
-    assert (registered.size, registered.checksum) == (remote.size, remote.sha256)
+    remote, registered = download.REMOTES[name], checksums.get_all_url_infos()
+    assert len(remote.files) == (4 if "mnist" in name else 1)
+    for file in remote.files:
+        info = registered[remote.url_of(file)]
+        assert (info.size, info.checksum) == (file.size, file.sha256)
 
 
 def test_download_then_find_it_as_a_tfds_data_set(offer, data, tmp_path):
@@ -123,7 +144,7 @@ def test_download_then_find_it_as_a_tfds_data_set(offer, data, tmp_path):
 def test_cifar100_is_prepared_with_both_its_labels(offer, tmp_path):
     import tensorflow_datasets as tfds
 
-    offer(name="cifar100")
+    offer("cifar100")
     data = data_files.fake("cifar100")
     data_files.assert_same(load(locate("cifar100", tmp_path / "data")), data)
     again = locate("cifar100", tmp_path / "data")
@@ -137,6 +158,55 @@ def test_cifar100_is_prepared_with_both_its_labels(offer, tmp_path):
         assert example["label"] == data[1].labels[index]
         assert example["coarse_label"] == data_files.coarse(data[1].labels[index])
         np.testing.assert_array_equal(example["image"], data[1].images[index])
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [("mnist", [str(digit) for digit in range(10)]), ("fashion_mnist", ["T-shirt/top", "Trouser"])],
+)
+def test_idx_files_are_prepared_as_tfds_would(name, classes, offer, server, tmp_path):
+    """The oracles are the arrays in the files, and where TFDS's hash puts the first of them."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import hashing
+
+    web = offer(name)
+    target, data = tmp_path / "data", data_files.fake(name)
+    source = locate(name, target)
+    assert source.description == f"download of {server}/files/ (0 MB) to {target}"
+    downloaded, heard = [], []
+
+    def progress(what, done, total):
+        if what == f"downloading {name}":
+            heard.append((done, total))
+            downloaded[:] = [p.name for p in target.glob(".incomplete-*/*.gz")]
+
+    data_files.assert_same(load(source, progress), data)
+    size = sum(path.stat().st_size for path in web.iterdir())
+    assert [done for done, _ in heard] == sorted({done for done, _ in heard})
+    assert heard[-1][0] == size and {total for _, total in heard} == {size}
+    assert sorted(downloaded) == sorted(path.name for path in web.iterdir())
+
+    builder = tfds.builder(name, data_dir=target, file_format="array_record")
+    assert builder.is_prepared()
+    as_written = tfds.builder_from_directory(target / name / "3.0.1").info.features
+    for features in (as_written, builder.info.features):
+        assert features["label"].names[: len(classes)] == classes
+    for part, split in zip(("train", "test"), data, strict=True):
+        stored = list(builder.as_data_source(part))
+        first = min(range(len(stored)), key=hashing.Hasher(part).hash_key)
+        np.testing.assert_array_equal(stored[0]["image"], split.images[first])
+        assert stored[0]["label"] == split.labels[first]
+
+    fashion_or_not = web.rename(tmp_path / name)
+    shutil.rmtree(tmp_path / "web")
+    again = locate(name, target)
+    assert (again.format.label, again.path) == ("tfds array_record", target / name / "3.0.1")
+    assert files_below(target)[0] == name, "no temporary folder is left"
+    data_files.assert_same(load(again), data)
+    here = load_splits(again, val_split=0.2, seed=3)
+    there = load_splits(locate(name, fashion_or_not), val_split=0.2, seed=3)
+    np.testing.assert_array_equal(here.train_indices, there.train_indices)
+    data_files.assert_same(here[:2], there[:2])
 
 
 def test_preparing_asks_no_other_host(offer, data, monkeypatch, tmp_path):
@@ -157,41 +227,57 @@ def test_what_preparing_needs_is_checked_before_the_download(offer, monkeypatch,
         locate("cifar10", tmp_path)
 
 
-def test_a_wrong_checksum_leaves_nothing(offer, tmp_path):
-    offer(sha256="0" * 64)
-    source = locate("cifar10", tmp_path / "data")
-    with pytest.raises(DataError, match=f"SHA-256 [0-9a-f]{{64}} instead of {'0' * 64}.*Run again"):
+@BOTH
+def test_a_wrong_checksum_leaves_nothing(name, position, file, offer, server, tmp_path):
+    offer(name, wrong=position)
+    source = locate(name, tmp_path / "data")
+    said = (
+        f"{name}: the download of {server}/files/{file} failed: it has the SHA-256 [0-9a-f]{{64}}"
+    )
+    with pytest.raises(DataError, match=f"^{said} instead of {'0' * 64}\\. Nothing .*Run again"):
         load(source)
     assert files_below(tmp_path / "data") == []
 
 
-def test_a_connection_cut_in_the_middle_leaves_nothing(offer, tmp_path):
-    size = offer("cut").stat().st_size
-    source = locate("cifar10", tmp_path / "data")
-    with pytest.raises(DataError, match=f"broke off after {size // 2:,} of {size:,} bytes"):
+@BOTH
+def test_a_connection_cut_in_the_middle_leaves_nothing(
+    name, position, file, offer, server, monkeypatch, tmp_path
+):
+    size = (offer(name) / file).stat().st_size
+    monkeypatch.setattr(Handler, "cut", file)
+    source = locate(name, tmp_path / "data")
+    said = f"of {server}/files/{file} failed: it broke off after {size // 2:,} of {size:,} bytes"
+    with pytest.raises(DataError, match=said):
+        load(source)
+    assert files_below(tmp_path / "data") == []
+    monkeypatch.setattr(Handler, "cut", None)
+    data_files.assert_same(load(source), data_files.fake(name))
+
+
+@BOTH
+def test_a_file_that_goes_away_after_the_probe(name, position, file, offer, server, tmp_path):
+    folder = offer(name)
+    source = locate(name, tmp_path / "data")
+    (folder / file).unlink()
+    with pytest.raises(DataError, match=rf"{server}/files/{file} .* broke off after 0 of .*404"):
         load(source)
     assert files_below(tmp_path / "data") == []
 
 
-def test_a_host_that_goes_away_after_the_probe(offer, tmp_path):
-    archive = offer()
-    source = locate("cifar10", tmp_path / "data")
-    archive.unlink()
-    with pytest.raises(DataError, match=r"broke off after 0 of .*404"):
-        load(source)
-    assert files_below(tmp_path / "data") == []
-
-
-@pytest.mark.parametrize("moment", ["downloading cifar10", "preparing cifar10"])
-def test_an_interruption_leaves_nothing(moment, offer, tmp_path):
-    offer()
+@BOTH
+@pytest.mark.parametrize("moment", ["downloading", "preparing"])
+def test_an_interruption_leaves_nothing(moment, name, position, file, offer, tmp_path):
+    offer(name)
+    there = []
 
     def interrupt(what, done, total):
-        if what == moment:
+        there[:] = files_below(tmp_path / "data")
+        if what == f"{moment} {name}" and any(path.endswith(file) for path in there):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        load(locate("cifar10", tmp_path / "data"), interrupt)
+        load(locate(name, tmp_path / "data"), interrupt)
+    assert any(path.endswith(file) for path in there)
     assert files_below(tmp_path / "data") == []
 
 
@@ -252,22 +338,24 @@ def unused_port():
 
 
 @pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("http://127.0.0.1:{unused_port}/x.tar.gz", "refused"),
-        ("http://no-such-host.invalid/x.tar.gz", "[A-Z]"),
-    ],
+    ("name", "address"), [("cifar10", "/cifar-10-binary.tar.gz"), ("mnist", "/")]
 )
-def test_an_unreachable_host_is_a_fast_and_helpful_error(url, reason, offer, tmp_path):
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [("http://127.0.0.1:{unused_port}/x", "refused"), ("http://no-such-host.invalid/x", "[A-Z]")],
+)
+def test_an_unreachable_host_is_a_fast_and_helpful_error(
+    url, reason, name, address, offer, tmp_path
+):
     url = url.format(unused_port=unused_port())
-    offer(url=url)
+    offer(name, url=url)
     start = time.monotonic()
     with pytest.raises(DataError) as caught:
-        locate("cifar10", tmp_path / "data")
+        locate(name, tmp_path / "data")
     assert time.monotonic() - start < 5
     message = str(caught.value)
-    assert f"Download of {url} is not possible: " in message
-    assert "cifar10.npz" in message and "array_record" in message
+    assert re.search(rf"Download of {url}{address} is not possible: .*{reason}", message)
+    assert f"{name}.npz" in message and "array_record" in message
     assert not (tmp_path / "data").exists()
 
 
@@ -275,7 +363,7 @@ def test_a_silent_host_is_given_up_in_time(monkeypatch, offer, tmp_path):
     assert download.PROBE_SECONDS == 3
     monkeypatch.setattr(download, "PROBE_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        offer(url=f"http://127.0.0.1:{silent.getsockname()[1]}/x.tar.gz")
+        offer(url=f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
         with pytest.raises(DataError, match=r"timed out|no answer within 0\.2 s"):
             locate("cifar10", tmp_path)
@@ -300,7 +388,7 @@ def test_a_name_server_that_hangs_is_given_up_in_time(monkeypatch, offer, tmp_pa
 
 
 def test_a_host_without_the_file_is_named(offer, tmp_path):
-    offer().unlink()
+    shutil.rmtree(offer())
     with pytest.raises(DataError, match="not possible: the host answers 404"):
         locate("cifar10", tmp_path)
 

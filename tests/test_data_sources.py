@@ -149,8 +149,10 @@ def test_missing_data_says_where_it_looked_and_what_would_do(monkeypatch, tmp_pa
         "cifar-10-batches-bin",
     ):
         assert part in message
-    with pytest.raises(DataError, match="train-images-idx3-ubyte"):
+    with pytest.raises(DataError, match="train-images-idx3-ubyte") as caught:
         locate("mnist", tmp_path)
+    address = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+    assert f"Download of {address} is not possible: the tests have" in str(caught.value)
 
 
 def test_tfrecord_directories_are_passed_over_and_mentioned(tmp_path):

@@ -113,7 +113,7 @@ class Source(NamedTuple):
         """One line for the start-up screen: the form and the place."""
         if self.format is None:
             remote = download.REMOTES[self.spec.stored_as]
-            return f"download of {remote.url} ({remote.size / 1e6:.0f} MB) to {self.path}"
+            return f"download of {remote.address} ({remote.size / 1e6:.0f} MB) to {self.path}"
         return f"{self.format.label}, {self.path}" if self.path else self.format.label
 
 
@@ -237,7 +237,7 @@ def _download_note(spec: DatasetSpec, reason: str | None) -> list[str]:
     if spec.stored_as == "imagenet32":
         return ["It is not downloaded: image-net.org gives it to registered users only."]
     remote = download.REMOTES.get(spec.stored_as)
-    return [f"Download of {remote.url} is not possible: {reason}."] if remote else []
+    return [f"Download of {remote.address} is not possible: {reason}."] if remote else []
 
 
 def _ways(spec: DatasetSpec) -> list[str]:

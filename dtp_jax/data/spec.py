@@ -49,11 +49,11 @@ Blocks = Iterable[Split]
 
 
 class Contents(NamedTuple):
-    """All that an official archive holds."""
+    """All that the official files hold."""
 
     train: Split
     test: Split
-    label_names: dict[str, list[str]]  # for each kind of label ("label", "coarse_label"); may be []
+    label_names: dict[str, list[str]]  # by kind of label ("label", "coarse_label"); may be [] or {}
     coarse_labels: dict[str, np.ndarray]  # "train" and "test", uint8 [N]; {} where there are none
 
 

@@ -106,12 +106,16 @@ def read_archive(
     path: Path, spec: DatasetSpec, progress: Progress | None = None
 ) -> tuple[Split, Split]:
     """Reads (train, test) from the packed archive."""
-    contents = read_contents(path, spec)
+    contents = _contents(path, spec)
     return contents.train, contents.test
 
 
-def read_contents(path: Path, spec: DatasetSpec) -> Contents:
-    """Reads all that the packed archive holds."""
+def read_contents(folder: Path, spec: DatasetSpec) -> Contents:
+    """Reads all that the packed archive in `folder` holds."""
+    return _contents(folder / LAYOUTS[spec.stored_as].archive, spec)
+
+
+def _contents(path: Path, spec: DatasetSpec) -> Contents:
     layout = LAYOUTS[spec.stored_as]
     members = _read_members(path, spec, {*layout.train, *layout.test, *layout.names})
     train, test = _splits(spec, path, members)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dtp_jax.data.spec import DatasetSpec, Progress, Split, checked_split, corrupt
+from dtp_jax.data.spec import Contents, DatasetSpec, Progress, Split, checked_split, corrupt
 
 _STEMS = {"train": "train", "test": "t10k"}
 _IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
@@ -53,6 +53,11 @@ def read(folder: Path, spec: DatasetSpec, progress: Progress | None = None) -> t
         labels = _array(_path(folder, spec, f"{stem}-{_LABELS}"), spec, axes=1)
         parts.append(checked_split(spec, part, images, labels, str(folder)))
     return parts[0], parts[1]
+
+
+def read_contents(folder: Path, spec: DatasetSpec) -> Contents:
+    """Reads the four files in `folder`, whatever its name; they do not name the classes."""
+    return Contents(*read(folder, spec), label_names={}, coarse_labels={})
 
 
 def _says_fashion(folder: Path) -> bool:
