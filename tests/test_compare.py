@@ -4,7 +4,11 @@ import contextlib
 import csv
 import io
 import json
+import re
 import statistics
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -15,19 +19,22 @@ from rich.console import Console
 
 from benchmarks import curves
 from dtp_jax.compare import __main__, parse_configs, runs
+from dtp_jax.compare.report import Row, Spread, show
 from dtp_jax.plots import curves as plots
 from dtp_jax.run import cli
-from dtp_jax.run.screen import BriefScreen
+from dtp_jax.run.screen import BriefScreen, Screen
 
 pytest_plugins = ["run_fixtures"]
 
 
 def compare(*args):
-    """The command line in this process -> (exit code, stdout, stderr)."""
+    """The command line in this process -> (exit code, stdout after its first line, stderr)."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), jax.enable_x64(False):
-        code = __main__.main(list(args))
-    return code, out.getvalue(), err.getvalue()
+        code = __main__.main(list(args), "dtp compare")
+    first, rest = out.getvalue().split("\n", 1)
+    assert first == "starting JAX"
+    return code, rest, err.getvalue()
 
 
 def test_names_of_configs(place):
@@ -78,16 +85,29 @@ def test_one_config_diverges(place):
     code, out, err = compare(*args)
     assert code == cli.EXIT_DIVERGED
     lines = out.splitlines()
-    assert lines[0] == "[1/4] digits_dtp-forward_lr=1e9, seed 0: diverged"
+    head = "[1/4] digits_dtp-forward_lr=1e9, seed 0"
+    assert lines[:4] == [
+        f"{head}: starting",
+        f"{head}  reading digits",
+        f"{head}  compiling the training step",
+        f"{head}: diverged",
+    ]
     found = [summary(place / "c/digits_backprop" / f"seed_{seed}") for seed in range(2)]
-    assert lines[3].startswith(
+    (last,) = (line for line in lines if re.match(r"\[4/4\] digits_backprop, seed 1: \d", line))
+    assert last.startswith(
         f"[4/4] digits_backprop, seed 1: {100 * found[1]['test_accuracy']:.2f} % test"
     )
+    assert [line[:5] for line in lines if line.endswith(": starting")] == [
+        f"[{number}/4]" for number in (1, 2, 3, 4)
+    ]
     assert err.count("error: step") == 2
 
     accuracies = [100 * one["test_accuracy"] for one in found]
     mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)
     text = (place / "c/comparison.md").read_text()
+    assert (
+        "\n`dtp compare '--configs=digits_dtp[forward_lr=1e9],digits_backprop' --seeds=2 " in text
+    )
     table = [line for line in text.splitlines() if line.startswith("| digits")]
     assert "| diverged | - |" in table[0] and f"| {mean:.2f} ± {spread:.2f} |" in table[1]
     with (place / "c/comparison.csv").open(newline="") as file:
@@ -105,6 +125,7 @@ def test_one_config_diverges(place):
     before = tree(place / "c/digits_backprop")
     code, out, _ = compare(*args)
     assert code == cli.EXIT_DIVERGED and out.count("(finished before)") == 2
+    assert out.count(": starting\n") == 2  # a finished run does not start
     assert tree(place / "c/digits_backprop") == before
 
 
@@ -168,3 +189,89 @@ def test_a_brief_screen_only_warns(capsys):
     screen.warn("careful")
     assert screen.console.file.getvalue() == ""
     assert capsys.readouterr().err == "warning: careful\n"
+
+
+def test_a_brief_screen_with_a_head(monkeypatch):
+    """On a pipe, the lines of a run from its start on: of what goes on, not of what was."""
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    screen = BriefScreen(Console(file=io.StringIO()), "[2/6] digits_dtp, seed 1")
+    with screen.task("looking for the data"):
+        pass
+    screen.start(None, "file", [], "source", "workdir", None, extended="something")
+    screen.note("something")
+    with screen.task("compiling"), screen.training(15, 39) as bar:
+        clock[0] += 10
+        bar.update(3, 13, rate=1e3, loss=2, accuracy=0.5, left=61, feedback_loss={"fc": 0.25})
+        bar.end_epoch(3, None)
+    screen.summary({}, "workdir")
+    assert screen.console.file.getvalue().splitlines() == [
+        "[2/6] digits_dtp, seed 1: starting",
+        "[2/6] digits_dtp, seed 1  compiling",
+        "[2/6] digits_dtp, seed 1  epoch  3/15  step 13/39  1000 images/s  1:01 left  "
+        "loss 2.000  accuracy 0.500  feedback loss fc 0.25",
+    ]
+
+
+def shown(width: int | None, *rows: Row) -> list[list[str]]:
+    """The cells of the table of so many columns; None: of a pipe."""
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=width is not None, color_system=None
+    )
+    show(list(rows), Screen(console))
+    text = console.file.getvalue()
+    assert text.startswith("mean ± standard deviation over seeds\n")
+    lines = [line.replace("┃", "│") for line in text.splitlines()]
+    assert width is None or max(map(len, lines)) <= width
+    return [[c.strip() for c in line.strip("│").split("│")] for line in lines if line[0] == "│"]
+
+
+def a_row(config: str, failures: str = "", rule: str = "ldrl") -> Row:
+    spreads = [Spread(97.781, 0.477), Spread(97.5, 0.4), Spread(61.2, 1.0), Spread(1852.4, 1.0)]
+    return Row(config, rule, "simple_vgg", "digits", None, 5, 2, failures, *spreads)
+
+
+HEADINGS = ["config", "rule", "seeds", "test accuracy, %", "time", "images/s"]
+
+
+def test_the_table_leaves_out_columns():
+    cells = ["digits_backprop", "backprop", "2", "97.78 ± 0.48", "1:01", "1852"]
+    one = a_row("digits_backprop", rule="backprop")
+    for width, count in ((None, 6), (120, 6), (80, 6), (71, 5), (60, 4), (45, 2), (40, 2)):
+        kept = [0, 3] if count == 2 else range(count)
+        found = shown(width, one)
+        assert found == [[HEADINGS[i] for i in kept], [cells[i] for i in kept]], width
+
+
+def test_only_long_names_of_configs_fold():
+    rows = (a_row("cifar10_lenet-direct_feedback_alignment", "1 diverged"), a_row("digits_dtp"))
+    assert [row[0] for row in shown(80, *rows)[1:]] == [rows[0].config, "digits_dtp"]
+    assert shown(40, *rows) == [
+        ["", "test"],
+        ["config", "accuracy, %"],
+        ["cifar10_lenet-direct_", "97.78 ± 0.48"],
+        ["feedback_alignment", "(1 diverged)"],
+        ["digits_dtp", "97.78 ± 0.48"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "args, code, out, err",
+    [
+        (["--help"], 0, "usage: dtp compare", ""),
+        (["--configs=x", "--seeds=0"], 2, "", "--seeds is 0; allowed: 1 or more"),
+        (["--configs=nix"], 2, "starting JAX\n", "nix"),
+    ],
+)
+def test_the_command_speaks_before_jax_is_there(args, code, out, err):
+    """Help and wrong flags do without it; else there is a line while it starts."""
+    program = (
+        "import sys\nfrom dtp_jax.compare.__main__ import main\n"
+        f"try: code = main({args}, 'dtp compare')\nexcept SystemExit as end: code = end.code\n"
+        "print('jax' in sys.modules, file=sys.stderr)\nsys.exit(code)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.returncode == code
+    assert found.stdout.startswith(out) and err in found.stderr
+    assert found.stderr.endswith(f"{out.startswith('starting')}\n")
+    assert out.startswith("usage") or found.stdout == out

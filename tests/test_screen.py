@@ -1,18 +1,24 @@
 """What a run shows, on terminals of 80 columns and on pipes, and in TensorBoard."""
 
 import io
+import json
+import math
 import re
 import struct
+import subprocess
+import sys
 import time
+from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 from rich.cells import cell_len
-from rich.console import Console, Group
+from rich.console import Console
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
-from configs import cifar10_dtp, digits_backprop, digits_dtp
+from configs import cifar10_dtp, default, digits_backprop, digits_dtp
 from dtp_jax.parallel.mesh import make_mesh
 from dtp_jax.run import config, screen
 from dtp_jax.run.program import Evaluation
@@ -43,6 +49,32 @@ def pipe():
 
 def shown(on):
     return on.console.file.getvalue()
+
+
+def kept(on):
+    """What stays on a terminal: without control sequences and the lines that moved."""
+    lines, text = [""], shown(on)
+    for part in re.findall(r"\x1b\[[?0-9]*[A-Za-z]|[^\x1b\n\r]+|\n", text):
+        if part == "\x1b[2K":
+            lines[-1] = ""
+        elif part == "\x1b[1A":
+            lines.pop()
+        elif part == "\n":
+            lines.append("")
+        elif not part.startswith("\x1b"):
+            lines[-1] += part
+    return "\n".join(lines)
+
+
+def moving(on, lines):
+    """The part of a terminal that moves, as it would be drawn now."""
+    rendered = on.console.render_lines(lines)
+    return ["".join(segment.text for segment in line).rstrip() for line in rendered]
+
+
+def words(text):
+    """Everything between spaces and the lines of tables."""
+    return re.findall(r"[^\s│┃━─┏┓┗┛┡┩├┤└┘┳╇┼┴]+", text)
 
 
 def start(on, module, workdir="runs/x", overrides=(), **changes):
@@ -106,7 +138,7 @@ def test_backprop_has_no_feedback():
     assert [row[-1] for row in rows[1:]] == ["-"] * 4
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_everything_fits(width):
     """The largest network, long paths, and an epoch with large numbers."""
     on = terminal(width)
@@ -126,14 +158,14 @@ def test_everything_fits(width):
             left=7325.0,
             feedback_loss={f"conv_{i}": -1.23456e-05 * i for i in range(1, 9)},
         )
-        live = "\n".join(
-            "".join(segment.text for segment in line)
-            for line in on.console.render_lines(Group(*bar.progress.get_renderables()))
-        )
+        live = moving(on, bar.lines)
         bar.end_epoch(90, Evaluation(1.23456, 0.45678, 0.9))
     on.summary({**SUMMARY, "val_accuracy": 0.5}, "runs/x")
-    for line in re.sub(r"\x1b\[[?0-9]*[A-Za-z]", "", shown(on) + live).splitlines():
+    for line in [*kept(on).splitlines(), *live]:
         assert cell_len(line.rstrip()) <= width, line
+    assert len(live) == 3
+    if width < 80:
+        return
     for fact in (
         "epoch 90/90",
         "350/351",
@@ -141,12 +173,252 @@ def test_everything_fits(width):
         "2:02:05 left",
         "loss 2.345",
         "accuracy 0.123",
-        "feedback loss -1.2e-05 -2.5e-05",
+        "feedback loss conv_1 -1.2e-05 conv_2 -2.5e-05",
     ):
-        assert fact in live
-    assert "epoch 90/90  98765 images/s  loss 2.345 acc 0.123  val loss 1.235 acc 0.457\n" in shown(
-        on
+        assert fact in "\n".join(live)
+    assert "epoch 90/90  98765 images/s  loss 2.345 acc 0.123  val 1.235 acc 0.457\n" in kept(on)
+
+
+NETWORKS = {
+    "simple_vgg": {},
+    "lenet": {},
+    "meulemans": {},
+    "mlp": {},
+    "resnet18": {"batch_norm": True},
+    "resnet34": {"batch_norm": True, "split_stages": True},
+}
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_no_word_is_broken(network, width):
+    """The words of a terminal are those of a pipe, in whole columns of the table."""
+    experiment = dict(network=network, **NETWORKS[network], feedback_iterations=(3,), noise=(0.1,))
+    experiment |= dict(feedback_lr=(0.1,), augment=False, activation="elu", bias=True)
+    on, whole = terminal(width), pipe()
+    for one in (on, whole):
+        start(one, default, overrides=["--config.channels=8,16", "--config.seed=1"], **experiment)
+        one.summary(SUMMARY, "/some/where/runs/x")
+    for line in shown(on).splitlines():
+        assert cell_len(line) <= width, line
+    rows, all_rows = table_rows(shown(on)), table_rows(shown(whole))
+    columns = [all_rows[0].index(name) for name in rows[0]]
+    assert rows == [[row[i] for i in columns] for row in all_rows]
+
+    def facts(text):
+        return [word for line in text.splitlines() if line[:1] not in "│┃" for word in words(line)]
+
+    assert facts(shown(on)) == facts(shown(whole))
+
+
+@pytest.mark.parametrize(
+    "width, headings",
+    [
+        (40, ["block", "forward", "feedback"]),
+        (60, ["block", "output", "forward", "feedback"]),
+        (80, ["block", "output", "forward", "feedback"]),
+        (120, ["block", "operations", "output", "forward", "feedback"]),
+    ],
+)
+def test_the_table_leaves_out_columns(width, headings):
+    on = terminal(width)
+    start(on, default, network="resnet34", split_stages=True, batch_norm=True, augment=False)
+    rows = table_rows(shown(on))
+    assert rows[0] == headings and rows[-2][0] == "fc" and rows[-2][-1] == "5,632"
+    assert [row[0] for row in rows[1:6]] == [
+        "layer_0",
+        *(f"layer_1_{i}" for i in range(3)),
+        "layer_2_0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, width, lines",
+    [
+        ("a word or two", 6, ["a word", "or two"]),
+        ("a  word", 7, ["a  word"]),
+        ("one\ntwo three", 5, ["one", "two", "three"]),
+        ("in /tmp/some/folder-of_x", 12, ["in", "/tmp/some/", "folder-of_x"]),
+        ("digits_dtp[beta=0.5]", 12, ["digits_dtp", "[beta=0.5]"]),
+        ("noise=0.4,0.2", 10, ["noise=0.4,", "0.2"]),
+        ("97.5 ± 0.2 %", 11, ["97.5 ± 0.2", "%"]),
+        ("97.5\xa0±\xa00.2 %", 9, ["97.5\xa0±\xa00.", "2 %"]),
+        ("abcdefgh", 3, ["abc", "def", "gh"]),
+        ("字字字 x", 4, ["字字", "字 x"]),
+        ("", 3, [""]),
+        ("a word", math.inf, ["a word"]),
+    ],
+)
+def test_wrapping(text, width, lines):
+    assert screen.wrapped(text, width) == lines
+
+
+def test_tables_fold_only_what_cannot_be_shown_otherwise():
+    columns = {"config": "left", "rule": "left", "accuracy, %": "right"}
+    rows = [["digits_dtp-beta=0.5", "ldrl", "97.50 (1 diverged)"], ["x", "dtp", "1"]]
+
+    def at(width):
+        on = terminal(width)
+        on.table("a title", columns, rows, drop=["rule"])
+        lines = shown(on).splitlines()
+        assert lines[0] == "a title" and {len(line) for line in lines[1:]} == {len(lines[1])}
+        return len(lines[1]), table_rows(shown(on))
+
+    assert at(51) == (51, [["config", "rule", "accuracy, %"], *rows])
+    without = [["config", "accuracy, %"], [rows[0][0], rows[0][2]], ["x", "1"]]
+    assert at(50) == (44, without)
+    assert at(44) == (44, without)
+    assert at(43)[1][1:] == [["digits_dtp-beta=0.5", "97.50 (1"], ["", "diverged)"], ["x", "1"]]
+    assert at(30)[1][2:] == [["digits_dtp-", "97.50 (1"], ["beta=0.5", "diverged)"], ["x", "1"]]
+    assert at(20) == (20, at(20)[1])
+    piped = pipe()
+    piped.table("a title", columns, rows * 30, drop=["rule"])
+    assert table_rows(shown(piped))[:3] == [["config", "rule", "accuracy, %"], *rows]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_errors_and_warnings_end_at_spaces(width):
+    text = "step 3: the loss is not finite; suspect: block fc, config.forward_lr 1e+09; in /tmp/x/y"
+    on = terminal(width)
+    on.errors = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    on.error(text)
+    on.warn(text)
+    lines = on.errors.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width and len(lines) > 2
+    assert " ".join(lines) == f"error: {text} warning: {text}"
+    assert shown(on) == ""
+
+
+def test_errors_and_warnings_are_lines_on_a_pipe(capsys):
+    on = pipe()
+    on.error("x " * 99 + "[bold]:smile:")
+    on.warn("y " * 99 + "!")
+    assert capsys.readouterr() == ("", f"error: {'x ' * 99}[bold]:smile:\nwarning: {'y ' * 99}!\n")
+
+
+def epochs(on, total, **given):
+    """The lines that stay of the epochs 9 and 10, the second with larger numbers."""
+    with on.training(total, 39) as bar:
+        for epoch, rate, loss in ((9, 852.4, 2.3012), (10, 21852.4, 12.3456)):
+            for only, validation in given.get("passes", [("", Evaluation(loss, 0.094, 0.5))]):
+                bar.update(
+                    epoch,
+                    39,
+                    rate=rate,
+                    loss=loss,
+                    accuracy=0.1041,
+                    left=1.0,
+                    feedback_loss={},
+                    only=only,
+                )
+                bar.end_epoch(epoch, validation, angle=given.get("angle", ("fc", 27.3)))
+    return [line.rstrip() for line in kept(on).splitlines()]
+
+
+def test_lines_of_epochs_align():
+    assert epochs(terminal(), 15) == [
+        "epoch  9/15    852 images/s  loss 2.301 acc 0.104  val 2.301 acc 0.094  fc 27°",
+        "epoch 10/15  21852 images/s  loss 12.35 acc 0.104  val 12.35 acc 0.094  fc 27°",
+    ]
+    assert epochs(pipe(), 100, passes=[("", None)], angle=None) == [
+        "epoch   9/100    852 images/s  loss 2.301 acc 0.104",
+        "epoch  10/100  21852 images/s  loss 12.35 acc 0.104",
+    ]
+    passes = [("feedback", None), ("forward", Evaluation(1.5, 0.5, 0.5)), ("", None)]
+    assert epochs(terminal(), 15, passes=passes)[:3] == [
+        "epoch  9/15  feedback only   loss 2.301 acc 0.104                       fc 27°",
+        "epoch  9/15  forward only    loss 2.301 acc 0.104  val 1.500 acc 0.500  fc 27°",
+        "epoch  9/15    852 images/s  loss 2.301 acc 0.104  fc 27°",
+    ]
+
+
+def test_lines_of_epochs_leave_out_what_does_not_fit():
+    lines = {width: epochs(terminal(width), 15)[0] for width in (78, 77, 61, 53)}
+    assert lines == {
+        78: "epoch  9/15    852 images/s  loss 2.301 acc 0.104  val 2.301 acc 0.094  fc 27°",
+        77: "epoch  9/15  loss 2.301 acc 0.104  val 2.301 acc 0.094  fc 27°",
+        61: "epoch  9/15  loss 2.301 acc 0.104  val 2.301 acc 0.094",
+        53: "epoch  9/15  val 2.301 acc 0.094",
+    }
+    assert len(lines[77]) == 62 and len(lines[61]) == 54
+
+
+@pytest.mark.parametrize(
+    "number, text",
+    [(0.0, "0.000"), (9.9994, "9.999"), (9.9996, "10.00"), (123.45, "123.5"), (12345.6, "12346")],
+)
+def test_five_characters(number, text):
+    assert screen._five(number) == text
+
+
+@pytest.mark.parametrize(
+    "number, text", [(3, "    3"), (99999.4, "99999"), (99999.6, " 100k"), (1.5e6, "1500k")]
+)
+def test_rates(number, text):
+    assert screen._short_rate(number) == text
+
+
+def test_lines_with_a_head():
+    """Which of several runs it is, before everything that moves."""
+    on = terminal()
+    on.head = "[2/6] digits_dtp, seed 1"
+    losses = {"conv_1": 0.1234, "fc": 0.03456}
+    with on.training(15, 39) as bar:
+        assert moving(on, bar.lines) == ["[2/6] digits_dtp, seed 1  the first step"]
+        bar.update(
+            3, 13, rate=1852.0, loss=2.3, accuracy=0.1, left=61.0, feedback_loss=losses, only=""
+        )
+        first, *others = moving(on, bar.lines)
+        assert re.fullmatch(
+            r"\[2/6\] digits_dtp, seed 1  epoch  3/15 [━╸╺ ]+ 13/39  1852 images/s  1:01 left",
+            first,
+        )
+        assert len(first) == 80  # the bar has what is left
+        assert others == ["loss 2.300  accuracy 0.100", "feedback loss conv_1 0.12 fc 0.035"]
+        on.head = bar.lines.line.head = "[12/60] cifar10_dtp-noise=0.4,0.4,0.2,0.2,0.08, seed 1"
+        bar.update(3, 13, rate=1852.0, loss=2.3, accuracy=0.1, left=61.0, feedback_loss=losses)
+        (line, *_) = moving(on, bar.lines)
+        assert line == (
+            "[12/60] cifar10_dtp-noise=0.4,0…, seed 1  epoch  3/15  13/39  1852 images/s …"
+        )
+    with on.task("reading digits"):
+        pass
+    assert " reading digits  0:00" in shown(on) and kept(on) == ""
+
+
+def test_a_task_counts():
+    on = terminal()
+    with on.task("looking") as progress:
+        assert progress("reading", 5, 10) is None
+        assert progress("reading", 5, None) is None
+    assert kept(on) == ""
+    line = screen._Line("", "looking")
+    line.after = lambda: ["0:05"]
+    assert moving(on, line) == ["looking  0:05"]
+    line.show("reading", 5, 10)
+    (text,) = moving(on, line)
+    assert text == f"reading {'━' * 12}{' ' * 12} 0:05"
+    narrow = terminal(12)
+    assert moving(narrow, line) == ["reading …"]
+
+
+def test_a_screen_speaks_before_jax_is_there():
+    code = (
+        "import sys; from dtp_jax.run.screen import Screen\n"
+        "with Screen().task('starting JAX'): assert 'jax' not in sys.modules"
     )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "starting JAX\n", "")
+
+
+def test_a_file_of_errors_gets_them_also_while_bars_move(capsys):
+    """stdout is a terminal, stderr is none: rich would take both for its own."""
+    on = terminal()
+    with on.task("reading"):
+        on.warn("careful")
+        print("in between", file=sys.stderr)
+    assert capsys.readouterr().err == "warning: careful\nin between\n"
+    assert "careful" not in shown(on)
 
 
 def test_names_with_brackets_are_shown():
@@ -173,6 +445,29 @@ def test_summary():
     ]
 
 
+def test_a_longer_run_says_so():
+    text = "at step 585: 20 epochs instead of 15, eta_min after epoch 14"
+    on = pipe()
+    experiment = config.validate(digits_dtp.get_config().to_dict())
+    on.start(experiment, "configs/x.py", [], "source", "runs/x", None, extended=text)
+    assert f"\nextended  {text}\n" in shown(on)
+    assert "extended" not in start(pipe(), digits_dtp)
+    for times, said in (
+        ([(585, 15, 20)], "at step 585 from 15 to 20 epochs"),
+        (
+            [(585, 15, 20), (780, 20, 30)],
+            "at step 585 from 15 to 20 epochs; at step 780 from 20 to 30 epochs",
+        ),
+    ):
+        on = pipe()
+        extended = [dict(zip(("at_step", "from_epochs", "to_epochs"), one)) for one in times]
+        on.summary({**SUMMARY, "extended": extended}, "runs/x")
+        assert re.search(rf"^extended +{re.escape(said)}$", shown(on), re.MULTILINE)
+    on = pipe()
+    on.summary({**SUMMARY, "extended": []}, "runs/x")
+    assert "extended" not in shown(on)
+
+
 def test_plain_lines_on_a_pipe(monkeypatch):
     """No control characters, whole lines, and not more often than every ten seconds."""
     clock = [100.0]
@@ -191,10 +486,10 @@ def test_plain_lines_on_a_pipe(monkeypatch):
     assert shown(on).splitlines() == [
         "reading",
         *(
-            f"epoch 1/2  step {step}/39  100 images/s  1:30 left  loss 2.000  accuracy 0.500  feedback loss 0.25"
+            f"epoch 1/2  step {step}/39  100 images/s  1:30 left  loss 2.000  accuracy 0.500  feedback loss fc 0.25"
             for step in (10, 20, 30)
         ),
-        "epoch 1/2  100 images/s  loss 2.000 acc 0.500",
+        "epoch 1/2    100 images/s  loss 2.000 acc 0.500",
         "x" * 200,
     ]
 
@@ -248,7 +543,10 @@ def events(folder):
                     for tag, values in found.items()
                 }
             for value in event.summary.value:
-                found.setdefault(value.tag, {})[event.step] = value.simple_value
+                what = value.simple_value
+                if value.HasField("tensor"):
+                    (what,) = (text.decode() for text in value.tensor.string_val)
+                found.setdefault(value.tag, {})[event.step] = what
     return found, purged
 
 
@@ -281,5 +579,56 @@ def test_tensorboard(tmp_path):
     assert purged == [2]
     assert {tag: values for tag, values in found.items() if values} == {
         "train/loss": {1: 2.5, 2: 1.0},
-        "feedback/loss/fc": {1: 0.5},
+        "train/feedback_loss/fc": {1: 0.5},
     }
+
+
+def test_tensorboard_has_the_names_of_the_metrics(tmp_path):
+    """Whatever they are, as far as they have numbers."""
+    numbers = {
+        "loss": 2.5,
+        "feedback_loss/conv_1": 0.5,
+        "forward_loss/conv_1": 0.25,
+        "angle/conv_1": 80.0,
+        "forward_lr": np.float32(0.125),
+        "feedback_lr/fc": 2,
+        "images_per_second": 1852.0,
+        "anything/else": np.int64(3),
+    }
+    others = {"note": "text", "nothing": None, "nested": {"a": 1}, "list": [1.0], "yes": True}
+    with pipe().tensorboard(tmp_path, 0) as board:
+        board.write({"step": 7, "epoch": 1, "split": "train", **numbers, **others})
+    assert events(tmp_path)[0] == {f"train/{key}": {7: value} for key, value in numbers.items()}
+
+
+def test_tensorboard_has_the_config(tmp_path):
+    """A table that Markdown reads; a run that goes on adds its own."""
+    config = {"seed": 0, "noise": (0.4, 0.2), "data_dir": "a|b", "bias": True, "hidden": ()}
+    with pipe().tensorboard(tmp_path, 0) as board:
+        board.config(config)
+    with pipe().tensorboard(tmp_path, 39) as board:
+        board.config({"seed": 1})
+    found = events(tmp_path)[0]["config/text_summary"]
+    assert sorted(found) == [0, 39] and "| seed | `1` |" in found[39]
+    heading, rule, *lines = found[0].splitlines()
+    assert (heading, rule) == ("| field | value |", "| --- | --- |")
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+    read = {name.strip(): json.loads(v.strip(" `").replace("\\|", "|")) for name, v in cells}
+    assert read == json.loads(json.dumps(config))
+
+
+def test_processes_without_files_have_a_board():
+    with screen.SilentScreen().tensorboard("nowhere", 0) as board:
+        board.config({"seed": 0})
+        board.write({"step": 1, "split": "train", "loss": 1.0})
+        board.flush()
+
+
+def test_a_silent_screen_says_what_goes_wrong(capsys):
+    on = screen.SilentScreen()
+    with on.task("reading") as progress, on.training(2, 3) as bar:
+        assert progress is None
+        bar.end_epoch(1, SimpleNamespace(loss=1.0, accuracy=1.0), ("fc", 27.0))
+        on.warn("careful")
+        on.error("too late")
+    assert capsys.readouterr() == ("", "warning: careful\nerror: too late\n")

@@ -1,7 +1,15 @@
-"""Several configs over several seeds: one table, one picture."""
+"""Several configs over several seeds: one table, one picture.
 
-from dtp_jax.compare.plan import Entry, parse_configs
-from dtp_jax.compare.report import Row, row, write_report
-from dtp_jax.compare.runs import Result, Run, run_all
+The names are imported when they are used, so that the command can speak before JAX is there.
+"""
 
-__all__ = ["Entry", "Result", "Row", "Run", "parse_configs", "row", "run_all", "write_report"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "plan": ["Entry", "parse_configs"],
+        "report": ["Row", "row", "write_report"],
+        "runs": ["Result", "Run", "run_all"],
+    },
+)

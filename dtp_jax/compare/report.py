@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.table import Table
-
 from dtp_jax.compare.runs import Result
 from dtp_jax.plots.curves import Group, draw_groups, read
-from dtp_jax.run.screen import duration
+from dtp_jax.run.screen import NO_BREAK, Screen, duration
 
 NAMES = ("comparison.md", "comparison.csv", "comparison.png")
 COLUMNS = {
@@ -29,6 +27,8 @@ COLUMNS = {
 }
 """Field of a Row -> its heading for people."""
 SHORT = ("config", "rule", "seeds", "test_accuracy", "wall_seconds", "images_per_second")
+LEAST_FIRST = ("images_per_second", "wall_seconds", "seeds", "rule")
+"""What a narrow terminal leaves out."""
 TEXTS = ("config", "rule", "network", "dataset")
 
 
@@ -101,15 +101,17 @@ def write_report(results: list[Result], command: str, folder: Path) -> list[Row]
     return rows
 
 
-def table(rows: list[Row]) -> Table:
-    """For a terminal: what fits in 80 columns."""
-    shown = Table(title="mean ± standard deviation over seeds", title_justify="left")
-    for name in SHORT:
-        is_text = name in TEXTS
-        shown.add_column(COLUMNS[name], justify="left" if is_text else "right", overflow="fold")
-    for one in rows:
-        shown.add_row(*(_cell(one, name) for name in SHORT))
-    return shown
+def show(rows: list[Row], screen: Screen) -> None:
+    """The table for a terminal: what fits."""
+    screen.table(
+        "mean ± standard deviation over seeds",
+        {COLUMNS[name]: "left" if name in TEXTS else "right" for name in SHORT},
+        [
+            [_cell(one, name).replace(" ± ", f"{NO_BREAK}±{NO_BREAK}") for name in SHORT]
+            for one in rows
+        ],
+        drop=[COLUMNS[name] for name in LEAST_FIRST],
+    )
 
 
 def _shown(rows: list[Row]) -> list[str]:

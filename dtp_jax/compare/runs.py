@@ -4,9 +4,6 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.markup import escape
-
 from dtp_jax.compare.plan import Entry
 from dtp_jax.run import cli
 from dtp_jax.run.screen import BriefScreen, Screen, duration
@@ -42,11 +39,12 @@ class Result(NamedTuple):
 
 
 def run_all(
-    entries: list[Entry], seeds: int, workdir: Path, overrides: list[str], console: Console
+    entries: list[Entry], seeds: int, workdir: Path, overrides: list[str], screen: Screen
 ) -> list[Result]:
     """Runs every config with the seeds 0, 1, ..., each in WORKDIR/<label>/seed_<n>.
 
-    Finished runs are taken as they are, others go on where they stopped. A line is printed for each.
+    Finished runs are taken as they are, others go on where they stopped. Each has a line in the end;
+    before, what it does is headed by its number, config and seed.
 
     Returns:
       One result per config; the runs end with one that was interrupted, if any was.
@@ -56,6 +54,8 @@ def run_all(
         results.append(Result(entry, []))
         for seed in range(seeds):
             folder = workdir / entry.label / f"seed_{seed}"
+            number = f"{len(results) * seeds - seeds + seed + 1}/{len(entries) * seeds}"
+            head = f"[{number}] {entry.label}, seed {seed}"
             before = Workdir(folder).read_summary()
             code = _run(
                 [
@@ -63,13 +63,12 @@ def run_all(
                     f"--config.seed={seed}",
                     f"--workdir={folder}",
                 ],
-                BriefScreen(console),
+                BriefScreen(screen.console, head),
             )
             summary = Workdir(folder).read_summary() if code == 0 else None
             results[-1].runs.append(Run(folder, code, summary))
-            number = f"{len(results) * seeds - seeds + seed + 1}/{len(entries) * seeds}"
             text = _line(code, summary, again=summary is not None and summary == before)
-            console.print(escape(f"[{number}] {entry.label}, seed {seed}: {text}"), soft_wrap=True)
+            screen.note(f"{head}: {text}")
             if code >= INTERRUPTED:
                 return results
     return results

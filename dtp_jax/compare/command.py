@@ -1,0 +1,42 @@
+"""A comparison from its arguments to its report."""
+
+import os
+from pathlib import Path
+
+from dtp_jax.compare.plan import parse_configs
+from dtp_jax.compare.report import NAMES, show, write_report
+from dtp_jax.compare.runs import INTERRUPTED, run_all
+from dtp_jax.parallel import processes
+from dtp_jax.run import cli
+from dtp_jax.run.screen import Screen
+
+
+def compare(
+    configs: str, seeds: int, workdir: Path, overrides: list[str], command: str, screen: Screen
+) -> int:
+    """Runs all configs and seeds, writes the report, shows the table.
+
+    Args:
+      configs: see `parse_configs`. overrides: "--config.FIELD=VALUE" for all of them.
+      command: as the report quotes it.
+
+    Returns:
+      The exit code: 0, or that of the first run that failed, or of an interruption.
+    """
+    if processes.several(os.environ):
+        screen.error("there are several processes; allowed: one, which runs everything in turn")
+        return cli.EXIT_INVALID
+    try:
+        entries = parse_configs(configs, overrides)
+    except ValueError as error:
+        screen.error(str(error))
+        return cli.EXIT_INVALID
+    results = run_all(entries, seeds, workdir, overrides, screen)
+    codes = [run.code for result in results for run in result.runs if run.code != 0]
+    if codes and codes[-1] >= INTERRUPTED:
+        return codes[-1]
+    with screen.task("drawing the learning curves"):
+        rows = write_report(results, command, workdir)
+    show(rows, screen)
+    screen.note(f"{workdir}: {', '.join(NAMES)}")
+    return codes[0] if codes else 0
