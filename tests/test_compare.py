@@ -53,6 +53,14 @@ def test_names_of_configs(place):
         "own",
     ]
     found = [[e.config[n] for n in ("rule", "beta", "noise", "epochs")] for e in entries]
+    assert [entry.given for entry in entries][:2] == ["digits_dtp", "own.py:backprop"]
+    assert entries[2].arguments(["--config.epochs=2"]) == [
+        "dtp train",
+        "--config=digits_dtp",
+        "--config.epochs=2",
+        "--config.beta=0.5",
+        "--config.noise=0.3,0.2",
+    ]
     assert found == [
         ["ldrl", 0.25, (0.2, 0.08), 2],
         ["backprop", 0.25, (0.2, 0.08), 2],
@@ -64,7 +72,7 @@ def test_names_of_configs(place):
 @pytest.mark.parametrize(
     "configs, said",
     [
-        ("digits_dtp,nix", "nix.py', which does not exist"),
+        ("digits_dtp,nix", "--config is 'nix', which does not exist"),
         ("digits_dtp,digits_dtp", "'digits_dtp' twice"),
         ("digits_dtp[beta]", "'digits_dtp[beta]'; allowed"),
         ("digits_dtp,,digits_backprop", "holds ''"),
@@ -127,6 +135,17 @@ def test_one_config_diverges(place):
     assert code == cli.EXIT_DIVERGED and out.count("(finished before)") == 2
     assert out.count(": starting\n") == 2  # a finished run does not start
     assert tree(place / "c/digits_backprop") == before
+
+
+def test_the_line_of_a_run_fits():
+    found = {"test_accuracy": 0.97781, "val_accuracy": 0.9, "wall_seconds": 671.2}
+    found["images_per_second"] = 26158.4
+    text = runs._line(0, found, again=False)
+    assert text == "97.78 % test, 90.00 % val, 11:11, 26158 images/s"
+    assert len(f"[4/4] digits_backprop, seed 1: {text}") <= 80
+    assert runs._line(0, {**found, "val_accuracy": None}, again=True) == (
+        "97.78 % test, 11:11, 26158 images/s (finished before)"
+    )
 
 
 def test_an_interruption_ends_the_comparison(place, monkeypatch):

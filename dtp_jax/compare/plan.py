@@ -14,23 +14,23 @@ class Entry(NamedTuple):
     label: str
     """Its name in tables and pictures, and that of its folder."""
     given: str
-    """As --config of launch.py takes it."""
+    """As --config takes it."""
     overrides: tuple[str, ...]
     """--config.FIELD=VALUE for it alone."""
     config: dict[str, Any]
     """With all overrides; its seed is of no meaning."""
 
     def arguments(self, overrides: list[str]) -> list[str]:
-        """Those of launch.py, with overrides for all configs before its own."""
-        return ["compare", f"--config={self.given}", *overrides, *self.overrides]
+        """Those of `dtp train`, with overrides for all configs before its own."""
+        return ["dtp train", f"--config={self.given}", *overrides, *self.overrides]
 
 
 def parse_configs(text: str, overrides: list[str]) -> list[Entry]:
     """Reads a list of configs and checks all of them.
 
     Args:
-      text: separated by commas, names of files in configs/ or paths, with :ARGUMENT for the files that
-        take one, and [FIELD=VALUE] for each override, e.g. "digits_dtp,digits_dtp[beta=0.5]".
+      text: separated by commas, what --config takes: names or paths, with :ARGUMENT for those that
+        take one; and [FIELD=VALUE] for each override, e.g. "digits_dtp,digits_dtp[beta=0.5]".
       overrides: "--config.FIELD=VALUE" for all of them.
 
     Raises:
@@ -52,14 +52,11 @@ def _entry(text: str) -> Entry:
     match = re.fullmatch(r"([^\[\]]+)((?:\[[^\[\]=]+=[^\[\]]*\])*)", text)
     if not match:
         raise ValueError(
-            f"--configs holds {text!r}; allowed: a name in configs/, or a path, followed by "
+            f"--configs holds {text!r}; allowed: the name of a config, or a path, followed by "
             "[FIELD=VALUE] for each override"
         )
     name, own = match[1], re.findall(r"\[([^\]]+)\]", match[2])
-    if ".py" not in name:
-        file, colon, argument = name.partition(":")
-        name = f"{cli.CONFIGS / file}.py{colon}{argument}"
-    file, _, argument = name.partition(".py:")
+    file, _, argument = name.partition(".py:" if ".py:" in name else ":")
     parts = [Path(file).name.removesuffix(".py"), *filter(None, [argument]), *own]
     label = re.sub(r"[^\w.,=+-]+", "-", "-".join(parts))  # a folder's name on any system
     return Entry(label, name, tuple(f"--config.{one}" for one in own), {})

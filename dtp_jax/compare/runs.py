@@ -95,7 +95,7 @@ def _line(code: int, summary: dict[str, Any] | None, *, again: bool) -> str:
         return outcome(code)
     parts = [f"{100 * summary['test_accuracy']:.2f} % test"]
     if summary["val_accuracy"] is not None:
-        parts.append(f"{100 * summary['val_accuracy']:.2f} % validation")
+        parts.append(f"{100 * summary['val_accuracy']:.2f} % val")
     parts.append(duration(summary["wall_seconds"]))
     parts.append(f"{summary['images_per_second']:.0f} images/s")
     return ", ".join(parts) + (" (finished before)" if again else "")
