@@ -6,19 +6,15 @@ Train (thin, mean per epoch) and validation accuracy (thick) over epochs and ove
 the runs' metrics.jsonl; the test accuracy of the final weights stands in the legend.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from benchmarks.program import parser_of
 from dtp_jax.plots import curves
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.curves",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("curves", __doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("runs", nargs="+", metavar="LABEL=WORKDIR")
     args = parser.parse_args(argv)

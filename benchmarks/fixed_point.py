@@ -14,21 +14,18 @@ channels. `gain` is that of the learned kernel over the analytic one; `least gai
 those of the channels over the forward kernel; `negative` is the part of negative winners.
 """
 
-import argparse
-import json
 import math
 import sys
-import time
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
 from benchmarks.provenance import provenance
+from benchmarks.timing import seconds
 from dtp_jax.blocks import (
     MaxPool,
     Network,
@@ -125,39 +122,29 @@ def measure(case: Case, sigma: float, iterations: int, seed: int = 0) -> dict[st
 
 def timed(f, *args) -> tuple[jax.Array, float]:
     """(result, seconds of a call that compiles nothing)."""
-    jax.block_until_ready(f(*args))
-    start = time.perf_counter()
     result = jax.block_until_ready(f(*args))
-    return result, time.perf_counter() - start
+    return result, seconds(lambda: jax.block_until_ready(f(*args)))
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    shown = Table(title="angles in degrees", title_justify="left")
-    for name in rows[0]:
-        shown.add_column(name.replace("_", " "), justify="right")
+    shown = make_table("angles in degrees", [name.replace("_", " ") for name in rows[0]])
     for row in rows:
         shown.add_row(*(v if isinstance(v, str) else f"{v:.3g}" for v in row.values()))
     return shown
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fixed_point",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("fixed_point", __doc__)
     parser.add_argument("--iterations", type=int, default=4000)
     parser.add_argument("--sigmas", default="0.05,0.2")
-    parser.add_argument("--json", type=Path, help="file for the result")
+    add_json(parser)
     args = parser.parse_args(argv)
     sigmas = [float(s) for s in args.sigmas.split(",")]
     if args.iterations < 2 or not all(0 < s < math.inf for s in sigmas):
         parser.error("allowed: --iterations of 2 or more, --sigmas above 0")
     rows = [measure(case, s, args.iterations) for case in CASES for s in sigmas]
-    Console(soft_wrap=True, highlight=False).print(table(rows))
-    if args.json:
-        result = {**provenance("fixed_point"), "rows": rows}
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    make_console().print(table(rows))
+    write_json(args.json, {**provenance("fixed_point"), "rows": rows})
     return 0
 
 

@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
 from benchmarks.provenance import provenance
 from benchmarks.work import Work, count_work
 from configs import imagenet32_dtp
@@ -268,10 +269,8 @@ def _links(where: str, latency: float, bandwidth: float) -> str:
 def table(rows: list[dict[str, Any]]) -> Table:
     """One row for each number of chips and way of using them."""
     title = "predicted: milliseconds of a step; counted: mesh (data x layers), MB sent per chip"
-    shown = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     columns = ("chips", "way", "mesh", "compute", "reduce", "exchange", "sent", "step", "speed-up")
-    for column in (*columns, "hours"):
-        shown.add_column(column, justify="left" if column == "way" else "right")
+    shown = make_table(title, (*columns, "hours"), ("way",), box=None, padding=(0, 2, 0, 0))
     one = next((r["seconds_per_step"] for r in rows if r["chips"] == 1), None)
     for r in rows:
         shown.add_row(
@@ -306,11 +305,7 @@ def _counts(text: str) -> list[int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.prediction",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("prediction", __doc__)
     add, chips = parser.add_argument, ", ".join(CHIPS)
     add("--chips", type=_counts, default=[1, 8, 256], help="numbers of chips (1,8,256)")
     add("--chip", choices=CHIPS, default="h100-tf32", metavar="NAME", help=f"of {chips}")
@@ -326,7 +321,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=_count, help="whole batch, instead of the config's")
     add("--images", type=_count, help="instead of all; the config holds out 50 of each class")
     add("--epochs", type=_count, help="instead of the config's")
-    add("--json", type=Path, help="file for the result")
+    add_json(parser)
     return parser
 
 
@@ -338,10 +333,9 @@ def main(argv: list[str] | None = None) -> int:
         share = given or measured_share(args.measured)
     except ValueError as error:
         parser.error(str(error))
-    result, console = predict(args, share), Console(soft_wrap=True, highlight=False)
+    result, console = predict(args, share), make_console()
     show(result, console)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(args.json, result)
     return 0
 
 

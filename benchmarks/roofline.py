@@ -20,23 +20,21 @@ and update: a step that trains no feedback maps, less the forward pass. All are 
 alternation with the whole step and with backprop's step of the same network.
 """
 
-import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from operator import sub
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.counting import FEEDBACK, FORWARD, Part, count_step, total
+from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
 from benchmarks.provenance import provenance
-from benchmarks.timing import fastest, matmul_peak, seconds
+from benchmarks.timing import alternating, fastest, matmul_peak, stepping
 from dtp_jax import backprop
 from dtp_jax.blocks import forward_all
 from dtp_jax.learning.learner import (
@@ -119,7 +117,7 @@ def groups_of(learner: Learner, parts: Sequence[Part]) -> dict[str, list[Part]]:
 
 def programs(
     learner: Learner, images: jax.Array, labels: jax.Array
-) -> dict[str, Callable[[], None]]:
+) -> dict[str, Callable[[], Any]]:
     """By name, calls that do one thing and return when it is done."""
     state = jax.jit(partial(init, learner))(jax.random.key(0))
     pass_forward = jax.jit(partial(_forward, learner))
@@ -131,10 +129,10 @@ def programs(
         train = jax.jit(partial(_trained_maps, alone, blocks))
         found[name] = partial(train, state, activations)
     calls = {name: _blocking(call) for name, call in found.items()}
-    calls[WITHOUT_FEEDBACK] = stepping(learner._replace(trains=FORWARD_ONLY), state, images, labels)
-    calls[STEP] = stepping(learner, state, images, labels)
+    calls[WITHOUT_FEEDBACK] = steps_of(learner._replace(trains=FORWARD_ONLY), state, images, labels)
+    calls[STEP] = steps_of(learner, state, images, labels)
     state = state.replace(feedback={}, feedback_opt_state={})
-    calls[BACKPROP] = stepping(by_backprop(learner), state, images, labels)
+    calls[BACKPROP] = steps_of(by_backprop(learner), state, images, labels)
     return calls
 
 
@@ -178,32 +176,24 @@ def _trained_maps(learner: Learner, names: list[str], state, activations):
     return [(feedback[name], opt_state.get(name)) for name in names], seen
 
 
-def stepping(
+def steps_of(
     learner: Learner, start: TrainState, images: jax.Array, labels: jax.Array
-) -> Callable[[], None]:
+) -> Callable[[], Any]:
     """A call that takes the learner's next training step, the first one from a copy of `start`."""
-    state = [jax.tree.map(jnp.copy, start)]
     take = jax.jit(partial(train_step, learner), donate_argnums=0)
-
-    def step() -> None:
-        state[0], metrics = take(state[0], images, labels)
-        jax.block_until_ready((state[0], metrics))
-
-    return step
+    return stepping(take, jax.tree.map(jnp.copy, start), images, labels)
 
 
-def _blocking(call: Callable[[], Any]) -> Callable[[], None]:
+def _blocking(call: Callable[[], Any]) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(call())
 
 
-def measure(calls: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Median seconds of everything, taken in alternation after a warm-up."""
-    for call in (*calls.values(), *calls.values()):
-        call()
-    times = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats)]
-    for taken in times:
-        taken[REST] = taken[WITHOUT_FEEDBACK] - taken[FORWARD]
-    return {name: statistics.median(taken[name] for taken in times) for name in times[0]}
+def measure(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of everything."""
+    times = alternating(calls, repeats)
+    # The difference within each repeat: what slows one of the two then slows the other.
+    times[REST] = tuple(map(sub, times[WITHOUT_FEEDBACK], times[FORWARD]))
+    return {name: statistics.median(t) for name, t in times.items()}
 
 
 def run(experiment: Experiment, cache: float, repeats: int) -> dict[str, Any]:
@@ -279,13 +269,8 @@ def row_of(part: Part, peaks: Peaks, taken: float | None = None) -> dict[str, An
 def show(result: dict[str, Any], console: Console) -> None:
     """The table, and what follows from it."""
     title = f"{result['rule']}, {result['network']}, batch {result['batch']}, {result['precision']}"
-    table = Table(title=title, title_justify="left")
-    for column in ("phase", "block", "GFLOP least", "literal", "MB least", "floor ms", "bound"):
-        table.add_column(
-            column, justify="left" if column in ("phase", "block", "bound") else "right"
-        )
-    for column in ("ms", "gap", "of peak"):
-        table.add_column(column, justify="right")
+    columns = ("phase", "block", "GFLOP least", "literal", "MB least", "floor ms", "bound")
+    table = make_table(title, (*columns, "ms", "gap", "of peak"), ("phase", "block", "bound"))
     for row, after in zip(result["rows"], [*result["rows"][1:], None]):
         # A line below everything that was timed as one.
         ends = after is None or (row["seconds"] is not None and after["phase"] != row["phase"])
@@ -340,16 +325,15 @@ def _lines(result: dict[str, Any]) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     backend.prepare()  # the kernels that training has
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.roofline",
-        description=__doc__,
+    parser = parser_of(
+        "roofline",
+        __doc__,
         epilog="--config and --config.FIELD=VALUE: as of launch.py",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--cache-mib", type=float, default=32, help="default 32")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="file for the result")
+    add_json(parser)
     args, rest = parser.parse_known_args(argv)
     if args.repeats < 1 or not args.cache_mib >= 0:
         parser.error("allowed: --repeats of 1 or more, --cache-mib of 0 or more")
@@ -360,13 +344,11 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     result = run(experiment, args.cache_mib * 2**20, args.repeats)
-    console = Console(soft_wrap=True, highlight=False)
+    console = make_console()
     console.width = max(console.width, WIDTH)
     show(result, console)
-    if args.json:
-        config = {"config": arguments.config_file, "overrides": arguments.overrides}
-        written = {**provenance("roofline"), **config, **result}
-        args.json.write_text(json.dumps(written, indent=2) + "\n")
+    config = {"config": arguments.config_file, "overrides": arguments.overrides}
+    write_json(args.json, {**provenance("roofline"), **config, **result})
     return 0
 
 

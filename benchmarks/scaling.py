@@ -23,13 +23,9 @@ element-wise work that goes with it.
 
 import argparse
 import json
-import math
 import os
-import re
-import statistics
 import subprocess
 import sys
-import time
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,12 +33,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 import dtp_jax
 from benchmarks.growth import Costs, Load, draw, exponents, fit_costs, lines_of, load_of
+from benchmarks.hlo import exchanged_bytes
+from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
 from benchmarks.provenance import provenance
-from benchmarks.timing import matmul_peak
+from benchmarks.timing import alternating, matmul_peak, spread, stepping
 from benchmarks.work import count_work
 from dtp_jax.blocks import Network, chain, conv_block, dense_block
 from dtp_jax.learning import optim
@@ -148,15 +145,11 @@ def compiled_step(setting: Setting) -> tuple[jax.stages.Compiled, tuple[Any, ...
 
 def measure(setting: Setting, repeats: int) -> dict[str, Any]:
     """Times a step, and counts what it holds, computes and sends."""
-    compiled, (state, images, labels) = compiled_step(setting)
-    times = []
-    for _ in range(repeats + 2):
-        start = time.perf_counter()
-        state, metrics = jax.block_until_ready(compiled(state, images, labels))
-        times.append(time.perf_counter() - start)
-    if not np.isfinite(metrics.loss):
-        raise ValueError(f"the loss of {setting} is {metrics.loss}; allowed: finite numbers")
-    seconds = statistics.median(times[2:])
+    compiled, args = compiled_step(setting)
+    step = stepping(compiled, *args)
+    taken = spread(alternating({"step": step}, repeats)["step"])
+    if not np.isfinite(loss := step().loss):
+        raise ValueError(f"the loss of {setting} is {loss}; allowed: finite numbers")
     work, held = count_work(learner_of(setting)), compiled.memory_analysis()
     # Of all devices together: groups of blocks share the iterations, and each does all the rest.
     flops = setting.batch * (sum(work.map_flops) + setting.layers * work.other_flops)
@@ -167,63 +160,15 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
     }
     return {
         "setting": setting._asdict(),
-        "seconds": seconds,
-        "fastest": min(times[2:]),
-        "slowest": max(times[2:]),
-        "examples_per_second": setting.batch / seconds,
+        **taken,
+        "examples_per_second": setting.batch / taken["seconds"],
         "flops": flops,
-        "flops_per_second": flops / seconds,
+        "flops_per_second": flops / taken["seconds"],
         "load": load_of(work, setting.batch)._asdict(),
         "memory_bytes": sum(memory.values()),
         "memory": memory,
         "exchanged_bytes": exchanged_bytes(compiled.as_text()),
     }
-
-
-_BODY = re.compile(r"^(?:ENTRY )?(%[\w.\-]+) .*?^}", re.MULTILINE | re.DOTALL)
-_ARRAY = re.compile(r"\b(pred|bf16|[suf](\d+))\[([\d,]*)\]")
-_EXCHANGE = re.compile(
-    r"= (.*?) (?:all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)\("
-)
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_CALLED = re.compile(
-    r"\b(?:body|to_apply|(?:branch|true|false)_computations?)=(\{[^}]*\}|%[\w.\-]+)"
-)
-
-
-def exchanged_bytes(program: str) -> int:
-    """Bytes of all results of collective operations, per device and execution of a compiled program.
-
-    A loop counts as often as it runs (once, where the compiler does not know), a conditional as its branch
-    that exchanges most.
-
-    Args:
-      program: HLO text.
-    """
-    bodies = {m[1]: m[0].splitlines()[1:] for m in _BODY.finditer(program)}
-
-    @cache
-    def total(name: str) -> int:
-        size = 0
-        for line in bodies[name]:
-            if found := _EXCHANGE.search(line):
-                size += _array_bytes(found[1])
-            elif re.search(r" (while|conditional|call)\(", line):
-                called = re.findall(r"%[\w.\-]+", " ".join(_CALLED.findall(line)))
-                trips = _TRIPS.search(line)
-                size += int(trips[1] if trips else 1) * max(map(total, called))
-        return size
-
-    return total(re.search(r"^ENTRY (%[\w.\-]+)", program, re.MULTILINE)[1])
-
-
-def _array_bytes(types: str) -> int:
-    """Of all arrays of an HLO type such as (f32[3,4]{1,0}, pred[])."""
-    return sum(
-        math.prod(int(n) for n in m[3].split(",") if n)
-        * ({"pred": 1, "bf16": 2}.get(m[1]) or int(m[2]) // 8)
-        for m in _ARRAY.finditer(types)
-    )
 
 
 def measure_devices(quick: bool, repeats: int) -> list[dict[str, Any]]:
@@ -282,9 +227,9 @@ def run(sweeps: list[str], repeats: int, quick: bool, console: Console) -> dict[
 
 def show(result: dict[str, Any], console: Console) -> None:
     """The tables."""
-    table = Table(title="one L-DRL step, median; memory and bytes per device", title_justify="left")
-    for name in ("sweep", "x", "ms", "examples/s", "GFLOP/s", "memory, MiB", "exchanged, kB"):
-        table.add_column(name, justify="left" if name == "sweep" else "right")
+    columns = ("sweep", "x", "ms", "examples/s", "GFLOP/s", "memory, MiB", "exchanged, kB")
+    title = "one L-DRL step, median; memory and bytes per device"
+    table = make_table(title, columns, words=("sweep",))
     for r in result["rows"]:
         mesh = "" if r["sweep"] != "devices" else "{data}x{layers}".format(**r["setting"])
         table.add_row(
@@ -297,9 +242,8 @@ def show(result: dict[str, Any], console: Console) -> None:
             f"{r['exchanged_bytes'] / 1e3:.0f}",
         )
     console.print(table)
-    slopes = Table(title="growth: exponents", title_justify="left")
-    for name in ("sweep", "time", "expected from FLOPs", "memory"):
-        slopes.add_column(name, justify="left" if name == "sweep" else "right")
+    columns = ("sweep", "time", "expected from FLOPs", "memory")
+    slopes = make_table("growth: exponents", columns, words=("sweep",))
     for name, g in result["growth"].items():
         slopes.add_row(name, *(f"{g[of]:.2f}" for of in ("seconds", "flops", "memory_bytes")))
     console.print(slopes)
@@ -324,14 +268,10 @@ def _show_costs(result: dict[str, Any], console: Console) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     backend.prepare()  # the kernels that training has
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scaling",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("scaling", __doc__)
     parser.add_argument("--sweeps", default=",".join(SWEEPS))
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="file for the result")
+    add_json(parser)
     parser.add_argument("--figure", type=Path, help="file for the picture (.png)")
     parser.add_argument("--quick", action="store_true", help="a few tiny settings: does it run?")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -344,11 +284,10 @@ def main(argv: list[str] | None = None) -> int:
     sweeps = args.sweeps.split(",")
     if unknown := set(sweeps) - set(SWEEPS):
         parser.error(f"--sweeps is {', '.join(sorted(unknown))}; allowed: {', '.join(SWEEPS)}")
-    console = Console(soft_wrap=True, highlight=False)
+    console = make_console()
     result = run(sweeps, args.repeats, args.quick, console)
     show(result, console)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(args.json, result)
     if args.figure:
         draw(result, args.figure)
     return 0

@@ -13,8 +13,6 @@ on a CPU, allocated memory on a GPU.
 
 import argparse
 import ctypes
-import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,12 +22,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 import dtp_jax
 from benchmarks.counting import Part, count_step, total
+from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
 from benchmarks.provenance import provenance
-from benchmarks.timing import matmul_peak, seconds, torch_matmul_peak
+from benchmarks.timing import alternating, matmul_peak, spread, stepping, torch_matmul_peak
 from dtp_jax.learning import optim
 from dtp_jax.run import backend
 
@@ -65,7 +63,7 @@ RULES = ("ldrl", "backprop")
 class Side(NamedTuple):
     """A framework's training step, ready to be timed."""
 
-    step: Callable[[], None]
+    step: Callable[[], Any]
     """Takes one step, and returns when it is done."""
     flops: float
     """Floating-point operations of a step."""
@@ -95,16 +93,12 @@ def work_of(rule: str, network_name: str, batch: int) -> Part:
 def jax_side(rule: str, network_name: str, batch: int) -> Side:
     """This project's step on random images."""
     learner = learner_of(rule, network_name)
-    state = [dtp_jax.init(learner, jax.random.key(0))]
+    state = dtp_jax.init(learner, jax.random.key(0))
     images, labels = (jax.device_put(a) for a in _batch(batch))
     train_step = jax.jit(
         lambda state, x, y: dtp_jax.train_step(learner, state, x, y), donate_argnums=0
     )
-
-    def step() -> None:
-        state[0], metrics = train_step(state[0], images, labels)
-        jax.block_until_ready((state[0], metrics))
-
+    step = stepping(train_step, state, images, labels)
     return Side(step, work_of(rule, network_name, batch).least.flops)
 
 
@@ -156,23 +150,12 @@ def _batch(batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(sides: dict[str, Side], repeats: int) -> dict[str, dict[str, float]]:
-    """Median and spread of each side's step, taken in alternation after a warm-up."""
-    for side in sides.values():
-        side.step()
-        side.step()
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, side in sides.items():
-            times[name].append(seconds(side.step))
-    return {
-        name: {
-            "seconds": statistics.median(t),
-            "fastest": min(t),
-            "slowest": max(t),
-            "flops_per_second": sides[name].flops / statistics.median(t),
-        }
-        for name, t in times.items()
-    }
+    """Median and spread of each side's step."""
+    times = alternating({name: side.step for name, side in sides.items()}, repeats)
+    found = {name: spread(t) for name, t in times.items()}
+    for name, side in sides.items():
+        found[name]["flops_per_second"] = side.flops / found[name]["seconds"]
+    return found
 
 
 def memory_of_step(side: str, rule: str, network: str, batch: int) -> int:
@@ -256,15 +239,10 @@ def run(networks: list[str], batches: list[int], repeats: int, console: Console)
 
 def show(result: dict[str, Any], console: Console) -> None:
     """The table."""
-    times = Table(title="one training step, median", title_justify="left")
-    details = Table(
-        title="arithmetic per second, share of the matrix product peak, memory",
-        title_justify="left",
-    )
-    for column in ("network", "batch", "rule", *SIDES, "ratio"):
-        times.add_column(column, justify="left" if column in ("network", "rule") else "right")
-    for column in ("network", "batch", "rule", *SIDES):
-        details.add_column(column, justify="left" if column in ("network", "rule") else "right")
+    names, words = ("network", "batch", "rule"), ("network", "rule")
+    times = make_table("one training step, median", (*names, *SIDES, "ratio"), words)
+    title = "arithmetic per second, share of the matrix product peak, memory"
+    details = make_table(title, (*names, *SIDES), words)
     for row in result["rows"]:
         name = row["network"], str(row["batch"]), row["rule"]
         times.add_row(
@@ -275,9 +253,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         details.add_row(*name, *(_details(row[side]) for side in SIDES))
     console.print(times)
     console.print(details)
-    costs = Table(title="L-DRL / backprop", title_justify="left")
-    for column in ("network", "batch", *SIDES, "arithmetic"):
-        costs.add_column(column, justify="left" if column == "network" else "right")
+    costs = make_table("L-DRL / backprop", ("network", "batch", *SIDES, "arithmetic"), words)
     rows = {(r["network"], r["batch"], r["rule"]): r for r in result["rows"]}
     for network, batch, rule in rows:
         if rule == "ldrl" and (network, batch, "backprop") in rows:
@@ -305,15 +281,11 @@ def _details(m: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     backend.prepare()  # the kernels that training has
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.step",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("step", __doc__)
     parser.add_argument("--networks", default="simple_vgg,lenet", help=f"of {', '.join(SETTINGS)}")
     parser.add_argument("--batches", default="32,128")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="file for the result")
+    add_json(parser)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.memory_of:
@@ -325,13 +297,12 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(
             f"--networks: unknown {', '.join(sorted(unknown))}; allowed: {', '.join(SETTINGS)}"
         )
-    console = Console(soft_wrap=True, highlight=False)
+    console = make_console()
     result = run(
         args.networks.split(","), [int(b) for b in args.batches.split(",")], args.repeats, console
     )
     show(result, console)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(args.json, result)
     return 0
 
 

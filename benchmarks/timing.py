@@ -1,7 +1,8 @@
 """Clocks, and the peak that shares are of."""
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,10 +23,39 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def alternating(
+    calls: Mapping[str, Callable[[], Any]], repeats: int
+) -> dict[str, tuple[float, ...]]:
+    """Seconds of each call, `repeats` times: one after the other in turn, after two of each to warm up."""
+    for call in (*calls.values(), *calls.values()):
+        call()
+    rounds = [[seconds(call) for call in calls.values()] for _ in range(repeats)]
+    return dict(zip(calls, zip(*rounds)))
+
+
+def spread(times: Sequence[float]) -> dict[str, float]:
+    """The median and what it lies between, by their names in the results."""
+    return {"seconds": statistics.median(times), "fastest": min(times), "slowest": max(times)}
+
+
 def fastest(call: Callable[[], Any], repeats: int = 10) -> float:
-    """Seconds of the fastest call after a warm-up."""
-    call()
-    return min(seconds(call) for _ in range(repeats))
+    """Seconds of the fastest call."""
+    return min(alternating({"call": call}, repeats)["call"])
+
+
+def stepping(take: Callable[..., Any], state: Any, *batch: Any) -> Callable[[], Any]:
+    """A call that takes the next step from its last state, and returns the metrics when it is done.
+
+    Args:
+      take: (state, *batch) -> (state, metrics); may donate the state.
+    """
+
+    def step() -> Any:
+        nonlocal state
+        state, metrics = jax.block_until_ready(take(state, *batch))
+        return metrics
+
+    return step
 
 
 def matmul_peak(precision: str = "tf32") -> float:

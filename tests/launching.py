@@ -4,9 +4,11 @@ import contextlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,26 +48,64 @@ def launch(*args: str) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue(), time.monotonic() - start)
 
 
-def start(*args: str) -> subprocess.Popen:
+def start(*args: str, devices: int | None = None) -> subprocess.Popen:
     """The command line in a process of its own, with as many devices as here: the same programs."""
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": str(jax.device_count()),
+        "JAX_NUM_CPU_DEVICES": str(devices or jax.device_count()),
     }
+    if devices:
+        environment.pop("XLA_FLAGS", None)  # they may ask for another number
     return subprocess.Popen(
         [*LAUNCH, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
 
 
+def start_two(workdir: Path, *args: str) -> list[subprocess.Popen]:
+    """Both processes of a tiny run on this machine, with two devices each."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = (f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--processes=2")
+    return [
+        start(*TINY, "--config.data_parallel=4", *flags, f"--process={p}", *args, devices=2)
+        for p in range(2)
+    ]
+
+
 def finish(process: subprocess.Popen, timeout: float = 300) -> Outcome:
     """Waits for the end."""
-    begin = time.monotonic()
+    return finish_all([process], timeout)[0]
+
+
+def finish_all(processes: list[subprocess.Popen], timeout: float = 300) -> list[Outcome]:
+    """Waits for the end of each, and leaves none behind."""
+    begin, found = time.monotonic(), []
     try:
-        out, err = process.communicate(timeout=timeout)
+        for process in processes:
+            out, err = process.communicate(timeout=timeout)
+            found.append(Outcome(process.returncode, out, err, time.monotonic() - begin))
     finally:
-        process.kill()
-    return Outcome(process.returncode, out, err, time.monotonic() - begin)
+        for process in processes:
+            process.kill()
+    return found
+
+
+def wait_for(
+    condition: Callable[[], Any],
+    processes: list[subprocess.Popen],
+    what: str,
+    timeout: float = 300,
+) -> None:
+    """Returns when the condition holds; fails where it does not, or a process ends before."""
+    give_up = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > give_up or any(p.poll() is not None for p in processes):
+            for process in processes:
+                process.kill()
+            pytest.fail(f"no {what}: {[p.communicate() for p in processes]}")
+        time.sleep(0.005)
 
 
 def wait_for_lines(
@@ -77,12 +117,8 @@ def wait_for_lines(
         file = workdir / "metrics.jsonl"
         return file.read_bytes().count(b"\n") if file.exists() else 0
 
-    give_up, before = time.monotonic() + timeout, lines()
-    while lines() < before + count:
-        if process.poll() is not None or time.monotonic() > give_up:
-            process.kill()
-            pytest.fail(f"no {count} more lines of metrics: {process.communicate()}")
-        time.sleep(0.005)
+    end = lines() + count
+    wait_for(lambda: lines() >= end, [process], f"{count} more lines of metrics", timeout)
 
 
 def tree(folder: Path) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """Training over a mesh gives the numbers of one device, and says nothing it need not say."""
 
-import re
-
 import chex
 import helpers
 import jax
 import numpy as np
 import pytest
 
+from benchmarks.hlo import collectives
 from dtp_jax import networks, rules
 from dtp_jax.data import DATASETS
 from dtp_jax.data.feeding import feed
@@ -93,17 +92,6 @@ def test_the_numbers_are_those_of_one_device(name):
     for mesh in (MESHES.values()) if name == "ldrl" else ((2, 4),):
         found = train(made, mesh_.make_mesh(*mesh), *batch)
         chex.assert_trees_all_close(found, expected, rtol=1e-10, atol=1e-12)
-
-
-def collectives(text):
-    """(inside loops, outside) counts of each kind of exchange in a compiled program."""
-    found = {True: {}, False: {}}
-    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
-    for line in text.splitlines():
-        if match := re.search(rf" ({kinds})(-start)?\(", line):
-            counts = found["while/body" in line]
-            counts[match[1]] = counts.get(match[1], 0) + 1
-    return found[True], found[False]
 
 
 def test_layer_parallel_iterations_do_not_communicate():

@@ -1,15 +1,11 @@
 """Several processes: how they find each other, and that they do what one process does."""
 
-import os
 import signal
-import socket
-import subprocess
-import time
 
 import jax
 import numpy as np
 import pytest
-from launching import LAUNCH, TINY, rows, summary
+from launching import TINY, finish_all, launch, rows, start_two, summary, wait_for
 
 from dtp_jax.parallel import processes
 from dtp_jax.parallel.processes import Cluster, cluster
@@ -95,16 +91,16 @@ def test_errors_that_are_no_loss(monkeypatch):
     assert processes.lost(ValueError("UNAVAILABLE")) is None
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_an_error_ends_a_process_that_others_would_wait_for(monkeypatch, capsys, processes):
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_error_ends_a_process_that_others_would_wait_for(monkeypatch, capsys, count):
     left = []
-    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    monkeypatch.setattr(jax, "process_count", lambda: count)
     monkeypatch.setattr(processes, "leave", left.append)
     try:
         with processes.nobody_waits():
             raise OSError("disk full")
     except OSError:
-        assert processes == 1 and not left
+        assert count == 1 and not left
     else:
         assert left == [1] and "OSError: disk full" in capsys.readouterr().err
 
@@ -122,49 +118,6 @@ def test_one_process_agrees_with_itself():
     assert processes.lost(RuntimeError("anything")) is None
 
 
-def start_two(workdir, *args):
-    """Both processes of a run, with two devices each."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
-    environment.pop("XLA_FLAGS", None)
-    flags = (f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--processes=2")
-    return [
-        subprocess.Popen(
-            [*LAUNCH, *TINY, "--config.data_parallel=4", *flags, f"--process={p}", *args],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for p in range(2)
-    ]
-
-
-def ends(processes, timeout=240):
-    """(exit code, output, errors) of each."""
-    found = []
-    try:
-        for process in processes:
-            out, err = process.communicate(timeout=timeout)
-            found.append((process.returncode, out, err))
-    finally:
-        for process in processes:
-            process.kill()
-    return found
-
-
-def wait_for(condition, processes, timeout=240):
-    give_up = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > give_up or any(p.poll() is not None for p in processes):
-            for process in processes:
-                process.kill()
-            pytest.fail(str([p.communicate() for p in processes]))
-        time.sleep(0.05)
-
-
 def assert_close(found, expected):
     """The same lines of metrics, their numbers equal up to rounding in float32 over an epoch."""
     assert len(found) == len(expected)
@@ -176,8 +129,6 @@ def assert_close(found, expected):
 
 def test_two_processes_train_as_one_lost_or_stopped_or_not(place):
     """One run in three legs: a process is killed, then one is told to stop, then all goes well."""
-    from launching import launch
-
     args = ("--config.epochs=2", "--config.checkpoint_every=7", "--config.images_on=host")
     assert launch("--workdir=alone", *TINY, *args).code == 0
 
@@ -189,28 +140,28 @@ def test_two_processes_train_as_one_lost_or_stopped_or_not(place):
         return max((int(f.parent.name) for f in files if f.parent.name.isdigit()), default=0)
 
     both = start_two(workdir, *args)
-    wait_for(newest, both)
+    wait_for(newest, both, "checkpoint")
     both[1].send_signal(signal.SIGKILL)
-    (code, _, err), (killed, _, last_words) = ends(both)
-    assert killed == -signal.SIGKILL
-    assert "process 1 of 2 ended all at once" in last_words
+    left, killed = finish_all(both)
+    assert killed.code == -signal.SIGKILL
+    assert "process 1 of 2 ended all at once" in killed.err
     # Either Python still learns of it, or JAX's runtime ends the process.
-    assert (code == 5 and "process 0 of 2 has lost another one" in err) or (
-        code != 0 and "process 0 of 2 ended all at once" in err
+    assert (left.code == 5 and "process 0 of 2 has lost another one" in left.err) or (
+        left.code != 0 and "process 0 of 2 ended all at once" in left.err
     )
-    assert f"go on from {workdir / 'checkpoints'}" in err
+    assert f"go on from {workdir / 'checkpoints'}" in left.err
 
     before = newest()
     both = start_two(workdir, *args)
-    wait_for(lambda: newest() > before, both)
+    wait_for(lambda: newest() > before, both, "further checkpoint")
     both[1].send_signal(signal.SIGTERM)
-    (first, out, _), (second, silent, _) = ends(both)
-    assert (first, second) == (143, 143) and "stopped after step" in out
-    assert "stopped after step" not in silent
+    first, second = finish_all(both)
+    assert (first.code, second.code) == (143, 143) and "stopped after step" in first.out
+    assert "stopped after step" not in second.out
 
-    (code, out, _), (other, _, _) = ends(start_two(workdir, *args))
-    assert (code, other) == (0, 0) and "going on from step" in out
-    assert "4 data-parallel x 1 layer-parallel" in out and "in 2 processes" in out
+    first, second = finish_all(start_two(workdir, *args))
+    assert (first.code, second.code) == (0, 0) and "going on from step" in first.out
+    assert "4 data-parallel x 1 layer-parallel" in first.out and "in 2 processes" in first.out
     assert_close(rows(workdir), rows(place / "alone"))
     assert summary(workdir)["device"].startswith("4 x")
     assert metrics.read_text().count("\n") == len(rows(workdir))

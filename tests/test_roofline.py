@@ -247,7 +247,7 @@ def test_rest_is_the_difference_within_each_repeat(monkeypatch):
     """Medians of both would give 5 - 2."""
     times = {roofline.FORWARD: [1, 2, 9], roofline.WITHOUT_FEEDBACK: [5, 3, 10]}
     calls = {name: iter([0, 0, *taken]).__next__ for name, taken in times.items()}
-    monkeypatch.setattr(roofline, "seconds", lambda call: call())
+    monkeypatch.setattr(timing, "seconds", lambda call: call())
     assert roofline.measure(calls, 3)[roofline.REST] == 1
 
 

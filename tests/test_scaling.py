@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import growth, scaling, timing
+from benchmarks import growth, hlo, scaling, timing
 from benchmarks.growth import Costs, Load
 from benchmarks.scaling import SMALL
 from benchmarks.work import count_work
@@ -45,7 +45,27 @@ ENTRY %main (p: f32[5]) -> f32[5] {
 
 def test_bytes_of_a_program_by_hand():
     loop, call, gather = 7 * 4 * (6 + 1), 4 * 5, 4 * 1 + 2 * 2 + 3 * 8
-    assert scaling.exchanged_bytes(PROGRAM) == loop + call + gather
+    assert hlo.exchanged_bytes(PROGRAM) == loop + call + gather
+
+
+def test_collectives_of_a_program_by_hand():
+    """Loops are told by the operation's name in the source; the metadata of one line says so here."""
+    of_loop = "channel_id=1, to_apply=%add"
+    named = PROGRAM.replace(of_loop, f'{of_loop}, metadata={{op_name="jit(step)/while/body/dot"}}')
+    assert hlo.collectives(PROGRAM) == ({}, {"all-reduce": 2, "all-gather": 1})
+    assert hlo.collectives(named) == ({"all-reduce": 1}, {"all-reduce": 1, "all-gather": 1})
+
+
+def test_what_goes_on_in_the_background_counts_once():
+    """Its start has what goes in and what comes out, its end only the latter."""
+    asynchronous = PROGRAM.replace(
+        "  ROOT %all-gather.1 = (pred[4]{0}, bf16[2]{0}, /*index=2*/f64[3,1]{1,0}) all-gather(%a, %b, %c)",
+        "  %start = ((pred[2]{0}), (pred[4]{0})) all-gather-start(%a)\n"
+        "  ROOT %done = pred[4]{0} all-gather-done(%start)",
+    )
+    assert asynchronous != PROGRAM
+    assert hlo.collectives(asynchronous) == hlo.collectives(PROGRAM)
+    assert hlo.exchanged_bytes(PROGRAM) - hlo.exchanged_bytes(asynchronous) == 2 * 2 + 3 * 8
 
 
 @pytest.mark.parametrize("power", [-1.0, 0.0, 1.5])
@@ -93,7 +113,7 @@ def test_both_axes_exchange_what_is_predicted(quick_compiler, single_precision):
     per_map = [k * size for k, size in zip(work.iterations, work.reduced_bytes)]
     compiled, _ = scaling.compiled_step(setting)
     expected = max(per_map) + work.forward_bytes + work.exchanged_bytes
-    assert scaling.exchanged_bytes(compiled.as_text()) == expected
+    assert hlo.exchanged_bytes(compiled.as_text()) == expected
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,46 @@
+"""What the programs here share: their options, their tables and the file for their result."""
+
+import argparse
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def parser_of(benchmark: str, doc: str, **options: Any) -> argparse.ArgumentParser:
+    """Of `python -m benchmarks.<benchmark>`, whose docstring is its help."""
+    return argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{benchmark}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The option --json, for `write_json`."""
+    parser.add_argument("--json", type=Path, help="file for the result")
+
+
+def write_json(file: Path | None, result: dict[str, Any]) -> None:
+    """Where a file was asked for."""
+    if file:
+        file.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def make_console() -> Console:
+    """As wide as its lines."""
+    return Console(soft_wrap=True, highlight=False)
+
+
+def make_table(
+    title: str, columns: Sequence[str], words: Collection[str] = (), **options: Any
+) -> Table:
+    """Columns of numbers stand on the right, those in `words` on the left."""
+    table = Table(title=title, title_justify="left", **options)
+    for column in columns:
+        table.add_column(column, justify="left" if column in words else "right")
+    return table

@@ -1,0 +1,114 @@
+"""Two checkouts side by side: steps in turn, each with its own package, and nothing left behind."""
+
+import json
+import tempfile
+
+import pytest
+from helpers import REPOSITORY
+
+from benchmarks import timing, versus_commit
+
+TINY = {
+    "channels": (3,),
+    "input_shape": (4, 4, 2),
+    "classes": 3,
+    "batch": 2,
+    "noise": (0.1,),
+    "iterations": (1,),
+    "feedback_lr": (0.01,),
+    "beta": 0.7,
+    "forward_lr": 0.05,
+}
+FAKE = """
+import os, sys
+print(os.environ["PYTHONPATH"] + "/dtp_jax", flush=True)
+for number, _ in enumerate(sys.stdin):
+    print(f"{number} {os.environ['PYTHONPATH']}", file=open({log!r}, "a"))
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """Skips where there is none, as in an unpacked archive; checks that no worktree is left."""
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("not a git checkout")
+    folder = tmp_path / "worktrees"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield
+    assert list(folder.iterdir()) == []
+    assert str(folder) not in versus_commit.git("worktree", "list")
+
+
+@pytest.fixture
+def worker(tmp_path, monkeypatch):
+    """A function that puts other code in the worker's place; it may write to the file {log}."""
+    log = tmp_path / "log"
+
+    def replace(code):
+        file = tmp_path / "worker.py"
+        file.write_text(code.replace("{log!r}", repr(str(log))))
+        monkeypatch.setattr(versus_commit, "WORKER", file)
+        return log
+
+    return replace
+
+
+def test_calls_alternate_after_two_of_each():
+    taken = []
+    calls = {name: lambda name=name: taken.append(name) for name in "ab"}
+    times = timing.alternating(calls, 3)
+    assert "".join(taken) == "abab" + "ababab"
+    assert [(name, len(t)) for name, t in times.items()] == [("a", 3), ("b", 3)]
+
+
+def test_spread():
+    assert timing.spread((5.0, 1.0, 2.0)) == {"seconds": 2.0, "fastest": 1.0, "slowest": 5.0}
+
+
+def test_head_against_this_checkout(repository, tmp_path, monkeypatch, capsys):
+    """Both for real, on a tiny network."""
+    monkeypatch.setattr(versus_commit, "SETTING", TINY)
+    monkeypatch.setenv("DTP_JAX_CACHE", str(tmp_path))
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    file = tmp_path / "out.json"
+    assert versus_commit.main(["--repeats", "1", "--json", str(file)]) == 0
+    result = json.loads(file.read_text())
+    assert {"date", "hardware"} < set(result) and isinstance(result["commit"], str)
+    assert "versus_commit" in result["command"]
+    assert len(result["against"]) == 40 and result["setting"]["batch"] == 2
+    for side in versus_commit.SIDES:
+        assert 0 < result[side]["fastest"] == result[side]["seconds"] == result[side]["slowest"]
+    ratio = result["before"]["seconds"] / result["now"]["seconds"]
+    assert [result["ratio"], *result["ratios_middle_half"]] == pytest.approx([ratio] * 3)
+    assert f"ratio {ratio:.3f}" in capsys.readouterr().out
+
+
+def test_steps_alternate(repository, worker):
+    log = worker(FAKE)
+    versus_commit.measure("HEAD", TINY, 2)
+    numbers, places = zip(*(line.split() for line in log.read_text().splitlines()))
+    assert numbers == tuple("00112233")  # two to warm up
+    assert places == (places[0], str(REPOSITORY)) * 4 and places[0] != places[1]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise SystemExit(3)", "ended with 3"),
+        (FAKE.replace("for number", "raise SystemExit(3)\nfor number"), "ended with 3"),
+        (FAKE.replace('os.environ["PYTHONPATH"] + ', ""), "has modules of /dtp_jax"),
+    ],
+)
+def test_a_worker_that_ends_or_has_another_package(code, message, repository, worker):
+    worker(code)
+    with pytest.raises(RuntimeError, match=f"the process of .*checkout {message}"):
+        versus_commit.measure("HEAD", TINY, 2)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--commit", "no-such-commit"), ("--repeats", "0")])
+def test_options_that_mean_nothing(option, value, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        versus_commit.main([option, value])
+    assert f"{option} is {value}; allowed: " in capsys.readouterr().err
