@@ -33,6 +33,17 @@ def choice(names: Iterable[str]) -> Field:
     return Field(str, "one of " + ", ".join(names), lambda value: value in names)
 
 
+PARTS = ("feedback", "forward")
+"""Of the parameters: what a step may change."""
+PRECISIONS = ("float32", "tf32", "bfloat16")
+"""Of products; see `ops.PRECISIONS`."""
+STALE_GRADIENTS = ("none", "kept", "zeroed")
+"""The original's DRL has one Adam for all feedback maps, which it steps after every iteration of every
+block, while it clears their gradients once per batch only. "kept": blocks below the one in training go
+on stepping on their last gradient. "zeroed", as under torch 1.8: blocks above it step on zeros as well,
+from the second batch on. "none" is the clean algorithm: every step on a fresh gradient."""
+
+
 def positive(value: float) -> bool:
     """Finite and above 0."""
     return 0 < value < math.inf
@@ -49,42 +60,112 @@ RATE = Field(float, "a finite number above 0", positive)
 FACTOR = Field(float, "a finite number, 0 or more", not_negative)
 BELOW_1 = Field(float, "a number from 0 to below 1", lambda value: 0 <= value < 1)
 WIDTHS = Field(int, "() or whole numbers, 1 or more", positive, is_tuple=True)
+SIZES = Field(int, "whole numbers, 1 or more", positive, is_tuple=True)
 FLAG = Field(bool, "True or False")
+NAME = Field(str, "text, one character or more", bool)
 NOISE = Field(float, "finite numbers above 0", positive, is_tuple=True, per_block=True)
 RATES = NOISE
-ITERATIONS = Field(int, "whole numbers, 1 or more", positive, is_tuple=True, per_block=True)
+ITERATIONS = SIZES._replace(per_block=True)
+OPTIMIZER = choice(("sgd", "adam"))
+PRECISION = choice(PRECISIONS)
+STALE = choice(STALE_GRADIENTS)
+TRAINS = Field(
+    str, f"one or both of {', '.join(PARTS)}", lambda value: value in PARTS, is_tuple=True
+)
+
+AN_OPTIMIZER = "an optimizer, such as dtp_jax.optim.sgd(0.1, momentum=0.9)"
+A_LEARNER = "a dtp_jax.Learner"
+A_RULE = "a rule, such as dtp_jax.ldrl(noise=0.1, beta=0.7)"
+BLOCKS = "blocks, as dtp_jax.chain(input_shape, factories) returns them"
 
 
 def checked(name: str, value: Any, field: Field) -> Any:
     """The value in the field's type. Whole numbers pass for floats; True is no number.
 
+    Arrays are taken for the numbers in them. Where JAX does not know those yet, as under `jit` and
+    `vmap`, they pass unseen.
+
     Raises:
       ValueError: one line with the name, the value and what is allowed.
     """
-    entries = tuple(value) if field.is_tuple and isinstance(value, (tuple, list)) else (value,)
+    value = plain(value)
+    several = isinstance(value, (tuple, list)) or (is_traced(value) and value.ndim > 0)
+    entries = tuple(value) if field.is_tuple and several else (value,)
     kind = ABC.get(field.kind, field.kind)
     for entry in entries:
         is_flag = isinstance(entry, bool) and field.kind is not bool
-        if is_flag or not isinstance(entry, kind) or not field.accepts(entry):
+        known = not is_traced(entry)
+        if known and (is_flag or not isinstance(entry, kind) or not field.accepts(entry)):
             raise error(name, value, field.allowed)
     try:
-        entries = tuple(field.kind(entry) for entry in entries)
+        entries = tuple(e if is_traced(e) else field.kind(e) for e in entries)
     except OverflowError as problem:  # a whole number beyond every float
         raise error(name, value, field.allowed) from problem
     return entries if field.is_tuple else entries[0]
 
 
-def full_length(name: str, value: tuple, blocks: Sequence[str]) -> tuple:
+def require(field: Field, **values: Any) -> None:
+    """Raises ValueError, one line, where one of these named values is none of the field's."""
+    for name, value in values.items():
+        checked(name, value, field)
+
+
+def full_length(name: str, value: tuple, blocks: Sequence[str], otherwise: str = "") -> tuple:
     """The tuple with one value for each of these blocks; one value stands for all.
+
+    Args:
+      otherwise: what else is allowed, for the error.
 
     Raises:
       ValueError: one line; it has another number of values.
     """
     if len(value) not in (1, len(blocks)):
-        raise error(name, value, f"1 value, or {len(blocks)}: one for each of {', '.join(blocks)}")
+        each = f"1 value, or {len(blocks)}: one for each of {', '.join(blocks)}"
+        raise error(name, value, (each if blocks else "(), or 1 value") + otherwise)
     return value * len(blocks) if len(value) == 1 else value
+
+
+def for_no_maps(name: str, value: Any, rule: str) -> ValueError:
+    """The error for an option of feedback training that has a value, where the rule trains no maps."""
+    neutral = {"feedback_samples": 1, "stale_gradients": "none"}
+    neutral = neutral.get(name.removeprefix("config."), type(value)())
+    return error(name, value, f"{neutral!r} for the rule {rule}, which trains no feedback maps")
 
 
 def error(name: str, value: Any, allowed: str) -> ValueError:
     """The line that every refusal is."""
-    return ValueError(f"{name} is {value!r}; allowed: {allowed}")
+    return ValueError(f"{name} is {described(value)}; allowed: {allowed}")
+
+
+def described(value: Any) -> str:
+    """A value as it stands in an error: its `repr`, or what it is where that is no short line.
+
+    Arrays are described by type and shape: uint8[32, 8, 8, 1].
+    """
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}{list(value.shape)}"
+    text, is_sequence = repr(value), type(value) in (tuple, list)
+    plain_entries = (str, numbers.Number, type(None))
+    if all(isinstance(entry, plain_entries) for entry in (value if is_sequence else (value,))):
+        return text
+    if len(text) <= 80 and "\n" not in text:
+        return text
+    if is_sequence:
+        return f"{len(value)} value{'' if len(value) == 1 else 's'}"
+    return f"a {type(value).__name__}"
+
+
+def plain(value: Any) -> Any:
+    """Numbers of numpy and JAX as Python's; what JAX does not know yet stays."""
+    if type(value) in (tuple, list):
+        return type(value)(map(plain, value))
+    return value.tolist() if hasattr(value, "tolist") and not is_traced(value) else value
+
+
+def is_traced(value: Any) -> bool:
+    """Whether JAX knows this number only when the program runs."""
+    if not hasattr(value, "aval"):
+        return False
+    import jax  # here: who has something traced has imported it
+
+    return isinstance(value, jax.core.Tracer)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from dtp_jax import blocks
+from dtp_jax.blocks import table
 from dtp_jax.networks import NETWORKS, lenet, meulemans, mlp, simple_vgg
+from dtp_jax.rules.drl import direct_feedback
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -103,7 +105,7 @@ def test_resnets_of_the_paper(name, depths, published, split):
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])
 def test_resnets_say_how_many_channels_they_take(name):
     for channels in ((4,), (4,) * 6):
-        with pytest.raises(ValueError, match=r"channels \(4,.*allowed: 2 to 5"):
+        with pytest.raises(ValueError, match=r"channels is \(4,.*allowed: 2 to 5"):
             NETWORKS[name]((8, 8, 1), 5, channels=channels)
     network = NETWORKS[name]((8, 8, 1), 5, channels=(2, 3, 4))
     assert list(shapes(network)) == ["layer_0", "layer_1", "layer_2", "fc"]
@@ -167,3 +169,49 @@ def test_all_blocks_but_the_last_have_the_activation(name, activation):
 def test_five_poolings_of_28x28_are_too_many():
     with pytest.raises(ValueError, match="conv_4.*1x1.*0x0"):
         simple_vgg((28, 28, 1), 10)
+
+
+def test_a_network_prints_as_a_table():
+    """Kernels 3x3x1x4, 3x3x4x1000 and 4000x10, each with a bias as large as what the map puts out; nothing
+    leads below the first block."""
+    network = simple_vgg((8, 8, 1), 10, channels=(4, 1000))
+    assert repr(network) == "\n".join(
+        [
+            "network, input 8x8x1",
+            "block       operations                   output    forward  feedback",
+            "conv_0      conv 3x3, elu, max-pool 2/2  4x4x4          40         -",
+            "conv_1      conv 3x3, elu, max-pool 2/2  2x2x1000   37,000    36,004",
+            "fc          flatten, linear              10         40,010    44,000",
+            "parameters                                          77,050    80,004",
+        ]
+    )
+    assert str(network) == f"{network}" == repr(network)
+
+
+def test_a_network_is_a_tuple():
+    network = mlp((4,), 3, hidden=(2,))
+    plain = tuple(network)
+    assert type(network) is blocks.Network and isinstance(network, tuple)
+    assert network == plain and hash(network) == hash(plain) and {network: 1}[plain] == 1
+    assert network[:1] == plain[:1] and [*network] == [*plain] and len(network) == 2
+    assert repr(network[0]).startswith("Block(name='fc1'")
+    assert repr(blocks.Network()) == "()" and repr(blocks.Network((1, 2))) == "(1, 2)"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rows_of_a_network(name):
+    """What the start-up screen shows: the counts of this rule's feedback maps."""
+    network = NETWORKS[name]((8, 8, 2), 5, **TINY[name])
+    found, totals = table.rows(network)
+    assert [row[:3] for row in found] == [
+        (b.name, b.description, "x".join(map(str, b.output_shape))) for b in network
+    ]
+    assert totals[3:] == counts(network)
+    for column, whole in zip((3, 4), counts(network), strict=True):
+        assert sum(row[column] for row in found) == whole
+    # Direct feedback: a matrix from the five logits to each hidden block, with a bias for vectors.
+    direct, _ = table.rows(network, direct_feedback)
+    for row, block in zip(direct[:-1], network, strict=False):
+        size = np.prod(block.output_shape)
+        assert row.feedback == 5 * size + (size if len(block.output_shape) == 1 else 0)
+    assert direct[-1].feedback == 0 and direct[-1].cells[-1] == "-"

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dtp_jax import fields
+
 Array = jax.Array
 Params = dict[str, Any]
 """Arrays by name, in dicts of their own where a block is made of several layers."""
@@ -52,7 +54,18 @@ class Block(NamedTuple):
     """Running statistics, x -> y: `forward` of a trained network, which normalises by the former."""
 
 
-Network = tuple[Block, ...]
+class Network(tuple[Block, ...]):
+    """Blocks in forward order: a tuple that prints as a table. What takes a network takes any tuple of blocks."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        from dtp_jax.blocks import table  # here, for it is made of what is below
+
+        is_one = self and all(isinstance(block, Block) for block in self)
+        return table.text(self) if is_one else super().__repr__()
+
+
 BlockFactory = Callable[[Shape], Block]
 
 
@@ -64,7 +77,15 @@ class Activations(NamedTuple):
 
 
 def forward_all(network: Network, forward: dict[str, Params], x: Array) -> Activations:
-    """Runs the chain and keeps everything: x of shape (batch, *input shape)."""
+    """Runs the chain and keeps everything: x of shape (batch, *input shape).
+
+    Raises:
+      ValueError: one line; x is not floating-point or of another shape, a block has no parameters.
+    """
+    check_images(network, x)
+    names = [block.name for block in network]
+    if not set(names) <= set(forward):
+        raise fields.error("forward", sorted(forward), f"parameters of {', '.join(names)}")
     h, residuals = [x], []
     for block in network:
         y, residual = block.forward(forward[block.name], h[-1])
@@ -97,11 +118,65 @@ def zero_feedback(block: Block, dtype: Any) -> Params:
 
 
 def chain(input_shape: Shape, factories: list[BlockFactory]) -> Network:
-    """Builds a network: each block is given the shape that the one before it puts out."""
+    """Builds a network: each block is given the shape that the one before it puts out.
+
+    Raises:
+      ValueError: one line; a size is none, a block does not fit the one before it or has its name.
+    """
+    shape = fields.checked("input_shape", input_shape, fields.SIZES)
     blocks: list[Block] = []
-    for factory in factories:
-        blocks.append(factory(blocks[-1].output_shape if blocks else tuple(input_shape)))
-    return tuple(blocks)
+    for n, factory in enumerate(factories):
+        if not callable(factory):
+            raise fields.error(
+                f"factories[{n}]", factory, "what conv_block, dense_block, ... return"
+            )
+        blocks.append(factory(blocks[-1].output_shape if blocks else shape))
+    return check_network(Network(blocks))
+
+
+def check_network(network: Any) -> Network:
+    """The network, as a tuple.
+
+    Raises:
+      ValueError: one line; it is empty, not made of blocks, two have one name, or one does not take what
+        the one before it puts out.
+    """
+    if isinstance(network, Block) or not isinstance(network, (tuple, list)) or not network:
+        raise fields.error("network", network, f"one or more {fields.BLOCKS}")
+    for n, block in enumerate(network):
+        if not isinstance(block, Block):
+            raise fields.error(f"network[{n}]", block, f"one of the {fields.BLOCKS}")
+    names = tuple(block.name for block in network)
+    if len(set(names)) < len(names):
+        raise fields.error("network", names, "blocks with a name of their own each")
+    for below, block in zip(network, network[1:]):
+        if block.input_shape != below.output_shape:
+            raise fields.error(
+                "network",
+                names,
+                f"blocks that take what the one before puts out, and {block.name} takes "
+                f"{block.input_shape} where {below.name} puts out {below.output_shape}",
+            )
+    return network if isinstance(network, tuple) else Network(network)
+
+
+def check_images(network: Network, images: Any) -> None:
+    """Raises ValueError, one line, where these are no images for the network, or it is none."""
+    check_network(network)
+    expected = network[0].input_shape
+    dtype, shape = getattr(images, "dtype", None), getattr(images, "shape", ())
+    is_float = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+    if is_float and len(shape) == 1 + len(expected) and shape[0] != 0 and shape[1:] == expected:
+        return
+    allowed = f"floating-point {batch_of(expected)}"
+    if not is_float:
+        allowed += ", e.g. dtp_jax.data.prepare_images(images, spec, jnp.float32)"
+    raise fields.error("images", images, allowed)
+
+
+def batch_of(shape: Shape) -> str:
+    """(batch, 8, 8, 1)"""
+    return f"({', '.join(['batch', *map(str, shape)])}{'' if shape else ','})"
 
 
 def require_images(name: str, shape: Shape) -> None:

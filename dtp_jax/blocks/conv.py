@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dtp_jax import ops
+from dtp_jax import fields, ops
 from dtp_jax.blocks.affine import add_bias, init_affine
 from dtp_jax.blocks.block import (
     Array,
@@ -98,9 +98,15 @@ def conv_block(
     With batch norm the block has no `features`: its feedback map has parameters that do not come last.
 
     Raises:
-      ValueError: (from the factory) if the images are too small for the window or the pooling.
+      ValueError: one line; an option has a value that it cannot have, or (from the factory) the images are
+        too small for the window or the pooling.
     """
-    act = ops.ACTIVATIONS[activation]
+    fields.require(fields.NAME, name=name)
+    fields.require(fields.AT_LEAST_1, channels=channels, window=window, stride=stride)
+    fields.require(fields.COUNT, padding=padding)
+    fields.require(fields.FLAG, bias=bias, batch_norm=batch_norm)
+    act = ops.activation(activation)
+    _check_pool(pool)
     description = f"conv {window}x{window}"
     if batch_norm:
         description += ", batch norm"
@@ -135,6 +141,17 @@ def conv_block(
         )
 
     return build
+
+
+def _check_pool(pool: MaxPool | None) -> None:
+    if pool is None:
+        return
+    if not isinstance(pool, MaxPool):
+        raise fields.error("pool", pool, "None or MaxPool(window, stride, padding)")
+    fields.require(fields.AT_LEAST_1, **{"pool.window": pool.window, "pool.stride": pool.stride})
+    fields.require(fields.COUNT, **{"pool.padding": pool.padding})
+    if pool.padding >= pool.window:  # windows of nothing but padding have no maximum
+        raise fields.error("pool.padding", pool.padding, f"0 to {pool.window - 1}")
 
 
 class _ConvMaps(NamedTuple):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dtp_jax import ops
+from dtp_jax import fields, ops
 from dtp_jax.blocks.affine import add_bias, init_affine
 from dtp_jax.blocks.block import (
     Array,
@@ -37,9 +37,17 @@ def dense_block(
     Images are flattened in (height, width, channel) order.
 
     Raises:
-      ValueError: (from the factory) if what is to be pooled are no images.
+      ValueError: one line; an option has a value that it cannot have, or (from the factory) what is to be
+        pooled are no images.
     """
-    act = ops.ACTIVATIONS[activation]
+    fields.require(fields.NAME, name=name)
+    fields.require(fields.AT_LEAST_1, features=features)
+    fields.require(fields.FLAG, bias=bias)
+    act = ops.activation(activation)
+    if pool is not None:
+        if not isinstance(pool, AdaptiveAveragePool):
+            raise fields.error("pool", pool, "None or AdaptiveAveragePool(size)")
+        fields.require(fields.AT_LEAST_1, **{"pool.size": pool.size})
 
     def build(input_shape: Shape) -> Block:
         plane = tuple(input_shape)

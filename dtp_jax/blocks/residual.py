@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from dtp_jax import ops
+from dtp_jax import fields, ops
 from dtp_jax.blocks.block import (
     Array,
     Block,
@@ -41,9 +41,13 @@ def basic_block(
     G is not linear in its own, so the block has no `features`.
 
     Raises:
-      ValueError: (from the factory) if its input are no images.
+      ValueError: one line; an option has a value that it cannot have, or (from the factory) its input are
+        no images.
     """
-    act = ops.ACTIVATIONS[activation]
+    fields.require(fields.NAME, name=name)
+    fields.require(fields.AT_LEAST_1, channels=channels, stride=stride)
+    fields.require(fields.FLAG, batch_norm=batch_norm)
+    act = ops.activation(activation)
     description = f"basic block{_details(stride, batch_norm)}, {activation}"
 
     def build(input_shape: Shape) -> Block:
@@ -154,8 +158,11 @@ def residual_stage(
       A factory of a block whose parameters are those of the basic blocks, below block_0, block_1, ...
 
     Raises:
-      ValueError: no strides, or (from the factory) the stage's input are no images.
+      ValueError: one line; no strides, an option has a value that it cannot have, or (from the factory)
+        the stage's input are no images.
     """
+    fields.require(fields.NAME, name=name)
+    strides = fields.checked("strides", strides, fields.SIZES)
     if not strides:
         raise ValueError(f"network: block {name} has strides (); allowed: one or more")
     factories = [

@@ -1,5 +1,6 @@
 """The LeNet-like network that the paper compares with DRL (Meulemans et al. 2020, appendix)."""
 
+from dtp_jax import fields
 from dtp_jax.blocks import MaxPool, Network, Shape, chain, conv_block, dense_block
 
 
@@ -20,7 +21,13 @@ def lenet(
 
     Returns:
       Blocks conv_0, conv_1, fc1, fc2 (for the default sizes).
+
+    Raises:
+      ValueError: one line; an option has a value that it cannot have, or the images are too small.
     """
+    fields.require(fields.AT_LEAST_1, classes=classes)
+    channels = fields.checked("channels", channels, fields.WIDTHS)
+    hidden = fields.checked("hidden", hidden, fields.WIDTHS)
     convs = [
         conv_block(
             f"conv_{i}",

@@ -20,6 +20,9 @@ def meulemans(
 
     Returns:
       Blocks conv_0, conv_1, fc1, fc2 (for the default sizes).
+
+    Raises:
+      ValueError: one line; an option has a value that it cannot have, or the images are too small.
     """
     return lenet(
         input_shape, classes, channels=channels, hidden=hidden, activation="tanh", bias=bias

@@ -1,5 +1,6 @@
 """Fully connected networks, on which most papers of the field compare (e.g. 6 x 256 on MNIST)."""
 
+from dtp_jax import fields
 from dtp_jax.blocks import Network, Shape, chain, dense_block
 
 
@@ -19,7 +20,12 @@ def mlp(
 
     Returns:
       Blocks fc1, fc2, ...
+
+    Raises:
+      ValueError: one line; an option has a value that it cannot have.
     """
+    fields.require(fields.AT_LEAST_1, classes=classes)
+    hidden = fields.checked("hidden", hidden, fields.WIDTHS)
     dense = [
         dense_block(f"fc{i + 1}", features=n, activation=activation, bias=bias)
         for i, n in enumerate(hidden)

@@ -1,5 +1,6 @@
 """Residual networks for small images (He et al. 2015, arXiv 1512.03385, as Ernoult et al. 2022 use them)."""
 
+from dtp_jax import fields
 from dtp_jax.blocks import (
     AdaptiveAveragePool,
     BlockFactory,
@@ -34,7 +35,7 @@ def resnet18(
       Blocks layer_0 (the stem), layer_1, ..., fc; split: layer_0, layer_1_0, layer_1_1, ..., fc.
 
     Raises:
-      ValueError: too few or too many channels.
+      ValueError: one line; too few or too many channels, or an option has a value that it cannot have.
     """
     return _resnet((2, 2, 2, 2), input_shape, classes, channels, batch_norm, split_stages)
 
@@ -59,11 +60,12 @@ def _resnet(
     batch_norm: bool,
     split_stages: bool,
 ) -> Network:
+    fields.require(fields.AT_LEAST_1, classes=classes)
+    fields.require(fields.FLAG, batch_norm=batch_norm, split_stages=split_stages)
+    channels = fields.checked("channels", channels, fields.WIDTHS)
     if not 2 <= len(channels) <= 1 + len(depths):
-        raise ValueError(
-            f"channels {tuple(channels)}; allowed: 2 to {1 + len(depths)}, "
-            f"of the stem and one to {len(depths)} stages"
-        )
+        stages = f"2 to {1 + len(depths)} of them, of the stem and one to {len(depths)} stages"
+        raise fields.error("channels", channels, stages)
     stem = conv_block(
         "layer_0",
         channels=channels[0],

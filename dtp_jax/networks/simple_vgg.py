@@ -1,5 +1,6 @@
 """The VGG-like network of the paper's CIFAR-10 experiment (Ernoult et al. 2022, appendix)."""
 
+from dtp_jax import fields
 from dtp_jax.blocks import MaxPool, Network, Shape, chain, conv_block, dense_block
 
 
@@ -19,7 +20,12 @@ def simple_vgg(
 
     Returns:
       Blocks conv_0, conv_1, ..., fc.
+
+    Raises:
+      ValueError: one line; an option has a value that it cannot have, or the images are too small.
     """
+    fields.require(fields.AT_LEAST_1, classes=classes)
+    channels = fields.checked("channels", channels, fields.WIDTHS)
     convs = [
         conv_block(
             f"conv_{i}",

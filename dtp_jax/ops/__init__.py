@@ -9,13 +9,14 @@ from dtp_jax.ops.conv import IMPLEMENTATIONS, conv, conv_transpose
 from dtp_jax.ops.noise import standard_normal
 from dtp_jax.ops.pool import adaptive_average_pool, max_pool, max_unpool, pooled_size
 from dtp_jax.ops.precision import PRECISIONS, product_dtype, products_in
-from dtp_jax.ops.units import ACTIVATIONS, uniform_fan_in, xavier_normal
+from dtp_jax.ops.units import ACTIVATIONS, activation, uniform_fan_in, xavier_normal
 
 __all__ = [
     "ACTIVATIONS",
     "Asymmetric",
     "IMPLEMENTATIONS",
     "PRECISIONS",
+    "activation",
     "adaptive_average_pool",
     "conv",
     "conv_transpose",

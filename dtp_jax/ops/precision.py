@@ -7,7 +7,9 @@ from contextvars import ContextVar
 import jax
 import jax.numpy as jnp
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
+from dtp_jax import fields
+
+PRECISIONS = fields.PRECISIONS
 """Of the operands of all products and convolutions; whatever is added, stored or updated is float32.
 
 float32: as it says, on every device.
@@ -23,7 +25,12 @@ _current: ContextVar[str] = ContextVar("precision", default="tf32")
 
 @contextlib.contextmanager
 def products_in(precision: str) -> Iterator[None]:
-    """A context; programs traced in it compute their products in this precision (see `PRECISIONS`)."""
+    """A context; programs traced in it compute their products in this precision (see `PRECISIONS`).
+
+    Raises:
+      ValueError: one line; the precision is none of these.
+    """
+    fields.require(fields.PRECISION, precision=precision)
     token = _current.set(precision)
     try:
         with jax.default_matmul_precision(_MATMUL[precision]):

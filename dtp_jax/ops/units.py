@@ -1,9 +1,12 @@
 """Activation functions and initialisers."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+
+from dtp_jax.fields import checked, choice
 
 Array = jax.Array
 
@@ -15,6 +18,18 @@ ACTIVATIONS = {
     "linear": lambda x: x,
 }
 """Hidden-unit functions. All map 0 to exactly 0, which `features` in `dtp_jax.blocks` relies on."""
+
+
+def activation(name: str, option: str = "activation") -> Callable[[Array], Array]:
+    """The function of this name.
+
+    Args:
+      option: what the name was given as, for the error.
+
+    Raises:
+      ValueError: one line; `ACTIVATIONS` has no such name.
+    """
+    return ACTIVATIONS[checked(option, name, choice(ACTIVATIONS))]
 
 
 def uniform_fan_in(key: Array, shape: tuple[int, ...], fan_in: int, dtype=jnp.float32) -> Array:

@@ -1,6 +1,7 @@
 """Backpropagation: the baseline, and the same as a target-propagation rule."""
 
-from dtp_jax.rules.rule import Rule, cross_entropy, gradient_step_target, half_square_loss
+from dtp_jax import fields
+from dtp_jax.rules.rule import Rule, cross_entropy, gradient_step_target, half_square_loss, known
 from dtp_jax.rules.targets import backpropagated_targets
 
 
@@ -17,7 +18,11 @@ def backprop_targets(*, beta: float) -> Rule:
     J_i is the Jacobian of the logits with respect to h_i. At beta = 1 the gradients of the local
     losses are exactly those of the mean cross-entropy, which makes this rule the oracle for the
     machinery that all rules share.
+
+    Raises:
+      ValueError: one line; a beta that is not allowed.
     """
+    beta = fields.checked("beta", beta, fields.RATE)
 
     def targets(network, forward, feedback, activations, top):
         del feedback
@@ -30,4 +35,5 @@ def backprop_targets(*, beta: float) -> Rule:
         output_target=lambda logits, labels: gradient_step_target(logits, labels, beta=beta),
         targets=targets,
         local_loss=half_square_loss,
+        beta=known(beta),
     )

@@ -11,14 +11,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dtp_jax import ops
+from dtp_jax import fields, ops
 from dtp_jax.blocks import Activations, Block, Network, Params, init_forward
-from dtp_jax.rules.rule import FeedbackTraining, Rule, gradient_step_target, hidden
+from dtp_jax.rules.rule import (
+    FeedbackTraining,
+    Rule,
+    gradient_step_target,
+    hidden,
+    known,
+    of_map,
+    per_map,
+)
 
 Array = jax.Array
 
 
-def drl(*, noise: tuple[float, ...], beta: float, feedback_activation: str = "linear") -> Rule:
+def drl(
+    *, noise: float | tuple[float, ...], beta: float, feedback_activation: str = "linear"
+) -> Rule:
     r"""DRL. Hidden block i has one matrix Q_i from the logits o: G_i(o) = reshape(act(o Q_i^T)).
 
         o* = o - beta d(mean_b CE_b)/do,      h_i* = h_i + G_i(o*) - G_i(o)
@@ -33,11 +43,16 @@ def drl(*, noise: tuple[float, ...], beta: float, feedback_activation: str = "li
     Q_i starts from Xavier's normal distribution; for vectors it has a bias, which cancels.
 
     Args:
-      noise: sigma of each hidden block, in forward order.
+      noise: sigma of each hidden block, in forward order; or one for all.
       beta: step size of the output target (the paper's eta).
       feedback_activation: act, by its name in `ops.ACTIVATIONS`.
+
+    Raises:
+      ValueError: one line; a value that is not allowed.
     """
-    act = ops.ACTIVATIONS[feedback_activation]
+    noise = fields.checked("noise", noise, fields.NOISE)
+    beta = fields.checked("beta", beta, fields.RATE)
+    act = ops.activation(feedback_activation, "feedback_activation")
 
     def direct(block: Block, omega: Params, outputs: Array) -> Array:
         y = ops.linear(outputs, omega["kernel"])
@@ -45,7 +60,7 @@ def drl(*, noise: tuple[float, ...], beta: float, feedback_activation: str = "li
         return act(y).reshape(-1, *block.output_shape)
 
     def feedback_loss(network, forward, omega, i, activations, xi):
-        block, sigma = network[i], noise[i]
+        block, sigma = network[i], of_map(noise, i)
         perturbed = activations.h[i + 1] + sigma * xi
         for above in network[i + 1 :]:
             perturbed, _ = above.forward(forward[above.name], perturbed)
@@ -74,6 +89,8 @@ def drl(*, noise: tuple[float, ...], beta: float, feedback_activation: str = "li
         local_loss=square_loss,
         init_forward=xavier_forward,
         targets_first=True,
+        per_map=per_map(noise=noise),
+        beta=known(beta),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from dtp_jax import ops
+from dtp_jax import fields, ops
 from dtp_jax.blocks import Block, mirror_feedback
 from dtp_jax.rules.rule import (
     FeedbackTraining,
@@ -16,13 +16,16 @@ from dtp_jax.rules.rule import (
     batch_dot,
     gradient_step_target,
     half_square_loss,
+    known,
+    of_map,
+    per_map,
 )
 from dtp_jax.rules.targets import difference_targets, propagated_targets
 
 Array = jax.Array
 
 
-def dtp(*, noise: tuple[float, ...], beta: float) -> Rule:
+def dtp(*, noise: float | tuple[float, ...], beta: float) -> Rule:
     r"""DTP ("vanilla", Lee et al. 2015). With x = h_{n-1}, e drawn from N(0, 1), dx = sigma_n e:
 
         feedback loss = mean_b ||(x + dx) - G_n(F_n(x + dx))||^2_b             (with respect to omega_n)
@@ -33,13 +36,18 @@ def dtp(*, noise: tuple[float, ...], beta: float) -> Rule:
     G_n unpools with the pool indices of the noisy pass in the loss, and of the clean one in the targets.
 
     Args:
-      noise: sigma of each trained feedback map, blocks 1, 2, ... in forward order.
+      noise: sigma of each trained feedback map, blocks 1, 2, ... in forward order; or one for all.
       beta: step size of the output target.
+
+    Raises:
+      ValueError: one line; a value that is not allowed.
     """
+    noise = fields.checked("noise", noise, fields.NOISE)
+    beta = fields.checked("beta", beta, fields.RATE)
 
     def feedback_loss(network, forward, omega, i, activations, draws):
         block, theta = network[i], forward[network[i].name]
-        x = activations.h[i] + noise[i - 1] * draws
+        x = activations.h[i] + of_map(noise, i - 1) * draws
         error = x - block.feedback(omega, *block.forward(theta, x))
         return batch_dot(error, error)
 
@@ -50,10 +58,12 @@ def dtp(*, noise: tuple[float, ...], beta: float) -> Rule:
         output_target=lambda logits, labels: gradient_step_target(logits, labels, beta=beta),
         targets=difference_targets,
         local_loss=half_square_loss,
+        per_map=per_map(noise=noise),
+        beta=known(beta),
     )
 
 
-def tp(*, noise: tuple[float, ...], beta: float) -> Rule:
+def tp(*, noise: float | tuple[float, ...], beta: float) -> Rule:
     """TP (Bengio 2014): the feedback loss of `dtp`, and targets t_{n-1} = G_n(t_n) without correction."""
     return dtp(noise=noise, beta=beta)._replace(name="tp", targets=propagated_targets)
 

@@ -9,9 +9,9 @@ import math
 
 import jax
 
-from dtp_jax import ops
+from dtp_jax import fields, ops
 from dtp_jax.blocks import Activations, Network, Params, mirror_feedback
-from dtp_jax.rules.rule import Rule, gradient_step_target, half_square_loss, hidden
+from dtp_jax.rules.rule import Rule, gradient_step_target, half_square_loss, hidden, known
 from dtp_jax.rules.targets import backpropagated_targets, difference_targets
 
 Array = jax.Array
@@ -20,7 +20,12 @@ Array = jax.Array
 def fw_dtp(*, beta: float) -> Rule:
     """FW-DTP: the targets of DTP, t_{n-1} = h_{n-1} + G_n(t_n) - G_n(h_n), with feedback maps that are
     never trained. They keep PyTorch's default initialisation (the paper's best variant adds batch
-    normalisation; this one is plain)."""
+    normalisation; this one is plain).
+
+    Raises:
+      ValueError: one line; a beta that is not allowed.
+    """
+    beta = fields.checked("beta", beta, fields.RATE)
     return Rule(
         name="fw_dtp",
         init_feedback=mirror_feedback,
@@ -28,6 +33,7 @@ def fw_dtp(*, beta: float) -> Rule:
         output_target=lambda logits, labels: gradient_step_target(logits, labels, beta=beta),
         targets=difference_targets,
         local_loss=half_square_loss,
+        beta=known(beta),
     )
 
 

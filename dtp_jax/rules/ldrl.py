@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dtp_jax import ops
+from dtp_jax import fields, ops
 from dtp_jax.blocks import Block, Network, Params, mirror_feedback
 from dtp_jax.rules.rule import (
     FeedbackTraining,
@@ -17,6 +17,9 @@ from dtp_jax.rules.rule import (
     batch_dot,
     gradient_step_target,
     half_square_loss,
+    known,
+    of_map,
+    per_map,
 )
 from dtp_jax.rules.targets import difference_targets
 
@@ -40,7 +43,7 @@ class Prepared(NamedTuple):
     """features(h + dy) - features(h)."""
 
 
-def ldrl(*, noise: tuple[float, ...], beta: float) -> Rule:
+def ldrl(*, noise: float | tuple[float, ...], beta: float) -> Rule:
     r"""L-DRL. With x = h_{n-1}, h = F_n(x), e and u drawn from N(0, 1), dx = sigma_n e, dy = sigma_n u:
 
         dr   = G_n(F_n(x + dx)) - G_n(h)
@@ -51,13 +54,18 @@ def ldrl(*, noise: tuple[float, ...], beta: float) -> Rule:
         forward loss = sum_n 1/2 mean_b ||F_n(h_{n-1}) - t_n||^2_b             (with respect to theta_n)
 
     Args:
-      noise: sigma of each trained feedback map, blocks 1, 2, ... in forward order.
+      noise: sigma of each trained feedback map, blocks 1, 2, ... in forward order; or one for all.
       beta: step size of the output target.
+
+    Raises:
+      ValueError: one line; a value that is not allowed.
     """
+    noise = fields.checked("noise", noise, fields.NOISE)
+    beta = fields.checked("beta", beta, fields.RATE)
 
     def feedback_loss(network, forward, omega, i, activations, draws):
         """The loss above, written out."""
-        block, theta, sigma = network[i], forward[network[i].name], noise[i - 1]
+        block, theta, sigma = network[i], forward[network[i].name], of_map(noise, i - 1)
         x, h, residual = activations.h[i], activations.h[i + 1], activations.residuals[i]
         dx, dy = sigma * draws.e, sigma * draws.u
         r = block.feedback(omega, h, residual)
@@ -67,7 +75,7 @@ def ldrl(*, noise: tuple[float, ...], beta: float) -> Rule:
 
     def prepare(network, forward, i, activations, clean, draws) -> Prepared:
         """The difference form, omega-free part."""
-        block, theta, sigma = network[i], forward[network[i].name], noise[i - 1]
+        block, theta, sigma = network[i], forward[network[i].name], of_map(noise, i - 1)
         x, h, residual = activations.h[i], activations.h[i + 1], activations.residuals[i]
         dx, dy = sigma * draws.e, sigma * draws.u
         d1 = block.features(*block.forward(theta, x + dx)) - clean
@@ -95,6 +103,8 @@ def ldrl(*, noise: tuple[float, ...], beta: float) -> Rule:
         output_target=lambda logits, labels: gradient_step_target(logits, labels, beta=beta),
         targets=difference_targets,
         local_loss=half_square_loss,
+        per_map=per_map(noise=noise),
+        beta=known(beta),
     )
 
 

@@ -1,8 +1,8 @@
 """What a learning rule is: the equations that `dtp_jax.learning.learner.step` puts together.
 
 A rule is one small file with a factory that returns a `Rule`. Block indices follow the chain: block
-i maps `activations.h[i]` to `activations.h[i + 1]`. Hyper-parameters with one value per trained
-feedback map are tuples over those maps in forward order.
+i maps `activations.h[i]` to `activations.h[i + 1]`. Hyper-parameters of feedback maps are tuples over
+the trained maps in forward order, or of length 1: one value stands for all (`of_map`).
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dtp_jax import fields
 from dtp_jax.blocks import Activations, Block, Network, Params, init_forward
 
 Array = jax.Array
@@ -75,6 +76,26 @@ class Rule(NamedTuple):
     ) = None
     """(network, forward, omega, i, activations) -> omega of block i in closed form, for rules that do
     not train it by iterations."""
+    per_map: tuple[tuple[str, tuple[float | None, ...]], ...] = ()
+    """(name, values) of the hyper-parameters of feedback maps; see `per_map`. A learner compares their
+    number with that of its maps."""
+    beta: float | None = None
+    """Step size of the output target; None where the rule has none, or JAX does not know it yet."""
+
+
+def per_map(**values: tuple[Any, ...]) -> tuple[tuple[str, tuple[float | None, ...]], ...]:
+    """What `Rule.per_map` holds of these: hashable, with None for what JAX does not know yet."""
+    return tuple((name, tuple(map(known, entries))) for name, entries in values.items())
+
+
+def known(value: Any) -> Any:
+    """The value, or None where JAX does not know it yet, as under `vmap` over a hyper-parameter."""
+    return None if fields.is_traced(value) else value
+
+
+def of_map(values: tuple[Any, ...], n: int) -> Any:
+    """The value of the n-th trained map, where there is one for each map or one for all."""
+    return values[0] if len(values) == 1 else values[n]
 
 
 def batch_dot(a: Array, b: Array) -> Array:

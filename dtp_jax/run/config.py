@@ -14,24 +14,26 @@ from dtp_jax.fields import (
     FLAG,
     ITERATIONS,
     NOISE,
+    OPTIMIZER,
+    PRECISION,
     RATE,
     RATES,
+    STALE,
     WIDTHS,
     Field,
     checked,
     choice,
     error,
+    for_no_maps,
     full_length,
     positive,
 )
-from dtp_jax.learning.learner import STALE_GRADIENTS
 from dtp_jax.networks import NETWORKS
-from dtp_jax.ops import ACTIVATIONS, PRECISIONS
+from dtp_jax.ops import ACTIVATIONS
 from dtp_jax.rules import RULES
 from dtp_jax.run.build import Experiment, build_network, build_rule
 
 Config = Mapping[str, Any]
-OPTIMIZER = choice(("sgd", "adam"))
 
 FIELDS: dict[str, Field] = {
     "rule": choice(RULES),
@@ -54,7 +56,7 @@ FIELDS: dict[str, Field] = {
     "epochs": AT_LEAST_1,
     "max_steps": COUNT,
     "batch_size": AT_LEAST_1,
-    "precision": choice(PRECISIONS),
+    "precision": PRECISION,
     "data_parallel": AT_LEAST_1,
     "layer_parallel": AT_LEAST_1,
     "beta": RATE,
@@ -67,7 +69,7 @@ FIELDS: dict[str, Field] = {
     "feedback_eps": RATE,
     "feedback_samples": AT_LEAST_1,
     "feedback_activation": choice(ACTIVATIONS),
-    "stale_gradients": choice(STALE_GRADIENTS),
+    "stale_gradients": STALE,
     "pretrain_epochs": COUNT,
     "feedback_pass": FLAG,
     "alternate": FLAG,
@@ -220,10 +222,7 @@ def _fill_tuples(
             config[name] = full_length(f"config.{name}", config[name], trained)
     elif any(config[name] for name in ("pretrain_epochs", "feedback_pass", "alternate")):
         name = next(n for n in ("pretrain_epochs", "feedback_pass", "alternate") if config[n])
-        allowed = (
-            f"{type(config[name])()} for the rule {config['rule']}, which trains no feedback maps"
-        )
-        raise error(f"config.{name}", config[name], allowed)
+        raise for_no_maps(f"config.{name}", config[name], config["rule"])
     blocks = [block.name for block in network]
     for name in ("block_forward_lr", "forward_eps"):
         if config[name] or name == "forward_eps":
