@@ -152,7 +152,8 @@ def learners_of_maps(learner: Learner) -> dict[str, Learner]:
     return {
         f"{FEEDBACK} {block.name}": learner._replace(
             rule=rule._replace(
-                feedback_training=training._replace(blocks=lambda network, i=i: (i,))
+                feedback_training=training._replace(blocks=lambda network, i=i: (i,)),
+                per_map=(),  # values of every map, of which the one of block i is read
             ),
             feedback_optimizers=(optimizer,),
             feedback_iterations=(iterations,),

@@ -75,14 +75,12 @@ def make_learner(
     network, rule, *, iterations=2, samples=1, forward_lr=0.05, weight_decay=1e-4, feedback_lr=0.01
 ):
     """SGD with momentum 0.9 everywhere, as the paper's experiments have it."""
-    trained = len(network) - 1 if rule.feedback_training is not None else 0
+    feedback = (optim.sgd(feedback_lr, momentum=0.9), iterations, samples)
     return learner.Learner(
         network,
         rule,
         optim.sgd(forward_lr, momentum=0.9, weight_decay=weight_decay),
-        (optim.sgd(feedback_lr, momentum=0.9),) * trained,
-        (iterations,) * trained,
-        samples,
+        *(feedback if rule.feedback_training is not None else ()),
     )
 
 

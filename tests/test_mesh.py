@@ -52,10 +52,10 @@ def batch_normed():
     network = networks.resnet18((8, 8, 2), 5, channels=(3, 4), batch_norm=True)
     return learner.Learner(
         network,
-        rules.ldrl(noise=(0.1,) * 3, beta=0.5),
+        rules.ldrl(noise=0.1, beta=0.5),
         optim.sgd(0.01, momentum=0.9),
-        (optim.sgd(1e-3, momentum=0.9),) * 3,
-        (1, 2, 1),
+        optim.sgd(1e-3, momentum=0.9),
+        (1, 2),
     )
 
 

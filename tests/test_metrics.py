@@ -44,8 +44,10 @@ def test_angle_has_the_small_number_in_its_denominator():
         np.testing.assert_allclose(expected, 0.0081 / n, rtol=0.01)
     x, y = normal(0, (3, 4)), normal(1, (3, 4))
     found = metrics.alignment(jnp.asarray(x), jnp.asarray(y))
-    np.testing.assert_allclose(found, [metrics.distance(x, y), metrics.angle(x, y)], rtol=1e-12)
-    np.testing.assert_allclose(found[1], degrees_between(x, y), rtol=1e-7)
+    assert isinstance(found, metrics.Alignment)
+    np.testing.assert_allclose(found.distance, metrics.distance(x, y), rtol=1e-12)
+    np.testing.assert_allclose(found.angle, metrics.angle(x, y), rtol=1e-12)
+    np.testing.assert_allclose(found.angle, degrees_between(x, y), rtol=1e-7)
 
 
 def test_angle_is_clipped_where_rounding_passes_one():
@@ -63,8 +65,8 @@ def test_weight_alignment_of_symmetric_weights(name):
     same = {block: {**feedback[block], "kernel": forward[block]["kernel"]} for block in feedback}
     found = metrics.weight_alignment(forward, same)
     assert list(found) == list(feedback)
-    for distance, angle in found.values():
-        assert distance == 0 and angle < 0.05
+    for name in found:
+        assert found[name].distance == 0 and found[name].angle < 0.05
 
 
 def test_weight_alignment_of_given_weights():
@@ -88,9 +90,13 @@ def test_gradient_matching_of_backprop_with_itself():
             network, backprop_targets(beta=0.25), f, feedback, images, labels, beta=0.25
         )
     )(forward)
-    assert jax.tree.structure(found, is_leaf=lambda x: x is None) == jax.tree.structure(forward)
-    for distance, angle in jax.tree.leaves(found):
-        assert distance < 1e-10 and angle < 0.5
+    assert jax.tree.structure(found, is_leaf=is_alignment) == jax.tree.structure(forward)
+    for one in jax.tree.leaves(found, is_leaf=is_alignment):
+        assert one.distance < 1e-10 and one.angle < 0.5
+
+
+def is_alignment(node):
+    return isinstance(node, metrics.Alignment)
 
 
 def test_gradient_matching_against_its_definition():

@@ -169,7 +169,7 @@ def test_xla_counts_the_same_products():
     assert_counted(
         part.literal.flops, iteration(literal(training)), omega["fc2"], activations, noise
     )
-    plain = made._replace(rule=rules.backprop())
+    plain = roofline.by_backprop(made)
     assert_counted(
         total(count_step(plain, batch, PLENTY), "step").least.flops,
         partial(learning.global_gradient, network, plain.rule),

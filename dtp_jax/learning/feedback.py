@@ -160,7 +160,7 @@ def train_with_stale_steps(
     zeros: int | Array,
     repeats: int,
 ) -> tuple[Params, Any, Any]:
-    """`train`, between optimizer steps whose gradient nobody renewed; see `learner.STALE_GRADIENTS`.
+    """`train`, between optimizer steps whose gradient nobody renewed; see `fields.STALE_GRADIENTS`.
 
     Args:
       train: `train_feedback_map` but for omega, opt_state and observe.

@@ -1,7 +1,8 @@
 """The learner: a network, a rule and optimizers, and the training step that puts them together."""
 
+import dataclasses
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -9,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dtp_jax import ops
+from dtp_jax import fields, ops
 from dtp_jax.blocks import Activations, Block, Network, Params, forward_all, initial_statistics
+from dtp_jax.learning import checks
 from dtp_jax.learning.feedback import (
     Iteration,
     keys_per_iteration,
@@ -23,36 +25,62 @@ from dtp_jax.rules.rule import Rule, cross_entropy
 
 Array = jax.Array
 
-BOTH, FEEDBACK_ONLY, FORWARD_ONLY = ("feedback", "forward"), ("feedback",), ("forward",)
-
-STALE_GRADIENTS = ("none", "kept", "zeroed")
-"""The original's DRL has one Adam for all feedback maps, which it steps after every iteration of every
-block, while it clears their gradients once per batch only. "kept": blocks below the one in training go
-on stepping on their last gradient. "zeroed", as under torch 1.8: blocks above it step on zeros as well,
-from the second batch on. "none" is the clean algorithm: every step on a fresh gradient."""
+BOTH, FEEDBACK_ONLY, FORWARD_ONLY = fields.PARTS, ("feedback",), ("forward",)
 
 
-class Learner(NamedTuple):
-    """Everything static about training. Feedback entries are tuples over the trained feedback maps."""
+@dataclasses.dataclass(frozen=True, repr=False)
+class Learner:
+    """Everything static about training: checked when it is built, and a static argument of `jit`.
+
+    Feedback options are given as tuples over the trained feedback maps in forward order, or as one value
+    for all, and kept as tuples in full length. Without feedback options, as for backprop or for feedback
+    that stays random, a rule that could train its maps needs `trains=("forward",)`.
+
+    Raises:
+      ValueError: one line with the field, its value and what is allowed.
+    """
 
     network: Network
     rule: Rule
     forward_optimizer: optax.GradientTransformation
-    feedback_optimizers: tuple[optax.GradientTransformation, ...] = ()
-    feedback_iterations: tuple[int, ...] = ()
+    feedback_optimizers: (
+        optax.GradientTransformation | tuple[optax.GradientTransformation, ...]
+    ) = ()
+    feedback_iterations: int | tuple[int, ...] = ()
     feedback_samples: int = 1
     trains: tuple[str, ...] = BOTH
     """Which parameters a step changes: BOTH, FEEDBACK_ONLY or FORWARD_ONLY."""
     stale_gradients: str = "none"
-    """How the original's DRL steps on gradients that it has not renewed; see `STALE_GRADIENTS`."""
+    """How the original's DRL steps on gradients that it has not renewed; see `fields.STALE_GRADIENTS`."""
     precision: str = "tf32"
     """Of products and convolutions; see `ops.PRECISIONS`."""
     mesh: Mesh | None = None
     """The devices, where there are several; see `dtp_jax.parallel.mesh`."""
 
+    def __post_init__(self) -> None:
+        for name, value in checks.learner_options(self).items():
+            object.__setattr__(self, name, value)
+
+    def replace(self, **changes: Any) -> "Learner":
+        """A learner with other values of these fields, checked like any other."""
+        return dataclasses.replace(self, **changes)
+
+    _replace = replace
+
+    def __repr__(self) -> str:
+        names = [f.name for f in dataclasses.fields(self) if f.name.startswith("feedback_")]
+        names = [*names[1:], "trains", "stale_gradients", "precision", "mesh"]
+        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"Learner(rule={self.rule.name}, {options})\n{Network(self.network)!r}"
+
+    @cached_property
+    def state_shapes(self) -> "TrainState":
+        """The shapes of its state; nothing is computed."""
+        return jax.eval_shape(lambda: _fresh_state(self, jax.random.key(0)))
+
     @property
     def trained(self) -> tuple[Block, ...]:
-        """The blocks whose feedback maps are trained, in forward order; none without iterations."""
+        """The blocks whose feedback maps are trained, in forward order; none without feedback options."""
         training = self.rule.feedback_training
         indices = training.blocks(self.network) if training else ()
         return tuple(self.network[i] for i, _ in zip(indices, self.feedback_iterations))
@@ -109,7 +137,17 @@ class Record(NamedTuple):
 
 
 def init(learner: Learner, key: Array) -> TrainState:
-    """A fresh state. `key`: a typed key (`jax.random.key(seed)`)."""
+    """A fresh state. `key`: a typed key (`jax.random.key(seed)`).
+
+    Raises:
+      ValueError: one line; it is none.
+    """
+    checks.check_kind("learner", learner, Learner, fields.A_LEARNER)
+    checks.check_key(key)
+    return _fresh_state(learner, key)
+
+
+def _fresh_state(learner: Learner, key: Array) -> TrainState:
     forward_key, feedback_key, run_key = jax.random.split(key, 3)
     forward = learner.rule.init_forward(learner.network, forward_key)
     feedback = learner.rule.init_feedback(learner.network, feedback_key)
@@ -138,6 +176,7 @@ def in_its_precision(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(f)
     def precise(learner: Learner, *args: Any, **options: Any) -> Any:
+        checks.check_kind("learner", learner, Learner, fields.A_LEARNER)
         with ops.products_in(learner.precision):
             return f(learner, *args, **options)
 
@@ -164,14 +203,19 @@ def step(
 
     Returns:
       The next state, and everything computed along the way.
+
+    Raises:
+      ValueError: one line, when it is traced: an array of a wrong type or shape, the state of another learner.
     """
     network, rule = learner.network, learner.rule
+    checks.check_batch(network, images, labels)
+    checks.check_state(state, learner.state_shapes, TrainState)
     # 1. One clean forward pass.
     activations = forward_all(network, state.forward, images)
     # 2. Feedback training: theta does not change, every block on its own.
     before = state.feedback
-    feedback, feedback_opt_state, observations = train_feedback(
-        learner, state, activations, noise=noise, observe=observe
+    feedback, feedback_opt_state, observations = _train_feedback(
+        learner, state, activations, noise, observe
     )
     state = state.replace(
         step=state.step + 1, feedback=feedback, feedback_opt_state=feedback_opt_state
@@ -227,7 +271,7 @@ def running_statistics(
 def train_step(
     learner: Learner, state: TrainState, images: Array, labels: Array
 ) -> tuple[TrainState, Metrics]:
-    """`step`, reduced to what training logs."""
+    """`step`, reduced to what training logs; it refuses what `step` refuses."""
     state, record = step(learner, state, images, labels)
     logits = record.activations.h[-1]
     metrics = Metrics(
@@ -252,7 +296,22 @@ def train_feedback(
 
     Returns:
       (feedback parameters, optimizer states, observations), each a dict by block name.
+
+    Raises:
+      ValueError: one line; see `step`.
     """
+    checks.check_activations(learner.network, activations)
+    checks.check_state(state, learner.state_shapes, TrainState)
+    return _train_feedback(learner, state, activations, noise, observe)
+
+
+def _train_feedback(
+    learner: Learner,
+    state: TrainState,
+    activations: Activations,
+    noise: dict[str, Any] | None,
+    observe: Callable[[int, Iteration], Any],
+):
     feedback, opt_state, seen = dict(state.feedback), dict(state.feedback_opt_state), {}
     if "feedback" not in learner.trains:
         return feedback, opt_state, seen
@@ -294,17 +353,21 @@ def _train_map(
     state, activations, noise = given
     network, training = learner.network, learner.rule.feedback_training
     i, optimizer = training.blocks(network)[n], learner.feedback_optimizers[n]
-    block = network[i]
+    block, counts = network[i], (learner.feedback_iterations[n], learner.feedback_samples)
+    batch, dtype = activations.h[0].shape[0], activations.h[0].dtype
     if noise is None:
-        batch, dtype = activations.h[0].shape[0], activations.h[0].dtype
         # Keys 1, 2, ...: the key folded with 0 belongs to augmentation.
         source = keys_per_iteration(
-            jax.random.fold_in(jax.random.fold_in(state.key, state.step), n + 1),
-            learner.feedback_iterations[n],
-            learner.feedback_samples,
+            jax.random.fold_in(jax.random.fold_in(state.key, state.step), n + 1), *counts
         )
         draw = jax.vmap(lambda key: training.draw_noise(key, block, batch, dtype))
     else:
+        checks.check_noise(
+            noise,
+            block.name,
+            lambda: training.draw_noise(jax.random.key(0), block, batch, dtype),
+            counts,
+        )
         source, draw = noise[block.name], lambda recorded: recorded
     train = partial(
         train_feedback_map,

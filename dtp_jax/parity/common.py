@@ -9,6 +9,7 @@ import optax
 
 from dtp_jax.blocks import forward_all
 from dtp_jax.learning.learner import Learner, Record, TrainState, global_gradient, init_optimizers
+from dtp_jax.learning.metrics import Alignment
 from dtp_jax.parity.case import Case, ParityError
 from dtp_jax.rules import backprop
 from dtp_jax.rules.rule import cross_entropy
@@ -62,6 +63,11 @@ def backprop_outputs(case: Case, state: TrainState, images: Array, labels: Array
         "bp_loss": cross_entropy(outputs, labels).mean(),
         **case.named("bp_grad", gradient),
     }
+
+
+def stacked(tree: Any) -> Any:
+    """A tree with arrays (2,), distance and angle, in place of `Alignment`s: what was recorded."""
+    return jax.tree.map(jnp.stack, tree, is_leaf=lambda node: isinstance(node, Alignment))
 
 
 def optimizer_memory(opt_state: Any) -> Iterator[tuple[str, Any]]:

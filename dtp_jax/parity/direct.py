@@ -19,6 +19,7 @@ from dtp_jax.parity.common import (
     batches,
     fresh_state,
     optimizer_memory,
+    stacked,
 )
 from dtp_jax.rules.drl import drl
 
@@ -128,8 +129,8 @@ def _comparisons(case: Case, found: Outputs) -> Outputs:
     """(distance, angle) of gradient / target_stepsize and backprop's."""
     eta = float(case.arrays["hp/target_stepsize"])
     return {
-        key.replace("grad/", "cmp/", 1): metrics.alignment(
-            value / eta, found[key.replace("grad/", "bp_grad/", 1)]
+        key.replace("grad/", "cmp/", 1): stacked(
+            metrics.alignment(value / eta, found[key.replace("grad/", "bp_grad/", 1)])
         )
         for key, value in found.items()
         if key.startswith("grad/")

@@ -10,7 +10,7 @@ import optax
 
 from dtp_jax.learning import metrics, optim
 from dtp_jax.learning.feedback import Iteration
-from dtp_jax.learning.learner import Learner, Record, TrainState, step
+from dtp_jax.learning.learner import FORWARD_ONLY, Learner, Record, TrainState, step
 from dtp_jax.parity import direct
 from dtp_jax.parity.case import Case, ParityError
 from dtp_jax.parity.common import (
@@ -20,6 +20,7 @@ from dtp_jax.parity.common import (
     batches,
     fresh_state,
     optimizer_memory,
+    stacked,
 )
 from dtp_jax.rules import Rule, dtp, ldrl, tp
 from dtp_jax.rules.ldrl import Noise
@@ -67,17 +68,20 @@ def _rule(case: Case, beta: float) -> Rule:
 
 
 def _learner(case: Case) -> Learner:
-    hp = case.hyper_parameters
-    recorded = "b0/noise_order" in case.arrays
+    hp, feedback = case.hyper_parameters, {"trains": FORWARD_ONLY}
+    if "b0/noise_order" in case.arrays:  # else the recorded program did not train its feedback maps
+        feedback = {
+            "feedback_optimizers": tuple(
+                _optimizer(hp, "feedback", float(lr)) for lr in hp["feedback_lr"][1:]
+            ),
+            "feedback_iterations": tuple(int(k) for k in hp["iterations"][1:]),
+            "feedback_samples": int(hp["feedback_samples"]),
+        }
     return Learner(
         network=case.network,
         rule=_rule(case, float(hp["beta"])),
         forward_optimizer=_optimizer(hp, "forward", float(hp["forward_lr"])),
-        feedback_optimizers=tuple(
-            _optimizer(hp, "feedback", float(lr)) for lr in hp["feedback_lr"][1:]
-        ),
-        feedback_iterations=tuple(int(k) for k in hp["iterations"][1:]) if recorded else (),
-        feedback_samples=int(hp["feedback_samples"]),
+        **feedback,
     )
 
 
@@ -128,11 +132,11 @@ def _feedback_outputs(case: Case, state: TrainState, after: TrainState, record: 
     found: Outputs = {}
     for when, parameters in (("before", state), ("after", after)):
         aligned = metrics.weight_alignment(state.forward, parameters.feedback)
-        found |= case.named_kernels(f"align_{when}", aligned)
+        found |= case.named_kernels(f"align_{when}", stacked(aligned))
     for name, (iterations, alignment) in record.observations.items():
         found[f"fb_loss/{name}"] = iterations.loss
         if alignment is not None:
-            found[f"fb_dist/{name}"], found[f"fb_angle/{name}"] = alignment[:, 0], alignment[:, 1]
+            found[f"fb_dist/{name}"], found[f"fb_angle/{name}"] = alignment
         found |= case.named("fb_grad", {name: iterations.gradient})
         found |= case.named("fb_after", {name: after.feedback[name]})
         for kind, tree in optimizer_memory(after.feedback_opt_state[name]):
@@ -178,5 +182,5 @@ def _comparisons(
             labels,
             beta=beta,
         )
-        found |= case.named(name, matching)
+        found |= case.named(name, stacked(matching))
     return found

@@ -88,19 +88,24 @@ def build_learner(
       steps_per_epoch: for the schedule, which changes once per epoch.
       mesh: the devices, where there are several.
     """
-    config, training = experiment.config, experiment.rule.feedback_training
+    config, feedback = experiment.config, {}
+    if experiment.rule.feedback_training is not None:
+        feedback = {
+            "feedback_optimizers": tuple(
+                _feedback_optimizer(config, lr) for lr in config["feedback_lr"]
+            ),
+            **{
+                name: config[name]
+                for name in ("feedback_iterations", "feedback_samples", "stale_gradients")
+            },
+        }
     return Learner(
         network=experiment.network,
         rule=experiment.rule,
         forward_optimizer=_forward_optimizer(experiment, steps_per_epoch),
-        feedback_optimizers=tuple(_feedback_optimizer(config, lr) for lr in config["feedback_lr"])
-        if training
-        else (),
-        feedback_iterations=config["feedback_iterations"] if training else (),
-        feedback_samples=config["feedback_samples"],
-        stale_gradients=config["stale_gradients"],
         precision=config["precision"],
         mesh=mesh,
+        **feedback,
     )
 
 
