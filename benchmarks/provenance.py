@@ -3,11 +3,12 @@
 import datetime
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 
 import jax
+
+from dtp_jax.run.provenance import commit
 
 
 def provenance(benchmark: str) -> dict[str, str | None]:
@@ -33,11 +34,3 @@ def hardware() -> str:
     except (OSError, StopIteration):
         model = platform.processor()
     return f"{model}, {len(os.sched_getaffinity(0))} cores"
-
-
-def commit() -> str | None:
-    """The checkout's commit."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or None

@@ -348,7 +348,7 @@ def main(argv: list[str] | None = None) -> int:
     console = make_console()
     console.width = max(console.width, WIDTH)
     show(result, console)
-    config = {"config": arguments.config_file, "overrides": arguments.overrides}
+    config = {"config": arguments.request.config, "overrides": arguments.request.overrides}
     write_json(args.json, {**provenance("roofline"), **config, **result})
     return 0
 

@@ -8,8 +8,6 @@ names the folder that all modules of the package came from.
 import json
 import os
 import sys
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,9 +17,6 @@ import dtp_jax
 
 
 def main(setting: dict[str, Any]) -> None:
-    # It has moved. Asked of the folder: an editable install would import what the checkout lacks.
-    moved = Path(dtp_jax.__file__).with_name("run").joinpath("backend.py").exists()
-    import_module("dtp_jax.run.backend" if moved else "dtp_jax.backend").prepare()
     shape, classes, batch = setting["input_shape"], setting["classes"], setting["batch"]
     sgd = dtp_jax.optim.sgd
     learner = dtp_jax.Learner(

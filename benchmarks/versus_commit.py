@@ -27,6 +27,7 @@ from benchmarks.program import add_json, make_console, make_table, parser_of, wr
 from benchmarks.provenance import provenance
 from benchmarks.step import CLASSES, INPUT_SHAPE, SETTINGS
 from benchmarks.timing import alternating, spread
+from dtp_jax.run import backend
 
 HERE = Path(__file__).resolve().parents[1]
 WORKER = Path(__file__).with_name("step_worker.py")
@@ -66,7 +67,7 @@ def worker_of(checkout: Path, setting: dict[str, Any]) -> Iterator[Callable[[], 
     """A call that takes one step in a process that has this checkout's `dtp_jax`."""
     environment = {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # two processes on one GPU
-        **os.environ,
+        **os.environ,  # with XLA's flags, the same for both
         "PYTHONPATH": str(checkout),
     }
     process = subprocess.Popen(
@@ -135,6 +136,7 @@ def main(argv: list[str] | None = None) -> int:
         against = git("rev-parse", "--verify", "--end-of-options", f"{args.commit}^{{commit}}")
     except ValueError:
         parser.error(f"--commit is {args.commit}; allowed: a commit of this repository")
+    backend.set_flags()
     found = measure(against, SETTING, args.repeats)
     # Only now: it asks for a device, which the processes then would have to share.
     result = {**provenance("versus_commit"), "against": against, "repeats": args.repeats}

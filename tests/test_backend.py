@@ -51,7 +51,7 @@ def test_flags(monkeypatch, gpu):
 
 def test_a_second_process_does_not_compile_again(tmp_path):
     program = (
-        "import jax; from dtp_jax import backend; backend.prepare();"
+        "import jax; import dtp_jax; dtp_jax.prepare();"
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0);"
         "from jax._src import monitoring; seen = [];"
         "monitoring.register_event_listener(lambda name, **_: seen.append(name));"
@@ -74,3 +74,32 @@ def test_a_second_process_does_not_compile_again(tmp_path):
         for _ in range(2)
     ]
     assert hits[0] == 0 < hits[1]
+
+
+def test_a_flag_that_some_xla_does_not_know_is_not_set(monkeypatch, tmp_path):
+    """XLA ends the process at an unknown flag. The name must stand there whole."""
+    flags = ["--xla_one=1", "--xla_two=x", "--xla_thr=3"]
+    both, one = tmp_path / "both.so", tmp_path / "one.so"
+    both.write_bytes(b"..\0xla_one\0..\0xla_two\0..\0xla_three\0..my_xla_thr\0")
+    one.write_bytes(b"..\0xla_two\0..")
+    assert backend.known(flags, [both]) == ["--xla_one=1", "--xla_two=x"]
+    assert backend.known(flags, [both, one]) == ["--xla_two=x"]
+    assert backend.known(flags, []) == []
+    monkeypatch.setattr(backend, "libraries", lambda: [one])
+    monkeypatch.setenv("XLA_FLAGS", "--mine=1")
+    backend.prepare()
+    assert os.environ["XLA_FLAGS"] == "--mine=1"
+
+
+def test_the_xla_that_is_here_is_found_and_starts_with_the_flags(monkeypatch):
+    libraries = backend.libraries()
+    assert any("jaxlib" in file.parts for file in libraries)
+    assert backend.known(["--xla_no_such_flag=1"], libraries) == []
+    flags = backend.known(backend.CPU_FLAGS, libraries)
+    done = subprocess.run(
+        [sys.executable, "-c", "import jax; print(jax.devices()[0].platform)"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"},
+    )
+    assert done.returncode == 0 and done.stdout == "cpu\n", done.stderr

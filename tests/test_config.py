@@ -12,6 +12,7 @@ from helpers import REPOSITORY, assert_close, config_fields, config_module
 
 from dtp_jax.run.build import build_learner
 from dtp_jax.run.config import BOOKKEEPING, FIELDS, validate
+from dtp_jax.run.loading import load_config
 
 NAMES = sorted(
     path.stem for path in (REPOSITORY / "configs").glob("*.py") if path.stem != "__init__"
@@ -59,11 +60,11 @@ def test_default_has_exactly_the_fields_that_are_checked():
 
 
 def test_a_config_that_was_saved_is_the_same_experiment(tmp_path):
-    """configs/rerun.py reads what a run wrote: tuples come back from JSON's lists."""
+    """--config=config.json reads what a run wrote: tuples come back from JSON's lists."""
     validated = validate(config_fields()).config
     file = tmp_path / "config.json"
     file.write_text(json.dumps(validated))
-    again = config_module("rerun").get_config(str(file))
+    again = load_config(str(file)).config
     assert validate(again).config == validated
 
 

@@ -111,7 +111,6 @@ def test_a_run_from_a_file_is_the_run_it_would_have_been(reference, place):
     assert (code, err) == (0, "")
     assert checkpoint_steps(place / "run") == [0]
     command = out.splitlines()[-1].partition("launch.py ")[2].split()
-    (place / "configs").symlink_to(__main__.cli.ROOT / "configs")
     found = launch(*command)
     assert found.code == 0 and "going on from step 0" in found.out
     assert_same_run(place / "run", reference[0])
@@ -120,7 +119,7 @@ def test_a_run_from_a_file_is_the_run_it_would_have_been(reference, place):
 def test_overrides_and_configs(exported, place):
     assert export("--to-workdir", "a", exported, "--config.forward_lr=0.5")[0] == 0
     assert json.loads((place / "a/config.json").read_text())["forward_lr"] == 0.5
-    digits = __main__.cli.ROOT / "configs" / "digits_dtp.py"
+    digits = "digits_dtp"
     args = ("--config.channels=4,8", "--config.batch_size=9")
     assert export("--to-workdir", "b", exported, f"--config={digits}", *args)[0] == 0
     assert json.loads((place / "b/config.json").read_text())["batch_size"] == 9
@@ -138,7 +137,7 @@ def test_a_state_dict_of_the_original_becomes_a_run(place):
     state |= {"forward_net.fc.linear.weight": draw(size=(10, 32))}
     state |= {"feedback_net.fc.linear.weight": draw(size=(32, 10))}
     np.savez(place / "original.npz", **state)
-    digits = __main__.cli.ROOT / "configs" / "digits_dtp.py"
+    digits = "digits_dtp"
     args = (f"--config={digits}", "--config.channels=4,8", "--config.bias=False")
     assert export("--to-workdir", "run", "original.npz", *args)[0] == 0
     found = arrays(place / "run", 0)

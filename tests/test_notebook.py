@@ -21,7 +21,16 @@ def first_python_block(readme):
     return found[1]
 
 
-def test_readme_example_trains_a_step(capsys):
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path):
+    """Not that of whoever runs the tests."""
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("DTP_JAX_CACHE", str(tmp_path))
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_readme_example_trains_a_step(capsys, own_cache):
     readme = REPOSITORY / "README.md"
     if not readme.exists():
         pytest.skip("README.md is not written yet")

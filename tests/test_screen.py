@@ -20,7 +20,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from configs import cifar10_dtp, default, digits_backprop, digits_dtp
 from dtp_jax.parallel.mesh import make_mesh
-from dtp_jax.run import config, screen
+from dtp_jax.run import config, live, screen
 from dtp_jax.run.program import Evaluation
 
 SUMMARY = {
@@ -348,14 +348,14 @@ def test_lines_of_epochs_leave_out_what_does_not_fit():
     [(0.0, "0.000"), (9.9994, "9.999"), (9.9996, "10.00"), (123.45, "123.5"), (12345.6, "12346")],
 )
 def test_five_characters(number, text):
-    assert screen._five(number) == text
+    assert live._five(number) == text
 
 
 @pytest.mark.parametrize(
     "number, text", [(3, "    3"), (99999.4, "99999"), (99999.6, " 100k"), (1.5e6, "1500k")]
 )
 def test_rates(number, text):
-    assert screen._short_rate(number) == text
+    assert live._short_rate(number) == text
 
 
 def test_lines_with_a_head():
@@ -392,7 +392,7 @@ def test_a_task_counts():
         assert progress("reading", 5, 10) is None
         assert progress("reading", 5, None) is None
     assert kept(on) == ""
-    line = screen._Line("", "looking")
+    line = live.Line("", "looking")
     line.after = lambda: ["0:05"]
     assert moving(on, line) == ["looking  0:05"]
     line.show("reading", 5, 10)

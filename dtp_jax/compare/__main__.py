@@ -4,7 +4,8 @@
     {program} --configs="digits_dtp,digits_dtp[beta=0.5],cifar10_lenet:tp" --config.epochs=5
 
 --configs takes names of configs or paths, with :ARGUMENT for files that take one, and [FIELD=VALUE] to
-override a field of that config alone; --config.FIELD=VALUE overrides it in all.
+override a field of that config alone; --config.FIELD=VALUE overrides it in all. --plugin=FILE registers rules
+or networks first.
 
 Runs go to WORKDIR/<config>/seed_<n>. Run again, it takes the finished ones as they are and goes on with
 the others. At the end it writes WORKDIR/comparison.md, .csv and .png (learning curves). A run that fails

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from dtp_jax.compare.runs import Result
 from dtp_jax.plots.curves import Group, draw_groups, read
-from dtp_jax.run.screen import NO_BREAK, Screen, duration
+from dtp_jax.run.layout import NO_BREAK, duration
+from dtp_jax.run.screen import Screen
 
 NAMES = ("comparison.md", "comparison.csv", "comparison.png")
 COLUMNS = {

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from dtp_jax.compare.plan import Entry
 from dtp_jax.run import cli
-from dtp_jax.run.screen import BriefScreen, Screen, duration
+from dtp_jax.run.layout import duration
+from dtp_jax.run.screen import BriefScreen, Screen
 from dtp_jax.run.workdir import Workdir
 
 INTERRUPTED = 128

@@ -6,8 +6,13 @@ from ml_collections import config_dict
 def get_config() -> config_dict.ConfigDict:
     """L-DRL with the paper's CIFAR-10 hyper-parameters where they do not depend on the network."""
     config = config_dict.ConfigDict()
+    for section in (what_is_trained, data, length, machine, feedback, forward, bookkeeping):
+        section(config)
+    return config
 
-    # What is trained. Allowed names: see dtp_jax/rules, dtp_jax/networks, dtp_jax/data.
+
+def what_is_trained(config: config_dict.ConfigDict) -> None:
+    """What is trained. Allowed names: see dtp_jax/rules, dtp_jax/networks, dtp_jax/data."""
     config.rule = "ldrl"
     config.network = "simple_vgg"
     config.channels = ()  # channels of the convolutional blocks; () = the network's own
@@ -15,15 +20,13 @@ def get_config() -> config_dict.ConfigDict:
     config.activation = "elu"  # elu, relu, tanh
     config.bias = True  # biases in all blocks
     config.batch_norm = False  # after every convolution of the resnets
-    config.split_stages = (
-        False  # resnets: every basic block is a block of the chain, not every stage
-    )
+    config.split_stages = False  # resnets: a block of the chain is a basic block, not a stage
 
-    # Data.
+
+def data(config: config_dict.ConfigDict) -> None:
+    """Where the images come from, and what is done to them."""
     config.dataset = "cifar10"
-    config.data_dir = (
-        ""  # where the data is; "" = $DTP_JAX_DATA, $TFDS_DATA_DIR, TFDS's default folder
-    )
+    config.data_dir = ""  # "" = $DTP_JAX_DATA, $TFDS_DATA_DIR, TFDS's default folder
     config.val_split = 0.1  # fraction of the training images held out; 0 = train on all
     config.val_per_class = 0  # instead of val_split: so many images of every class; 0 = val_split
     config.train_images = 0  # train on so many of the images left, the first ones; 0 = all
@@ -31,19 +34,23 @@ def get_config() -> config_dict.ConfigDict:
     config.flip = False  # flips also where the data set has none (mnist, fashion_mnist)
     config.seed = 0  # parameters, noise, order, augmentation and validation split
 
-    # Length.
+
+def length(config: config_dict.ConfigDict) -> None:
+    """How long a run is."""
     config.epochs = 90
     config.max_steps = 0  # stop after this many steps; 0 = after all epochs
     config.batch_size = 128
 
-    # Of products and convolutions: float32, tf32 (float32 where a device has none), bfloat16.
-    config.precision = "tf32"
 
-    # Devices; data_parallel * layer_parallel of them. See docs/cluster.md.
+def machine(config: config_dict.ConfigDict) -> None:
+    """Precision, and devices: data_parallel * layer_parallel of them. See docs/cluster.md."""
+    config.precision = "tf32"  # of products: float32, tf32 (float32 without tf32 units), bfloat16
     config.data_parallel = 1  # parts of every batch, each on devices of its own
     config.layer_parallel = 1  # groups of feedback maps, each on devices of its own
 
-    # Targets and feedback maps. Per-block values: one per trained feedback map, or one for all.
+
+def feedback(config: config_dict.ConfigDict) -> None:
+    """Targets and feedback maps. Per-block values: one per trained feedback map, or one for all."""
     config.beta = 0.7  # step size of the output target
     config.noise = (0.4,)  # sigma
     config.feedback_iterations = (20,)  # iterations per batch
@@ -54,14 +61,14 @@ def get_config() -> config_dict.ConfigDict:
     config.feedback_weight_decay = 0.0
     config.feedback_eps = 1e-8  # of adam
     config.feedback_activation = "linear"  # of DRL's direct feedback maps
-    config.stale_gradients = (
-        "none"  # none, or how the original's DRL did not clear them: kept, zeroed
-    )
+    config.stale_gradients = "none"  # or as the original's DRL left them: kept, zeroed
     config.pretrain_epochs = 0  # epochs of feedback training alone, before everything else
     config.feedback_pass = False  # one epoch of feedback training alone after every epoch
     config.alternate = False  # feedback maps for an epoch, then forward weights for an epoch
 
-    # Forward optimizer.
+
+def forward(config: config_dict.ConfigDict) -> None:
+    """The forward optimizer."""
     config.forward_optimizer = "sgd"  # sgd, adam
     config.forward_lr = 0.05
     config.block_forward_lr = ()  # instead of forward_lr: one for each block
@@ -73,14 +80,12 @@ def get_config() -> config_dict.ConfigDict:
     config.t_max = 0  # epochs to the cosine's minimum; 0 = round(epochs * 85 / 90)
     config.eta_min = 1e-5  # the cosine's minimum
 
-    # Bookkeeping: changes no number, and may differ when a run is continued.
-    config.images_on = (
-        "auto"  # device, host (streamed), auto = device where one process fits them in half of it
-    )
+
+def bookkeeping(config: config_dict.ConfigDict) -> None:
+    """Bookkeeping: changes no number, and may differ when a run is continued."""
+    config.images_on = "auto"  # device, host (streamed), auto = device where they fit half of it
     config.checkpoint_every = 0  # steps; 0 = once per epoch
     config.keep_checkpoints = 3
     config.log_every = 1  # steps per line of metrics.jsonl
     config.eval_batch_size = 500
     config.diagnostics = True  # angles between forward and feedback weights, once per epoch
-
-    return config

@@ -12,6 +12,7 @@ The way of the examples:
 
 from dtp_jax.data.batches import Chunk, EvaluationBlock
 from dtp_jax.data.feeding import PLACES, Feed, feed
+from dtp_jax.data.iterate import iterate
 from dtp_jax.data.pipeline import augment, epoch_permutation, prepare_images
 from dtp_jax.data.sources import Source, load, locate
 from dtp_jax.data.spec import DATASETS, DataError, DatasetSpec, Split, Splits
@@ -32,6 +33,7 @@ __all__ = [
     "epoch_permutation",
     "feed",
     "held_out",
+    "iterate",
     "load",
     "load_splits",
     "locate",

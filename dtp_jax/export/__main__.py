@@ -1,9 +1,9 @@
 """Takes the weights out of a run, or starts a run from weights.
 
-    python -m dtp_jax.export runs/cifar10 weights.safetensors
-    python -m dtp_jax.export runs/cifar10 weights.safetensors --best
-    python -m dtp_jax.export --to-workdir runs/next weights.safetensors --config.forward_lr=0.01
-    python -m dtp_jax.export --to-workdir runs/next state_dict.npz --config=configs/cifar10_dtp.py
+    dtp export runs/cifar10 weights.safetensors
+    dtp export runs/cifar10 weights.safetensors --best
+    dtp export --to-workdir runs/next weights.safetensors --config.forward_lr=0.01
+    dtp export --to-workdir runs/next state_dict.npz --config=cifar10_dtp
 
 The first form writes forward and feedback parameters of the newest checkpoint (--best: of the best one
 by validation), with the config in the file's metadata. --to-workdir makes a new workdir that launch.py
@@ -20,13 +20,14 @@ from pathlib import Path
 from dtp_jax.export.runs import export_run, import_weights
 from dtp_jax.export.weights import WeightsError
 from dtp_jax.run import cli
+from dtp_jax.run.loading import load_plugins
 from dtp_jax.run.screen import Screen
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
+def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.export") -> int:
+    """Returns the exit code. `program` is what the user has typed before the arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m dtp_jax.export",
+        prog=program,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -35,7 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, metavar="FILE", help="to write; to read: .npz, too")
     parser.add_argument("--best", action="store_true", help="the best checkpoint by validation")
     parser.add_argument("--to-workdir", action="store_true", help="from the file to a new workdir")
-    parser.add_argument("--config", help="config file; --config.FIELD=VALUE overrides a field")
+    parser.add_argument("--config", help="name or file; --config.FIELD=VALUE overrides a field")
+    parser.add_argument(
+        "--plugin", action="append", default=[], help="file or module that registers rules or networks"
+    )
     args, overrides = parser.parse_known_args(argv)
     strange = [o for o in overrides if not cli.OVERRIDE.match(o)]
     if strange:
@@ -45,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.to_workdir and (args.config or overrides):
         parser.error("--config goes with --to-workdir only: a run has its config")
     try:
+        load_plugins(args.plugin)
         print(
             import_weights(args.workdir, args.file, config=args.config, overrides=tuple(overrides))
             if args.to_workdir

@@ -2,7 +2,10 @@
 to use a CPU's vectors and caches."""
 
 import importlib.util
+import mmap
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 
@@ -16,24 +19,68 @@ CPU_FLAGS = (
 """LLVM stops at 256 bits even where there are 512, and XLA by default first computes all 16 operands of
 Winograd's products and then all products, where an operand used at once is still in the cache. Together about
 10 % of the feedback training of the default network."""
+PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13", "libtpu")
+"""Packages that bring an XLA of their own."""
+SMALLEST_LIBRARY = 10_000_000
+"""Bytes. XLA is never that small."""
 
 
 def prepare() -> None:
-    """To be called by programs, before anything asks for a device. What the user has set is kept.
+    """Makes JAX ready; to be called before anything asks for a device. What the user has set is kept.
 
     Compiled programs are kept in $JAX_COMPILATION_CACHE_DIR, by default in the cache folder of decoded images, and
     with them what XLA has found fastest on a GPU: so the choice of kernels, and the rounding that goes
     with it, stays from run to run. Kernels that add in an order of their own are never chosen.
+
+    `launch.py` and `dtp_jax.train` do this by themselves. A second start takes seconds.
     """
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
-    flags = os.environ.get("XLA_FLAGS", "")
-    for flag in (*CPU_FLAGS, GPU_FLAG) if has_gpu_plugin() else CPU_FLAGS:
-        if flag.split("=")[0] not in flags:
-            flags = f"{flags} {flag}"
-    os.environ["XLA_FLAGS"] = flags.strip()
+    set_flags()
+
+
+def set_flags() -> None:
+    """Adds what XLA is told to $XLA_FLAGS, as far as it knows it and the user has not said otherwise."""
+    set_already = os.environ.get("XLA_FLAGS", "")
+    wanted = [
+        flag
+        for flag in ((*CPU_FLAGS, GPU_FLAG) if has_gpu_plugin() else CPU_FLAGS)
+        if flag.split("=")[0] not in set_already
+    ]
+    os.environ["XLA_FLAGS"] = " ".join(filter(None, [set_already, *known(wanted, libraries())]))
+
+
+def known(flags: Sequence[str], libraries: Sequence[Path]) -> list[str]:
+    """The flags that all of these libraries know: XLA ends the process at one that it does not.
+
+    XLA cannot be asked before it starts, so the name of the flag is looked for in the library.
+    """
+    found = list(flags) if libraries else []
+    for library in libraries:
+        with (
+            library.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
+        ):
+            found = [
+                f for f in found if text.find(f"\0{f.split('=')[0].lstrip('-')}\0".encode()) >= 0
+            ]
+    return found
+
+
+def libraries() -> list[Path]:
+    """The files that hold an XLA."""
+    places = [spec.submodule_search_locations for spec in map(_find, ("jaxlib", *PLUGINS)) if spec]
+    files = [file for place in places for folder in place for file in Path(folder).glob("*.so")]
+    return [file for file in files if file.stat().st_size >= SMALLEST_LIBRARY]
 
 
 def has_gpu_plugin() -> bool:
     """Whether JAX for NVIDIA GPUs is installed. Asking JAX itself would start it."""
-    return any(importlib.util.find_spec(f"jax_cuda{v}_plugin") for v in (12, 13))
+    return any(_find(f"jax_cuda{v}_plugin") for v in (12, 13))
+
+
+def _find(name: str):
+    try:
+        return importlib.util.find_spec(name)
+    except ModuleNotFoundError:  # the package above it is not there
+        return None

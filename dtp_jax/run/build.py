@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from optax import GradientTransformation
+import numpy as np
+from optax import GradientTransformation, ScalarOrSchedule
 
 from dtp_jax import fields
 from dtp_jax.blocks import Network
@@ -14,6 +15,7 @@ from dtp_jax.learning.learner import Learner
 from dtp_jax.networks import NETWORKS
 from dtp_jax.parallel.mesh import Mesh
 from dtp_jax.rules import RULES, Rule
+from dtp_jax.run.extension import Extension, first_t_max
 
 Config = Mapping[str, Any]
 
@@ -26,6 +28,8 @@ class Experiment(NamedTuple):
     data: DatasetSpec
     network: Network
     rule: Rule
+    extensions: tuple[Extension, ...] = ()
+    """Of a run that was given more epochs later."""
 
 
 def build_network(config: Config, data: DatasetSpec) -> Network:
@@ -113,20 +117,10 @@ def _forward_optimizer(experiment: Experiment, steps_per_epoch: int) -> Gradient
     """One optimizer for all blocks, or one for each where their rates or epsilons differ."""
     config = experiment.config
     names = [block.name for block in experiment.network]
-    rates = config["block_forward_lr"] or (config["forward_lr"],) * len(names)
-    settings = [
-        (rate / config["beta"] if config["normalize_lr"] else rate, eps)
-        for rate, eps in zip(rates, config["forward_eps"], strict=True)
-    ]
+    settings = list(zip(_forward_rates(experiment), config["forward_eps"], strict=True))
 
     def build(rate: float, eps: float) -> GradientTransformation:
-        if config["schedule"] == "cosine":
-            rate = optim.cosine_per_epoch(
-                rate,
-                steps_per_epoch=steps_per_epoch,
-                t_max=config["t_max"] or max(1, round(config["epochs"] * 85 / 90)),
-                eta_min=config["eta_min"],
-            )
+        rate = _schedule(experiment, rate, steps_per_epoch)
         if config["forward_optimizer"] == "adam":
             return optim.adam(rate, eps=eps, weight_decay=config["weight_decay"])
         return optim.sgd(rate, momentum=config["momentum"], weight_decay=config["weight_decay"])
@@ -134,6 +128,48 @@ def _forward_optimizer(experiment: Experiment, steps_per_epoch: int) -> Gradient
     if len(set(settings)) == 1:
         return build(*settings[0])
     return optim.per_block({name: build(*s) for name, s in zip(names, settings, strict=True)})
+
+
+def _forward_rates(experiment: Experiment) -> list[float]:
+    """One for each block, before the schedule."""
+    config = experiment.config
+    rates = config["block_forward_lr"] or (config["forward_lr"],) * len(experiment.network)
+    return [rate / config["beta"] if config["normalize_lr"] else rate for rate in rates]
+
+
+def _schedule(experiment: Experiment, rate: float, steps_per_epoch: int) -> ScalarOrSchedule:
+    """The rate over the forward steps, of which every epoch has `steps_per_epoch`."""
+    config, extensions = experiment.config, experiment.extensions
+    if config["schedule"] == "constant":
+        return rate
+    options = {"steps_per_epoch": steps_per_epoch, "eta_min": config["eta_min"]}
+    epochs = extensions[0].from_epochs if extensions else config["epochs"]
+    schedule = optim.cosine_per_epoch(rate, t_max=first_t_max(config, epochs), **options)
+    for one in extensions:
+        added = optim.cosine_per_epoch(rate, t_max=one.t_max, rises=False, **options)
+        schedule = optim.switched(schedule, added, one.from_epochs * steps_per_epoch)
+    return schedule
+
+
+def learning_rates(experiment: Experiment, epoch: int) -> dict[str, float]:
+    """All learning rates of an epoch (1, 2, ...) as metrics.jsonl names them.
+
+    `forward_lr` where all blocks have the same, else `forward_lr/<block>`; `feedback_lr/<block>`.
+    """
+    config, training = experiment.config, experiment.rule.feedback_training
+    rates = {}
+    for block, rate in zip(experiment.network, _forward_rates(experiment), strict=True):
+        schedule = _schedule(experiment, rate, 1)
+        now = schedule(np.int32(epoch - 1)) if callable(schedule) else schedule
+        rates[f"forward_lr/{block.name}"] = float(now)
+    if len(set(rates.values())) == 1:
+        rates = {"forward_lr": next(iter(rates.values()))}
+    if training is not None:
+        names = [experiment.network[i].name for i in training.blocks(experiment.network)]
+        rates |= {
+            f"feedback_lr/{n}": lr for n, lr in zip(names, config["feedback_lr"], strict=True)
+        }
+    return rates
 
 
 def _feedback_optimizer(config: Config, lr: float) -> GradientTransformation:

@@ -32,6 +32,7 @@ from dtp_jax.networks import NETWORKS
 from dtp_jax.ops import ACTIVATIONS
 from dtp_jax.rules import RULES
 from dtp_jax.run.build import Experiment, build_network, build_rule
+from dtp_jax.run.extension import from_json
 
 Config = Mapping[str, Any]
 
@@ -105,6 +106,9 @@ BOOKKEEPING = (
 """Fields that change no number of a run (the mesh: none beyond rounding), so that a continued run
 may have others."""
 
+
+ORIGIN = ("provenance", "extended")
+"""What config.json holds beside the config: see `run/provenance.py` and `run/extension.py`."""
 
 OTHER_WORDS = {
     **dict.fromkeys(("lr", "learning_rate", "rate"), ("forward_lr", "feedback_lr")),
@@ -183,12 +187,14 @@ def validate(config: Config, overridden: Collection[str] = ()) -> Experiment:
     """Checks every field and how they fit together. Reads no file and compiles nothing.
 
     Args:
+      config: every field; what config.json holds beside them may be there.
       overridden: the fields that the user has set, which an error rather blames than others.
 
     Raises:
       ValueError: one line with the field, its value and what is allowed.
     """
-    config = dict(config)
+    config, extensions = dict(config), from_json(config)
+    config = {name: value for name, value in config.items() if name not in ORIGIN}
     known = fields_of(config)
     for table in (RULES, NETWORKS):  # first: they say which fields there are
         if table.kind in config:
@@ -206,17 +212,19 @@ def validate(config: Config, overridden: Collection[str] = ()) -> Experiment:
     _fill_tuples(config, known, network, overridden)
     left = data.train_examples - _held_out(config, data)
     check_sizes(config, min(left, config["train_images"] or left))
-    return Experiment(config, data, network, build_rule(config))
+    return Experiment(config, data, network, build_rule(config), extensions)
 
 
 def _fill_tuples(
     config: dict[str, Any], known: dict[str, Field], network: Network, overridden: Collection[str]
 ) -> None:
     """Brings tuples over blocks to their full length, and checks what only some rules have."""
-    training = build_rule(config).feedback_training
+    per_map = [name for name, field in known.items() if field.per_block]
+    # Asked which maps it trains, a rule has one value for each that there can be.
+    some = {name: config[name][:1] * (len(network) - 1) for name in per_map}
+    training = build_rule({**config, **some}).feedback_training
     if training is not None:
         trained = [network[i].name for i in training.blocks(network)]
-        per_map = [name for name, field in known.items() if field.per_block]
         _check_lengths(config, per_map, trained, overridden)
         for name in per_map:
             config[name] = full_length(f"config.{name}", config[name], trained)

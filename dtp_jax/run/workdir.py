@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,18 @@ class Workdir:
         self.metrics_file = self.path / "metrics.jsonl"
         self.summary_file = self.path / "summary.json"
         self._checkpoints = None
+        self._noted: dict[str, Any] | None = None
+        """The config that metrics.jsonl has noted last."""
 
-    def status(self, config: Mapping[str, Any], total_steps: int) -> str:
-        """NEW, UNFINISHED or FINISHED (for this many steps). Leaves nothing behind.
+    def read_config(self) -> dict[str, Any] | None:
+        """The content of config.json, or None where there is none.
 
         Raises:
-          WorkdirError: the folder cannot be written to, or belongs to another config.
+          WorkdirError: it cannot be read.
         """
         try:
             if not self.config_file.exists():
-                self._check_new()
-                return NEW
+                return None
         except OSError as error:
             raise self._error(error.strerror, "a writable folder") from error
         found = _read_object(self.config_file)
@@ -55,11 +56,30 @@ class Workdir:
                 f"its {self.config_file.name} cannot be read",
                 "a new folder, or one of a run of this config",
             )
-        wanted = json.loads(json.dumps(config))
-        for name, value in wanted.items():
-            if name not in BOOKKEEPING and found.get(name, value) != value:
+        return found
+
+    def status(self, config: Mapping[str, Any], total_steps: int) -> str:
+        """NEW, UNFINISHED or FINISHED (for this many steps). Leaves nothing behind.
+
+        Args:
+          config: all fields. More epochs than before are no other config: see `run/extension.py`.
+
+        Raises:
+          WorkdirError: the folder cannot be written to, or belongs to another config.
+        """
+        found = self.read_config()
+        if found is None:
+            try:
+                self._check_new()
+            except OSError as error:
+                raise self._error(error.strerror, "a writable folder") from error
+            return NEW
+        for name, wanted in json.loads(json.dumps(config)).items():
+            saved = found.get(name, wanted)
+            more = name == "epochs" and isinstance(saved, int) and wanted >= saved
+            if name not in BOOKKEEPING and saved != wanted and not more:
                 raise self._error(
-                    f"it belongs to another config: its {name} is {found[name]!r}, here it is {value!r}",
+                    f"it belongs to another config: its {name} is {saved!r}, here it is {wanted!r}",
                     "a new folder, or the same config",
                 )
         if not os.access(self.path, os.W_OK | os.X_OK):
@@ -85,16 +105,26 @@ class Workdir:
     def _error(self, problem: str, allowed: str) -> WorkdirError:
         return WorkdirError(f"--workdir is {str(self.path)!r}: {problem}; allowed: {allowed}")
 
-    def create(self, config: Mapping[str, Any]) -> None:
-        """Makes the folder and writes config.json.
+    def create(
+        self,
+        config: Mapping[str, Any],
+        provenance: Mapping[str, Any] | None = None,
+        extended: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Makes the folder and writes config.json: the config, and where the run came from.
+
+        Of a run that goes on, the origin stays that of its first start.
 
         Raises:
           WorkdirError: the file system refuses.
         """
         if processes.is_first():
+            first = (_read_object(self.config_file) or {}).get("provenance")
+            origin = {"provenance": first or provenance} if first or provenance else {}
+            more = {"extended": list(extended)} if extended else {}
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                write_json(self.config_file, config)
+                write_json(self.config_file, {**config, **more, **origin})
             except OSError as error:
                 raise self._error(str(error), "a writable folder") from error
         processes.barrier("workdir")
@@ -112,7 +142,7 @@ class Workdir:
         if not processes.is_first() or not self.metrics_file.exists():
             return
         finished = (self.read_summary() or {}).get("steps") == step
-        kept = []
+        kept, self._noted = [], None
         for line in self.metrics_file.read_text(errors="replace").splitlines():
             try:
                 row = json.loads(line)
@@ -122,11 +152,20 @@ class Workdir:
                     and (finished or row["split"] != "test")
                 ):
                     kept.append(line + "\n")
+                    self._noted = row["config"] if row["split"] == "config" else self._noted
             except (ValueError, KeyError, TypeError):
                 continue
         temporary = self.metrics_file.with_suffix(".tmp")
         temporary.write_text("".join(kept))
         temporary.replace(self.metrics_file)
+
+    def note_config(self, step: int, epoch: int, config: Mapping[str, Any]) -> None:
+        """Adds the config to metrics.jsonl, from which step on it holds; nothing where it stands there."""
+        config = json.loads(json.dumps(config))
+        if config != self._noted:
+            row = {"step": step, "epoch": epoch, "split": "config", "config": config}
+            self.append_metrics([row])
+            self._noted = config
 
     def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds lines to metrics.jsonl; numbers that are not finite become null."""

@@ -1,0 +1,68 @@
+"""dtp: difference target propagation with learned backprop targets, from the command line.
+
+    dtp train --config=cifar10_dtp --workdir=runs/cifar10   trains; run again, it goes on
+    dtp compare --configs=digits_dtp,digits_backprop        several configs and seeds, side by side
+    dtp export WORKDIR OUT.safetensors                      weights out of a run, or into one
+    dtp parity FILE.npz                                     replays recorded numbers of the original
+    dtp --version
+
+`dtp TOOL --help` says more. `python -m dtp_jax` is the same command, and `python launch.py` is `dtp train`.
+"""
+
+import importlib
+import sys
+
+from dtp_jax.version import __version__
+
+TRAIN = """Trains a network from a config; run again with the same --workdir, it goes on where it stopped.
+
+    {program}                                  the quick start: digits_dtp
+    {program} --config=cifar10_dtp --workdir=runs/cifar10 --config.seed=1
+    {program} --workdir=runs/cifar10           goes on with that run
+    {program} --workdir=runs/cifar10 --config.epochs=120        extends it
+    {program} --config=runs/cifar10/config.json                 runs it again
+
+Any field of the config can be overridden with --config.FIELD=VALUE; tuples are written 0.4,0.2. All
+fields are described in dtp_jax/configs/default.py. Exit codes: 0 done, 2 config or flag not valid, 3 data
+missing or corrupt, 4 a loss is not finite, 5 another process of the run is gone, 130 or 143 stopped by
+a signal and saved."""
+TOOLS = ("train", "compare", "export", "parity")
+HELP = ("--help", "-h", "-help")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command `dtp`. Returns the exit code.
+
+    Args:
+      argv: a tool and its arguments; those of this process by default.
+    """
+    tool, *args = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if tool in HELP:
+        print(__doc__.strip())
+        return 0
+    if tool == "--version":
+        print(f"dtp_jax {__version__}")
+        return 0
+    if tool not in TOOLS:
+        print(
+            f"error: the tool is {tool!r}; allowed: {', '.join(TOOLS)}, --help, --version",
+            file=sys.stderr,
+        )
+        return 2
+    if tool == "train":
+        return train(args, "dtp train")
+    return importlib.import_module(f"dtp_jax.{tool}.__main__").main(args, f"dtp {tool}")
+
+
+def train(args: list[str], program: str) -> int:
+    """Trains. `program` is what the user has typed before the arguments."""
+    if not any(arg in HELP or arg.startswith("--help") for arg in args):
+        # Before anything that takes its time, such as to import JAX.
+        print(f"dtp-jax {__version__}: starting JAX", flush=True)
+    from dtp_jax.run import cli
+
+    return cli.main([program, *args], TRAIN.format(program=program))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

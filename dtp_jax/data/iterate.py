@@ -1,0 +1,59 @@
+"""The batches of an epoch, for a loop of your own."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dtp_jax.data.pipeline import augment, epoch_permutation, prepare_images
+from dtp_jax.data.spec import DatasetSpec, Split
+
+
+def iterate(
+    split: Split,
+    spec: DatasetSpec,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    epoch: int = 0,
+    augmented: bool = False,
+) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """The training batches of an epoch, in an order that (seed, epoch) alone decides.
+
+    It is the order of `launch.py`, whose epochs count from 0 here. The last partial batch is dropped.
+
+    Args:
+      augmented: flip and crop at random, as far as the data set has it.
+
+    Yields:
+      images: float32 [batch, H, W, C], normalised. labels: int32 [batch].
+
+    Raises:
+      ValueError: (at once) there is no full batch.
+    """
+    examples = len(split.labels)
+    if not 1 <= batch_size <= examples:
+        raise ValueError(f"batch_size is {batch_size}; allowed: 1 to {examples}, the examples")
+    order = epoch_permutation(seed, epoch, examples)
+    key = jax.random.fold_in(jax.random.key(seed), epoch)
+    flip, crop_padding = (spec.flip, spec.crop_padding) if augmented else (False, 0)
+
+    def batches() -> Iterator[tuple[jax.Array, jax.Array]]:
+        for k in range(examples // batch_size):
+            rows = order[k * batch_size : (k + 1) * batch_size]
+            images = _prepared(
+                jax.random.fold_in(key, k), split.images[rows], spec, flip, crop_padding
+            )
+            yield images, jnp.asarray(split.labels[rows], np.int32)
+
+    return batches()
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _prepared(
+    key: jax.Array, images: jax.Array, spec: DatasetSpec, flip: bool, crop_padding: int
+) -> jax.Array:
+    images = augment(key, images, flip=flip, crop_padding=crop_padding)
+    return prepare_images(images, spec, jnp.float32)

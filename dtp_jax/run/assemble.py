@@ -1,0 +1,136 @@
+"""A run put together: first what can be checked without reading anything, then everything it works with."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dtp_jax.data import Feed, Source, Splits, feed, load_splits, locate, training_examples
+from dtp_jax.learning.learner import Learner
+from dtp_jax.parallel.mesh import Mesh
+from dtp_jax.run import program
+from dtp_jax.run.build import Experiment, build_learner
+from dtp_jax.run.config import check_sizes, validate
+from dtp_jax.run.extension import Extension, continued
+from dtp_jax.run.passes import Pass, passes, total_steps
+from dtp_jax.run.screen import Screen
+from dtp_jax.run.workdir import Checkpoints, Workdir
+
+MOST_STEPS_PER_CHUNK = 500
+
+
+class Plan(NamedTuple):
+    """A run that can start: everything is checked, nothing is read or written."""
+
+    experiment: Experiment
+    source: Source
+    workdir: Workdir
+    status: str
+    """`workdir.NEW`, UNFINISHED or FINISHED."""
+    total_steps: int
+
+
+class Parts(NamedTuple):
+    """Everything that a run works with."""
+
+    experiment: Experiment
+    workdir: Workdir
+    screen: Screen
+    mesh: Mesh | None
+    feed: Feed
+    learner: Learner
+    evaluate: Any
+    """See `program.evaluator`."""
+    checkpoints: Checkpoints
+    passes: tuple[Pass, ...]
+    steps_per_epoch: int
+    total_steps: int
+
+
+def plan(
+    config: Mapping[str, Any],
+    workdir: Path,
+    *,
+    overridden: Collection[str] = (),
+    extended: tuple[Extension, ...] = (),
+) -> Plan:
+    """Checks the config, finds the data, looks at the folder.
+
+    Args:
+      overridden: the fields that the user has set, which an error rather blames than others.
+      extended: see `run/extension.py`, where the config is that of an extended run.
+
+    Raises:
+      ValueError: one line; the config is not valid, does not fit the data, or not the folder.
+      DataError: the data is missing or corrupt.
+    """
+    experiment = validate(config, overridden)
+    source = locate(experiment.config["dataset"], experiment.config["data_dir"])
+    left = _training_images(experiment.config, source)
+    check_sizes(experiment.config, left)
+    folder = Workdir(workdir)
+    steps_per_epoch = left // experiment.config["batch_size"]
+    fields, extensions = continued(
+        experiment.config, folder.read_config(), steps_per_epoch, extended
+    )
+    experiment = experiment._replace(config=fields, extensions=extensions)
+    total = total_steps(fields, left)
+    return Plan(experiment, source, folder, folder.status(fields, total), total)
+
+
+def read(plan: Plan, screen: Screen) -> Splits:
+    """The images of a run.
+
+    Raises:
+      DataError: they are corrupt.
+    """
+    config = plan.experiment.config
+    with screen.task(f"reading {config['dataset']}") as progress:
+        splits = load_splits(
+            plan.source,
+            config["val_split"],
+            config["seed"],
+            progress,
+            val_per_class=config["val_per_class"],
+        )
+    if config["train_images"]:
+        splits = splits._replace(train_indices=splits.train_indices[: config["train_images"]])
+    return splits
+
+
+def assemble(plan: Plan, splits: Splits, screen: Screen, mesh: Mesh | None) -> Parts:
+    """Everything that a run works with. The images go to where they stay."""
+    experiment, config = plan.experiment, plan.experiment.config
+    steps_per_epoch = len(splits.train_indices) // config["batch_size"]
+    return Parts(
+        experiment,
+        plan.workdir,
+        screen,
+        mesh,
+        feed(
+            experiment.data,
+            splits,
+            place=config["images_on"],
+            batch_size=config["batch_size"],
+            eval_batch_size=config["eval_batch_size"],
+            most_steps=min(steps_per_epoch, MOST_STEPS_PER_CHUNK),
+            seed=config["seed"],
+            mesh=mesh,
+        ),
+        build_learner(experiment, steps_per_epoch, mesh),
+        program.evaluator(experiment.network, experiment.data, mesh, config["precision"]),
+        plan.workdir.checkpoints(config["keep_checkpoints"]),
+        passes(config),
+        steps_per_epoch,
+        plan.total_steps,
+    )
+
+
+def _training_images(config: Mapping[str, Any], source: Source) -> int:
+    """How many images are trained on."""
+    left = training_examples(source, config["val_split"], val_per_class=config["val_per_class"])
+    if config["val_split"] and left == source.train_examples:
+        raise ValueError(
+            f"config.val_split is {config['val_split']}; allowed: 0, or enough for one of the "
+            f"{source.train_examples} training images"
+        )
+    return min(left, config["train_images"] or left)

@@ -1,0 +1,176 @@
+"""What --config and --plugin name: files, bare names, the config.json of a run."""
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+import runpy
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import config_dict
+
+from dtp_jax.networks import NETWORKS
+from dtp_jax.rules import RULES
+from dtp_jax.run.config import ORIGIN, fields_of
+from dtp_jax.run.extension import Extension, from_json
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+QUICK_START = "digits_dtp"
+
+
+class Loaded(NamedTuple):
+    """A config, not yet checked, and what it is called."""
+
+    config: config_dict.ConfigDict
+    name: str
+    """Of the folder of its runs."""
+    shown: str
+    """On the start-up screen."""
+    extended: tuple[Extension, ...] = ()
+    """Of the run whose config.json it is."""
+
+
+def load_config(given: str) -> Loaded:
+    """The config that --config names.
+
+    Args:
+      given: NAME of a config of this package or FILE.py, with :ARGUMENT for those that take one; or the
+        config.json of a run.
+
+    Raises:
+      ValueError: one line; there is no such config, or it fails.
+    """
+    if given.endswith(".json"):
+        return _from_json(Path(given))
+    file, arguments = _split(given)
+
+    def error(problem: str) -> ValueError:
+        return ValueError(f"--config is {given!r}, {problem}")
+
+    if not file.is_file() or file.suffix != ".py":
+        raise error(_what_is_wrong(file))
+    try:
+        config = runpy.run_path(str(file))["get_config"](*arguments)
+    except (Exception, SystemExit) as problem:  # a config file may raise anything
+        raise error(
+            f"which fails with {type(problem).__name__}: {_first_line(problem)}; "
+            "allowed: a file whose get_config returns a config"
+        ) from problem
+    if not isinstance(config, config_dict.ConfigDict):
+        raise error(f"whose get_config returns {config!r}; allowed: a ml_collections.ConfigDict")
+    return Loaded(config, file.stem, _relative(given))
+
+
+def load_plugins(given: Iterable[str]) -> None:
+    """Imports modules, or runs files, that register rules and networks.
+
+    Raises:
+      ValueError: one line; there is none of this name, or it fails.
+    """
+    for name in given:
+        try:
+            if name.endswith(".py") or os.sep in name:
+                _run_file(Path(name).expanduser())
+            else:
+                importlib.import_module(name)
+        except (Exception, SystemExit) as problem:  # it may raise anything
+            raise ValueError(
+                f"--plugin is {name!r}, which fails with {type(problem).__name__}: "
+                f"{_first_line(problem)}; allowed: a module that can be imported, or a Python file"
+            ) from problem
+
+
+def add_brought(config: config_dict.ConfigDict, chosen: Mapping[str, str]) -> None:
+    """Gives the config the fields that its registered rule and network bring, at their defaults.
+
+    Args:
+      chosen: "rule" and "network" as they are overridden, where they are.
+    """
+    for name, field in fields_of({**config.to_dict(), **chosen}).items():
+        if name not in config and field.default is not None:
+            config[name] = (field.default,) if field.per_block else field.default
+
+
+def names() -> list[str]:
+    """The configs of this package."""
+    return sorted(file.stem for file in CONFIGS.glob("*.py") if file.stem != "__init__")
+
+
+def _from_json(file: Path) -> Loaded:
+    """The config of an earlier run, with today's defaults for fields that were not there yet."""
+    try:
+        saved = json.loads(file.read_text())
+        if not isinstance(saved, dict):
+            raise ValueError("it holds no object")
+    except (OSError, ValueError) as problem:
+        raise ValueError(
+            f"--config is {str(file)!r}, which cannot be read: {_first_line(problem)}; "
+            "allowed: the config.json of a run"
+        ) from problem
+    origin = saved.get("provenance") or {}
+    require_registered(saved, origin.get("registered_by") or {}, str(file))
+    config = load_config("default").config
+    for name, value in saved.items():
+        if name not in ORIGIN:
+            with config.ignore_type():
+                config[name] = tuple(value) if isinstance(value, list) else value
+    name = Path(str(origin.get("config", ""))).name.partition(".py")[0].partition(":")[0]
+    name = name or file.absolute().parent.name
+    return Loaded(config, name, _relative(str(file)), from_json(saved))
+
+
+def require_registered(saved: Mapping[str, Any], by: Mapping[str, str], where: str) -> None:
+    """Raises ValueError where a run has a rule or network that nobody has registered here.
+
+    What the run says of its origin is shown to the user, and never imported: a folder of data runs no
+    code.
+    """
+    for table in (RULES, NETWORKS):
+        name = saved.get(table.kind)
+        if isinstance(name, str) and name not in table and table.kind in by:
+            raise ValueError(
+                f"{where}: its {table.kind} {name!r} was registered by {by[table.kind]}; "
+                f"allowed: together with --plugin={by[table.kind]}, if you trust it"
+            )
+
+
+def _run_file(file: Path) -> None:
+    """Runs a Python file under its own name, without making it a module that others could import."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or not file.is_file():
+        raise FileNotFoundError(f"no Python file {file}")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def _split(given: str) -> tuple[Path, list[str]]:
+    """FILE.py:ARGUMENT or NAME:ARGUMENT as the file and its arguments, of which there is one or none."""
+    file, suffix, argument = given.partition(".py:")
+    if suffix:
+        return Path(file + ".py"), [argument]
+    name, colon, argument = given.partition(":")
+    if re.fullmatch(r"\w+", name) and (name in names() or not Path(given).exists()):
+        return CONFIGS / f"{name}.py", [argument] if colon else []
+    return Path(given), []
+
+
+def _what_is_wrong(file: Path) -> str:
+    known = f"allowed: a Python file, a config.json, or one of {', '.join(names())}"
+    if file.is_dir() and (file / "config.json").is_file():
+        return f"which is a folder; did you mean {file / 'config.json'}?"
+    if file.exists():
+        return f"which is no Python file; {known}"
+    hint = f"; did you mean {file.stem}?" if file.stem in names() else ""
+    return f"which does not exist{hint or f'; {known}'}"
+
+
+def _relative(given: str) -> str:
+    """A path relative to the current folder, where it lies in it."""
+    relative = os.path.relpath(given)
+    return given if relative.startswith(os.pardir) else relative
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]

@@ -1,0 +1,180 @@
+"""What a run has left behind, read without touching it: state, metrics, summary."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dtp_jax.learning import learner
+from dtp_jax.learning.learner import Learner, TrainState
+from dtp_jax.parallel.mesh import placement
+from dtp_jax.run.build import Experiment, build_learner
+from dtp_jax.run.config import validate
+from dtp_jax.run.loading import load_config
+from dtp_jax.run.workdir import CHECKSUMS, Workdir, checksums
+
+
+class Table(dict[str, np.ndarray]):
+    """The rows of metrics.jsonl as columns of one length: a name, as there, -> an array.
+
+    Where a row has no such number, it is nan; `split` is text. `pandas.DataFrame(table)` takes it as it is.
+    """
+
+    @classmethod
+    def of_rows(cls, rows: list[dict[str, Any]]) -> "Table":
+        """From dicts of any keys."""
+        names = dict.fromkeys(name for row in rows for name in row)
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        return cls(
+            {
+                name: np.array(values, str)
+                if any(isinstance(value, str) for value in values)
+                else np.array([math.nan if value is None else value for value in values])
+                for name, values in columns.items()
+            }
+        )
+
+    def of(self, split: str) -> "Table":
+        """The rows of "train", "val" or "test", and the columns that have a number there."""
+        if not self:
+            return self
+        rows = self["split"] == split
+        chosen = {name: column[rows] for name, column in self.items()}
+        return Table(
+            {n: c for n, c in chosen.items() if c.dtype.kind not in "f" or not np.isnan(c).all()}
+        )
+
+    def __repr__(self) -> str:
+        count = len(next(iter(self.values()), ()))
+        return f"Table of {count} rows: {', '.join(self)}"
+
+
+class FinishedRun(NamedTuple):
+    """A run as it was left."""
+
+    learner: Learner
+    state: TrainState
+    """Of the newest good checkpoint."""
+    metrics: Table
+    summary: dict[str, Any] | None
+    """None where the run has not finished."""
+    experiment: Experiment
+
+
+class NoCheckpoint(Exception):
+    """A run has no checkpoint that can be read. One line, for the user."""
+
+
+def load_run(workdir: str | Path, *, best: bool = False) -> FinishedRun:
+    """Reads a run, which may be running.
+
+    Args:
+      best: the state of the best checkpoint by validation, instead of the newest one.
+
+    Raises:
+      ValueError: the folder holds no run, or one with a rule or network that nobody has registered.
+      NoCheckpoint: none can be read.
+    """
+    folder = Workdir(workdir)
+    experiment = experiment_of(folder.path)
+    _, state = checkpoint(folder.path, experiment, best=best)
+    made, _ = learner_of(experiment)
+    return FinishedRun(
+        made, state, read_metrics(folder.metrics_file), folder.read_summary(), experiment
+    )
+
+
+def read_metrics(file: Path) -> Table:
+    """The numbers of metrics.jsonl, but for a last line that is only half there."""
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # it is being written
+            break
+    return Table.of_rows([row for row in rows if row["split"] != "config"])
+
+
+def experiment_of(path: Path) -> Experiment:
+    """The validated config.json of a run, with today's defaults for the fields that were not there yet.
+
+    Raises:
+      ValueError: one line; it is missing or cannot be read.
+    """
+    file = Workdir(path).config_file
+    if not file.is_file():
+        raise ValueError(
+            f"WORKDIR is {str(path)!r}: its {file.name} is missing; allowed: the folder of a run"
+        )
+    loaded = load_config(str(file))
+    return validate(loaded.config)._replace(extensions=loaded.extended)
+
+
+def learner_of(experiment: Experiment) -> tuple[Learner, TrainState]:
+    """The learner, and the shapes of its state, on one device: neither depends on the length of an epoch."""
+    made = build_learner(experiment, steps_per_epoch=1)
+    key, here = jax.random.key(experiment.config["seed"]), placement(None)
+    like = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here),
+        jax.eval_shape(lambda key: learner.init(made, key), key),
+    )
+    return made, like
+
+
+def checkpoint(
+    path: Path,
+    experiment: Experiment,
+    *,
+    best: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
+) -> tuple[int, TrainState]:
+    """(step, state) of the newest checkpoint that can be read, or of the best one by validation.
+
+    Not through `Workdir.checkpoints`, which tidies up behind a run that it takes for dead.
+
+    Args:
+      warn: told of damaged checkpoints that are passed over.
+
+    Raises:
+      ValueError: nothing was validated yet, so that none is the best. NoCheckpoint: none can be read.
+    """
+    like, damaged = learner_of(experiment)[1], []
+    folders = (path / "checkpoints").glob("[0-9]*")
+    for newest in sorted((int(f.name) for f in folders if f.name.isdigit()), reverse=True):
+        step = newest
+        try:
+            state, progress = _restore(path / "checkpoints" / str(step), like)
+            if best:
+                step = progress["best_step"]
+                if step is None:
+                    raise ValueError(
+                        f"WORKDIR is {str(path)!r}: nothing was validated yet; allowed: no --best"
+                    )
+                state, _ = _restore(path / "checkpoints" / str(step), like)
+        except NoCheckpoint as error:
+            damaged.append(f"checkpoint {step} cannot be used: {error}")
+            continue
+        for what in damaged:
+            warn(what)
+        return step, state
+    raise NoCheckpoint("; ".join([f"{path} holds no good checkpoint", *damaged[:1]]))
+
+
+def _restore(folder: Path, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """(state, progress) of a checkpoint, which is only read."""
+    import orbax.checkpoint as ocp  # lazily: it costs a good part of a second
+
+    folder = folder.absolute()
+    try:
+        if json.loads((folder / CHECKSUMS).read_text()) != checksums(folder):
+            raise ValueError("its files are not what was saved")
+        with ocp.StandardCheckpointer() as reader:
+            state = reader.restore(folder / "state", like)
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            return state, reader.restore(folder / "progress")
+    except Exception as error:  # whatever a damaged file provokes in the reader
+        raise NoCheckpoint((str(error).splitlines() or [type(error).__name__])[0]) from error

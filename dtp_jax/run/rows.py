@@ -1,0 +1,46 @@
+"""The lines of metrics.jsonl, whose names TensorBoard has too."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dtp_jax.learning import metrics
+from dtp_jax.learning.learner import Metrics, TrainState
+
+Row = dict[str, Any]
+
+
+def step_rows(found: Metrics, first: int, epoch: int, every: int, *, ended: bool) -> list[Row]:
+    """One row for every step whose number `every` divides, and for the last one of an epoch.
+
+    Args:
+      found: host arrays with leading axis = steps, the first of which is number `first` + 1.
+      ended: the last of these steps is the last of its epoch.
+    """
+    count, rows = len(found.loss), []
+    for k in range(count):
+        step = first + k + 1
+        if step % every and not (ended and k == count - 1):
+            continue
+        row = {"step": step, "epoch": epoch, "split": "train"}
+        row |= {"loss": float(found.loss[k]), "accuracy": float(found.accuracy[k])}
+        for kind in ("feedback_loss", "forward_loss"):
+            losses = getattr(found, kind)
+            row |= {f"{kind}/{name}": float(values[k]) for name, values in losses.items()}
+        rows.append(row)
+    return rows
+
+
+def weight_rows(state: TrainState) -> dict[str, float]:
+    """Distance and angle (degrees) of every feedback kernel and its forward one, by "angle/<kernel>"."""
+    row = {}
+    for name, value in metrics.weight_alignment(state.forward, state.feedback).items():
+        row |= {f"distance/{name}": float(value[0]), f"angle/{name}": float(value[1])}
+    return row
+
+
+def last_angle(row: Mapping[str, Any]) -> tuple[str, float] | None:
+    """(kernel, degrees) of the last feedback map in a row, for the screen."""
+    found = [(key.removeprefix("angle/"), row[key]) for key in row if key.startswith("angle/")]
+    return found[-1] if found and np.isfinite(found[-1][1]) else None

@@ -1,0 +1,225 @@
+"""dtp_jax in a notebook: the scripts of docs/library.md, batches, evaluation, whole runs."""
+
+import re
+
+import data_files
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import REPOSITORY
+from launching import TINY, launch, rows
+
+import dtp_jax as dtp
+from dtp_jax.blocks import logits
+from dtp_jax.data.pipeline import augment, prepare_images
+
+pytest_plugins = ["run_fixtures"]
+
+SCRIPTS = re.findall(
+    r"```python\n(.*?)```", (REPOSITORY / "docs" / "library.md").read_text(), re.DOTALL
+)
+TINY_FIELDS = dict(channels=(4, 8), feedback_iterations=(2,), batch_size=32, t_max=2)
+
+
+@pytest.fixture(autouse=True)
+def as_it_comes(single_precision):
+    """JAX as a user has it."""
+
+
+def fake_split(name, count, seed=0):
+    random, spec = np.random.default_rng(seed), dtp.data.DATASETS[name]
+    images = random.integers(0, 256, (count, *spec.image_shape), np.uint8)
+    return dtp.data.Split(images, random.integers(0, spec.classes, count).astype(np.int32))
+
+
+# The scripts of the docs.
+
+
+def test_the_loop_of_ones_own(place, monkeypatch, capsys):
+    """25 lines at most; it trains on the MNIST that it finds, better than by chance."""
+    assert len([line for line in SCRIPTS[0].splitlines() if line.strip()]) <= 25
+    train, test = data_files.fake("mnist", train=1000, test=50)
+    bright = [split._replace(images=np.zeros_like(split.images)) for split in (train, test)]
+    for split in bright:  # the label is where the light is
+        for image, label in zip(split.images, split.labels, strict=True):
+            image[2 * label : 2 * label + 6] = 255
+    data_files.write_npz(place / "data", "mnist", *bright)
+    monkeypatch.setenv("DTP_JAX_DATA", str(place / "data"))
+    space = {}
+    exec(compile(SCRIPTS[0], "docs/library.md", "exec"), space)
+    shown = capsys.readouterr().out
+    assert "conv_0" in shown and "fc2" in shown and "accuracy=" in shown
+    found = dtp.evaluate(
+        space["learner"], space["state"], space["images"].val, space["source"].spec
+    )
+    assert found.accuracy > 0.3
+    assert space["state"].step == 2 * 9
+
+
+def test_whole_runs(place, capsys):
+    space = {}
+    exec(compile(SCRIPTS[1], "docs/library.md", "exec"), space)
+    shown = capsys.readouterr().out.splitlines()
+    run, again = space["run"], space["again"]
+    assert float(shown[-1]) == pytest.approx(run.metrics.of("train")["angle/fc"][-1], rel=1e-5)
+    assert str(run.summary["test_accuracy"]) in shown[-2]
+    for one, other in zip(jax.tree.leaves(run.state.forward), jax.tree.leaves(again.state.forward)):
+        np.testing.assert_array_equal(one, other)
+    assert run.learner.feedback_iterations == (10, 10)
+
+
+# Batches.
+
+
+def test_iterate_gives_the_batches_of_launch():
+    spec, split = dtp.data.DATASETS["digits"], fake_split("digits", 10)
+    batches = list(dtp.data.iterate(split, spec, batch_size=4, seed=3, epoch=2))
+    order = dtp.data.epoch_permutation(3, 2, 10)
+    assert len(batches) == 2  # the last two examples are no batch
+    for k, (x, y) in enumerate(batches):
+        rows_ = order[4 * k : 4 * k + 4]
+        np.testing.assert_array_equal(x, prepare_images(split.images[rows_], spec, jnp.float32))
+        np.testing.assert_array_equal(y, split.labels[rows_])
+        assert x.dtype == jnp.float32 and y.dtype == jnp.int32
+
+
+def test_iterate_augments_only_when_asked():
+    spec, split = dtp.data.DATASETS["cifar10"], fake_split("cifar10", 6)
+    plain, moved = (
+        next(dtp.data.iterate(split, spec, batch_size=6, augmented=wanted))[0]
+        for wanted in (False, True)
+    )
+    order = dtp.data.epoch_permutation(0, 0, 6)
+    unmoved = prepare_images(split.images[order], spec, jnp.float32)
+    np.testing.assert_allclose(plain, unmoved, rtol=1e-4, atol=1e-6)
+    assert np.abs(moved - unmoved).max() > 1
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 0)
+    wanted = augment(key, split.images[order], flip=True, crop_padding=4)
+    np.testing.assert_allclose(
+        moved, prepare_images(wanted, spec, jnp.float32), rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("size", [0, 11, -1])
+def test_iterate_refuses_a_batch_that_is_none(size):
+    split = fake_split("digits", 10)
+    with pytest.raises(ValueError, match=rf"^batch_size is {size}; allowed: 1 to 10"):
+        dtp.data.iterate(split, dtp.data.DATASETS["digits"], batch_size=size)
+
+
+# Evaluation.
+
+
+def test_evaluate_from_the_definition():
+    """Of 11 images in batches of 4, whose last is no full one; a second call compiles nothing."""
+    spec, split = dtp.data.DATASETS["digits"], fake_split("digits", 11)
+    network = dtp.mlp(spec.image_shape, spec.classes, hidden=(6,))
+    learner = dtp.Learner(network, dtp.backprop(), dtp.optim.sgd(0.1, momentum=0.0))
+    state = dtp.init(learner, jax.random.key(1))
+    found = dtp.evaluate(learner, state, split, spec, batch_size=4)
+    outputs = np.asarray(
+        logits(network, state.forward, prepare_images(split.images, spec, jnp.float32))
+    )
+    wanted = outputs[np.arange(11), split.labels]
+    assert found.accuracy == pytest.approx(np.mean(outputs.argmax(1) == split.labels))
+    assert found.top5_accuracy == pytest.approx(np.mean((outputs > wanted[:, None]).sum(1) < 5))
+    log_sum = np.log(np.exp(outputs).sum(1))
+    assert found.loss == pytest.approx(np.mean(log_sum - wanted), rel=1e-5)
+    from dtp_jax.run import notebook
+
+    before = notebook.EVALUATORS.cache_info().misses
+    dtp.evaluate(learner, state, split, spec, batch_size=4)
+    assert notebook.EVALUATORS.cache_info().misses == before
+
+
+# Whole runs.
+
+
+def test_train_is_launch(place):
+    """The same bits and lines, from a name, a file, and a dict; the fields are its arguments."""
+    assert launch("--workdir=w", *TINY, "--config.max_steps=3").code == 0
+    fields = dict(TINY_FIELDS, max_steps=3)
+    by_name = dtp.train("digits_dtp", "n", quiet=True, **fields)
+    by_dict = dtp.train(by_name.experiment.config, "d", quiet=True)
+    wanted = [row["loss"] for row in rows(place / "w", "train")]
+    for run in (by_name, by_dict):
+        assert run.metrics.of("train")["loss"].tolist() == wanted
+        assert run.summary["steps"] == 3 and int(run.state.step) == 3
+    told = by_name.summary["provenance"]
+    assert told["command"].startswith("dtp_jax.train('digits_dtp', workdir='n', channels=(4, 8)")
+    assert told["overrides"][0] == "channels=(4, 8)"
+
+
+def test_train_goes_on_and_is_silent_if_asked(place, capsys):
+    fields = dict(TINY_FIELDS, max_steps=2)
+    dtp.train("digits_dtp", "w", quiet=True, **fields)
+    run = dtp.train("digits_dtp", "w", quiet=True, **fields | {"max_steps": 4})
+    assert run.metrics.of("train")["step"].tolist() == [1, 2, 3, 4]
+    assert capsys.readouterr().out == ""
+    dtp.train("digits_dtp", "w", **fields | {"max_steps": 4})  # finished: nothing to do
+
+
+def test_train_refuses_in_the_words_of_the_command_line(place):
+    with pytest.raises(ValueError, match=r"^config.channels is \(8,\), which makes 1 feedback map"):
+        dtp.train("digits_dtp", "w", channels=(8,))
+    with pytest.raises(ValueError, match=r"^config.leraning_rate: no such field; did you mean"):
+        dtp.train("digits_dtp", "w", leraning_rate=1)
+    assert not list(place.iterdir())
+
+
+def test_load_run_changes_nothing(reference):
+    from launching import tree
+
+    folder, _ = reference
+    before = tree(folder)
+    run = dtp.load_run(folder)
+    assert tree(folder) == before
+    assert run.summary["steps"] == int(run.state.step) == 78
+    assert repr(run.metrics).startswith(
+        f"Table of {len(rows(folder))} rows: step, epoch, split, loss"
+    )
+    best = dtp.load_run(folder, best=True)
+    assert int(best.state.step) == run.summary["best_val_step"]
+
+
+def test_a_table_of_a_run_that_is_being_written(place):
+    (place / "m.jsonl").write_text(
+        '{"step": 1, "split": "train", "loss": 2.0}\n{"step": 1, "split": "val", "loss": null, '
+        '"accuracy": 0.5}\n{"step": 2, "spl'
+    )
+    from dtp_jax.run.results import read_metrics
+
+    table = read_metrics(place / "m.jsonl")
+    assert table["step"].tolist() == [1, 1] and np.isnan(table["loss"][1])
+    assert table.of("train").keys() == {"step", "split", "loss"}
+    assert table.of("val")["accuracy"].tolist() == [0.5]
+    assert read_metrics(place / "none").of("train") == {}
+
+
+def test_load_run_of_a_folder_without_a_run(place):
+    with pytest.raises(
+        ValueError, match="its config.json is missing; allowed: the folder of a run"
+    ):
+        dtp.load_run(place)
+
+
+# Names.
+
+
+def test_public_names_stay_where_they_are():
+    names = """Activations Block Learner Metrics Network Record Rule TrainState analytic backprop blocks
+    chain conv_block dense_block drl dtp feedback forward_all fw_dtp init ldrl lenet metrics meulemans mlp
+    networks ops optim resnet18 resnet34 rules simple_vgg step tp train_step __version__"""
+    assert set(names.split()) <= set(dtp.__all__)
+    added = {"Alignment", "data", "direct_feedback_alignment", "evaluate", "feedback_alignment"}
+    assert added | {"load_run", "prepare", "train"} <= set(dtp.__all__)
+    for name in dtp.__all__:
+        assert getattr(dtp, name) is not None
+    import dtp_jax.feedback
+    import dtp_jax.metrics
+    import dtp_jax.optim
+
+    assert dtp_jax.metrics.angle is dtp.metrics.angle
+    assert dtp_jax.optim.sgd is dtp.optim.sgd
+    assert dtp_jax.feedback.train_feedback_map is dtp.feedback.train_feedback_map

@@ -1,0 +1,244 @@
+"""Rules and networks of users: registered, trained, found again, exported; and nothing runs by itself."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from helpers import REPOSITORY, config_fields
+from launching import TINY, launch, rows
+
+import dtp_jax as dtp
+from dtp_jax.export import __main__ as export
+from dtp_jax.fields import Field, positive
+from dtp_jax.networks import NETWORKS
+from dtp_jax.rules import RULES
+from dtp_jax.run.config import validate
+
+pytest_plugins = ["run_fixtures"]
+
+RECIPE = (REPOSITORY / "docs" / "add_a_rule.md").read_text()
+SCRIPT = re.search(r"```python\n(.*?)```", RECIPE, re.DOTALL)[1]
+NETWORK = """
+import dtp_jax as dtp
+from dtp_jax.blocks import chain, dense_block
+
+@dtp.networks.register(fields={"depth": 2})
+def tower(input_shape, classes, *, activation="elu", depth):
+    hidden = [dense_block(f"fc{i}", features=6, activation=activation) for i in range(depth)]
+    return chain(input_shape, [*hidden, dense_block("readout", features=classes)])
+"""
+
+
+def forget():
+    """As in a new process: nothing is registered."""
+    for table in (RULES, NETWORKS):
+        for name in list(table.origins):
+            del table[name]
+
+
+@pytest.fixture(autouse=True)
+def nothing_registered():
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def my_rule(place):
+    (place / "my_rule.py").write_text(SCRIPT)
+    return place / "my_rule.py"
+
+
+def saved(workdir):
+    return json.loads((workdir / "config.json").read_text())
+
+
+def refused(*args):
+    found = launch(*args)
+    assert found.code == 2 and len(found.err.splitlines()) == 1 and "Traceback" not in found.err
+    return found.err
+
+
+# The script of the docs.
+
+
+def test_a_rule_from_a_users_folder_trains_resumes_and_is_exported(place, my_rule, capsys):
+    assert len([line for line in SCRIPT.splitlines() if line.strip()]) <= 20
+    args = ("--workdir=w", *TINY, "--config.gain=2")
+    assert launch("--config=my_rule.py", *args, "--config.max_steps=2").code == 0
+    assert saved(place / "w")["gain"] == 2.0 and saved(place / "w")["rule"] == "eager_ldrl"
+    assert saved(place / "w")["provenance"]["registered_by"] == {"rule": str(my_rule)}
+    forget()
+    message = refused("--workdir=w", "--config.max_steps=4")
+    assert f"'eager_ldrl' was registered by {my_rule}" in message and "--plugin=" in message
+    assert launch("--plugin=my_rule.py", "--workdir=w", "--config.max_steps=4").code == 0
+    assert [row["step"] for row in rows(place / "w", "train")] == [1, 2, 3, 4]
+    forget()
+    assert export.main(["w", "x.safetensors"]) == 2
+    assert f"registered by {my_rule}" in capsys.readouterr().err
+    assert export.main(["w", "x.safetensors", "--plugin=my_rule.py"]) == 0
+    assert "forward/fc/kernel" in safetensors.numpy.load_file(place / "x.safetensors")
+    forget()  # and back again, from the file alone
+    assert export.main(["--to-workdir", "v", "x.safetensors"]) == 2
+    assert f"registered by {my_rule}" in capsys.readouterr().err
+    assert export.main(["--to-workdir", "v", "x.safetensors", "--plugin=my_rule.py"]) == 0
+    assert launch("--workdir=v", "--config.max_steps=1").code == 0
+    with pytest.raises(ValueError, match="registered by"):
+        forget()
+        dtp.load_run("w")
+
+
+def test_its_hyper_parameter_changes_what_is_trained(place, my_rule):
+    """gain * beta is all it does: L-DRL with that beta takes the same steps."""
+    args = (*TINY, "--config.max_steps=3")
+    assert launch("--config=my_rule.py", "--workdir=a", *args, "--config.beta=0.2").code == 0
+    assert launch("--workdir=b", *args, "--config.beta=0.3").code == 0  # gain is 1.5 by default
+    losses = [[row["loss"] for row in rows(place / name, "train")] for name in "ab"]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_the_field_is_checked_like_any_other(my_rule):
+    assert "config.gain is 'much'; allowed: a number" in refused(
+        "--config=my_rule.py", "--config.gain=much"
+    )
+    message = refused("--plugin=my_rule.py", "--config.gain=2")
+    assert "config.gain: a field of the rule eager_ldrl alone" in message
+    found = refused("--plugin=my_rule.py", "--config.rule=eager_ldrl", "--config.gian=2")
+    assert "config.gian: no such field" in found
+
+
+def test_the_rule_by_an_override(place, my_rule):
+    args = ("--plugin=my_rule.py", "--config.rule=eager_ldrl", "--config.gain=3", "--workdir=w")
+    assert launch(*args, *TINY, "--config.max_steps=1").code == 0
+    assert saved(place / "w")["gain"] == 3.0
+
+
+def test_a_module_is_named_as_one(place, monkeypatch, my_rule):
+    monkeypatch.syspath_prepend(str(place))
+    assert launch("--plugin=my_rule", "--config.rule=eager_ldrl", "--workdir=w", *TINY,
+                  "--config.max_steps=1").code == 0  # fmt: skip
+    assert saved(place / "w")["provenance"]["registered_by"] == {"rule": "my_rule"}
+    del sys.modules["my_rule"]
+
+
+# Networks.
+
+
+def test_a_network_with_a_field_of_its_own(place):
+    (place / "tower.py").write_text(NETWORK)
+    args = (
+        "--plugin=tower.py",
+        "--config.network=tower",
+        "--config.depth=3",
+        "--config.channels=()",
+    )
+    args += ("--config.noise=.1", "--config.feedback_lr=.01", "--config.feedback_iterations=2")
+    assert launch(*args, "--workdir=w", "--config.max_steps=1").code == 0
+    assert saved(place / "w")["depth"] == 3
+    run = dtp.load_run("w")
+    assert [block.name for block in run.learner.network] == ["fc0", "fc1", "fc2", "readout"]
+    forget()
+    assert "its network 'tower' was registered by" in refused("--workdir=w")
+
+
+# Registering.
+
+
+def test_a_value_for_each_map():
+    @dtp.rules.register(
+        fields={"scale": Field(float, "numbers above 0", positive, True, True, 2.0)}
+    )
+    def scaled(*, noise, beta, scale):
+        assert len(scale) == len(noise)
+        return dtp.ldrl(noise=noise, beta=beta * sum(scale))._replace(name="scaled")
+
+    fields = config_fields(rule="scaled", channels=(4, 8))
+    assert validate(fields).config["scale"] == (2.0, 2.0)
+    assert validate({**fields, "scale": (1, 3)}).config["scale"] == (1.0, 3.0)
+    with pytest.raises(
+        ValueError, match=r"config.scale is \(1.0, 2.0, 3.0\); allowed: 1 val, or 2"
+    ):
+        validate({**fields, "scale": (1, 2, 3)})
+
+
+@pytest.mark.parametrize(
+    "name, fields, said",
+    [
+        ("ldrl", {}, "rule is 'ldrl', which is built in; allowed: another name"),
+        ("new", {"gain": None}, "fields['gain'] is None; allowed: True, False, a number"),
+        ("new", {"gain": Field(float, "x")}, "fields['gain'] has no default"),
+    ],
+)
+def test_what_cannot_be_registered(name, fields, said):
+    with pytest.raises(ValueError) as error:
+        dtp.rules.register(lambda *, beta: dtp.fw_dtp(beta=beta), name=name, fields=fields)
+    assert said in str(error.value) and name in RULES if name == "ldrl" else name not in RULES
+
+
+def test_a_name_belongs_to_the_first_who_took_it(place, my_rule):
+    (place / "other.py").write_text(SCRIPT)
+    message = refused("--plugin=my_rule.py,other.py")
+    assert "other.py" in message and f"registered by {my_rule}" in message
+    forget()
+    assert "looking" not in refused(
+        "--plugin=my_rule.py", "--plugin=my_rule.py", "--config.seed=-1"
+    )
+
+
+def test_a_field_that_exists_and_an_argument_that_none_has():
+    dtp.rules.register(lambda *, beta: dtp.fw_dtp(beta=beta), name="one", fields={"epochs": 3})
+    with pytest.raises(ValueError, match="^config.epochs: the rule one brings it; allowed: a name"):
+        validate(config_fields(rule="one"))
+    dtp.rules.register(lambda *, gain: dtp.fw_dtp(beta=gain), name="two")
+    with pytest.raises(
+        ValueError, match="^config.rule is 'two', which takes 'gain', a name that no"
+    ):
+        validate(config_fields(rule="two"))
+
+
+# Nothing runs by itself.
+
+
+@pytest.mark.parametrize("value", ["hostile", "hostile.py", "/nowhere/hostile.py"])
+def test_a_workdir_that_names_a_hostile_module_runs_nothing(
+    place, reference, monkeypatch, value, capsys
+):
+    """Neither from the current folder, nor from the workdir, nor from the path of modules."""
+    folder = place / "w"
+    folder.mkdir()
+    for where in (place, folder):
+        (where / "hostile.py").write_text(f"open({str(place / 'harm')!r}, 'w').write('done')\n")
+    monkeypatch.syspath_prepend(str(place))
+    config = json.loads((reference[0] / "config.json").read_text())
+    for rule in ("hostile", "ldrl"):
+        config["rule"] = rule
+        config["provenance"] |= {
+            "registered_by": {"rule": value},
+            "config": value,
+            "command": value,
+        }
+        (folder / "config.json").write_text(json.dumps(config))
+        code = launch("--workdir=w", "--config.max_steps=1").code
+        assert code == (2 if rule == "hostile" else 0)
+        export.main(["w", "x.safetensors"])
+        launch("--config=w/config.json", "--workdir=v", "--config.max_steps=1")
+        if rule == "hostile":
+            with pytest.raises(ValueError, match="registered by"):
+                dtp.load_run("w")
+    assert not (place / "harm").exists() and "hostile" not in sys.modules
+
+
+@pytest.mark.parametrize("text", ["raise SystemExit(3)", "1/0", "import no_such_module", "x ="])
+def test_a_plugin_that_fails_is_one_line(place, text):
+    (place / "bad.py").write_text(text)
+    message = refused("--plugin=bad.py")
+    assert "--plugin is 'bad.py', which fails with" in message
+    assert "--plugin is 'none.py', which fails with FileNotFoundError" in refused(
+        "--plugin=none.py"
+    )
+    assert "--plugin is 'no_module', which fails with ModuleNotFound" in refused(
+        "--plugin=no_module"
+    )
