@@ -15,3 +15,6 @@ from .rules import (
     ldrl,
     tp,
 )
+from .run.backend import prepare
+from .run.notebook import evaluate, train
+from .run.results import load_run

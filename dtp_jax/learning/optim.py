@@ -63,7 +63,9 @@ def per_block(optimizers: dict[str, optax.GradientTransformation]) -> optax.Grad
 
     def init(params: dict[str, Any]) -> Any:
         if set(params) != set(optimizers):
-            raise fields.error("optimizers", list(optimizers), f"one for each of {', '.join(params)}")
+            raise fields.error(
+                "optimizers", list(optimizers), f"one for each of {', '.join(params)}"
+            )
         return whole.init(params)
 
     return whole._replace(init=init)
@@ -82,12 +84,17 @@ def check_optimizer(name: str, value: Any) -> None:
 
 
 def cosine_per_epoch(
-    learning_rate: float, *, steps_per_epoch: int, t_max: int, eta_min: float = 1e-5
+    learning_rate: float,
+    *,
+    steps_per_epoch: int,
+    t_max: int,
+    eta_min: float = 1e-5,
+    rises: bool = True,
 ) -> optax.Schedule:
     """eta_min + (lr - eta_min) (1 + cos(pi epoch / t_max)) / 2, constant within an epoch.
 
     Past t_max the rate rises again, as torch's CosineAnnealingLR does: the original trains 90 epochs
-    with t_max = 85. Ernoult et al. 2022, appendix.
+    with t_max = 85. Ernoult et al. 2022, appendix. With `rises=False` it stays at eta_min.
 
     Raises:
       ValueError: one line; a value that is not allowed.
@@ -98,6 +105,12 @@ def cosine_per_epoch(
 
     def schedule(step):
         epoch = step // steps_per_epoch
+        epoch = epoch if rises else jnp.minimum(epoch, t_max)
         return eta_min + (learning_rate - eta_min) * (1 + jnp.cos(math.pi * epoch / t_max)) / 2
 
     return schedule
+
+
+def switched(first: optax.Schedule, then: optax.Schedule, at_step: int) -> optax.Schedule:
+    """`first` up to step number `at_step`, `then` after it; both count from the first step of all."""
+    return lambda step: jnp.where(step < at_step, first(step), then(step))

@@ -19,10 +19,10 @@ from dtp_jax.parity.compare import Row, compare
 from dtp_jax.parity.replay import replay
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.parity") -> int:
     """Runs the command line. Returns the exit code: 0 if every quantity is within its tolerance, else 1 or 2."""
     parser = argparse.ArgumentParser(
-        prog="python -m dtp_jax.parity",
+        prog=program,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
