@@ -73,6 +73,14 @@ TRAINS = Field(
     str, f"one or both of {', '.join(PARTS)}", lambda value: value in PARTS, is_tuple=True
 )
 
+UNTRAINED = {
+    "feedback_optimizers": (),
+    "feedback_iterations": (),
+    "feedback_samples": 1,
+    "stale_gradients": "none",
+}
+"""The options of a learner that say nothing: its only ones where the rule trains no feedback maps."""
+
 AN_OPTIMIZER = "an optimizer, such as dtp_jax.optim.sgd(0.1, momentum=0.9)"
 A_LEARNER = "a dtp_jax.Learner"
 A_RULE = "a rule, such as dtp_jax.ldrl(noise=0.1, beta=0.7)"
@@ -127,8 +135,7 @@ def full_length(name: str, value: tuple, blocks: Sequence[str], otherwise: str =
 
 def for_no_maps(name: str, value: Any, rule: str) -> ValueError:
     """The error for an option of feedback training that has a value, where the rule trains no maps."""
-    neutral = {"feedback_samples": 1, "stale_gradients": "none"}
-    neutral = neutral.get(name.removeprefix("config."), type(value)())
+    neutral = UNTRAINED.get(name.removeprefix("config."), type(value)())
     return error(name, value, f"{neutral!r} for the rule {rule}, which trains no feedback maps")
 
 

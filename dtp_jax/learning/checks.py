@@ -25,12 +25,6 @@ CHOICES = {
     "precision": fields.PRECISION,
 }
 """Options of a learner that do not depend on others."""
-FEEDBACK_OPTIONS = (
-    "feedback_optimizers",
-    "feedback_iterations",
-    "feedback_samples",
-    "stale_gradients",
-)
 NO_FEEDBACK = f"; or trains={('forward',)!r}, which trains no feedback"
 FROM_INIT = "as in dtp_jax.init(learner, key)"
 
@@ -60,12 +54,8 @@ def learner_options(learner: Any) -> dict[str, Any]:
     }
     check_mesh(learner.mesh)
     if rule.feedback_training is None:
-        neutral = dict.fromkeys(FEEDBACK_OPTIONS, ()) | {
-            "feedback_samples": 1,
-            "stale_gradients": "none",
-        }
-        for name, value in neutral.items():
-            if found[name] != value:
+        for name, nothing in fields.UNTRAINED.items():
+            if found[name] != nothing:
                 raise fields.for_no_maps(name, found[name], rule.name)
         return found
     return found | _over_maps(network, rule, found)
