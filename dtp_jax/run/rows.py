@@ -11,17 +11,17 @@ from dtp_jax.learning.learner import Metrics, TrainState
 Row = dict[str, Any]
 
 
-def step_rows(found: Metrics, first: int, epoch: int, every: int, *, ended: bool) -> list[Row]:
-    """One row for every step whose number `every` divides, and for the last one of an epoch.
+def step_rows(found: Metrics, first: int, epoch: int, every: int, *, last: bool) -> list[Row]:
+    """One row for every step whose number `every` divides.
 
     Args:
       found: host arrays with leading axis = steps, the first of which is number `first` + 1.
-      ended: the last of these steps is the last of its epoch.
+      last: the last of these steps has a row in any case.
     """
     count, rows = len(found.loss), []
     for k in range(count):
         step = first + k + 1
-        if step % every and not (ended and k == count - 1):
+        if step % every and not (last and k == count - 1):
             continue
         row = {"step": step, "epoch": epoch, "split": "train"}
         row |= {"loss": float(found.loss[k]), "accuracy": float(found.accuracy[k])}
@@ -36,7 +36,7 @@ def weight_rows(state: TrainState) -> dict[str, float]:
     """Distance and angle (degrees) of every feedback kernel and its forward one, by "angle/<kernel>"."""
     row = {}
     for name, value in metrics.weight_alignment(state.forward, state.feedback).items():
-        row |= {f"distance/{name}": float(value[0]), f"angle/{name}": float(value[1])}
+        row |= {f"distance/{name}": float(value.distance), f"angle/{name}": float(value.angle)}
     return row
 
 
