@@ -1,23 +1,41 @@
-"""Every test process: float64 at hand, and eight virtual CPU devices.
+"""Every test process: float64 at hand, eight virtual CPU devices, programs compiled quickly and once.
 
-Set through jax.config, not through the environment, so that programs which tests start are left
-as a user would find them. XLA's flags are those of every program of this project.
+Most of the time of these tests goes into compiling. So XLA's optimisations are mostly off, its older and
+quicker way to write kernels is on, and what is compiled is kept for other processes and later sessions.
+Programs that tests start inherit that, and are the same as those in this process.
 """
 
 import os
+import tempfile
+from pathlib import Path
 
 import jax
 import pytest
 
 from dtp_jax.run import backend
 
+COMPILED = Path(tempfile.gettempdir()) / f"dtp_jax-tests-{os.getuid()}"
+"""Of this machine: a program of one CPU may not run on another one."""
+QUICK = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
+"""What takes less than half of the time to compile, and no longer than before to run."""
+
 jax.config.update("jax_enable_x64", True)
 if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     jax.config.update("jax_num_cpu_devices", 8)
-# Before any device is there, so that a run in this process and one in its own are the same program.
+# Before any device is there: XLA reads its flags once.
+flags = [os.environ.get("XLA_FLAGS", ""), *backend.known(QUICK, backend.libraries())]
+os.environ["XLA_FLAGS"] = " ".join(filter(None, flags))
 backend.set_flags()
+for name, value in {
+    "jax_disable_most_optimizations": True,
+    "jax_compilation_cache_dir": str(COMPILED),
+    "jax_persistent_cache_min_compile_time_secs": 0.05,
+    "jax_compilation_cache_max_size": 2**31,  # bytes; older programs give way
+}.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture
@@ -28,8 +46,8 @@ def single_precision():
 
 
 @pytest.fixture(scope="module")
-def quick_compiler():
-    """XLA with most optimisations off: half the time for modules that compile tiny programs."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def optimised():
+    """XLA as users have it, for modules whose subject is what it makes of a program."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)

@@ -21,8 +21,6 @@ from dtp_jax.learning import learner
 from dtp_jax.rules import backprop, backprop_targets
 from dtp_jax.rules.rule import cross_entropy
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def mean_cross_entropy(network, forward, images, labels):
     """Written out, apart from the project's own."""

@@ -23,8 +23,6 @@ from helpers import (
 from dtp_jax import blocks, ops
 from dtp_jax.blocks import AdaptiveAveragePool, MaxPool, chain, conv_block, dense_block
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 ACTIVATIONS = {
     "elu": lambda x: np.where(x > 0, x, np.expm1(x)),
     "relu": lambda x: np.maximum(x, 0),

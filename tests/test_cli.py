@@ -368,7 +368,7 @@ def test_processes_of_their_own(place):
     assert list(place.iterdir()) == []
 
 
-def test_stopped_by_every_signal(place, compiled_once):
+def test_stopped_by_every_signal(place):
     """ctrl-C, SIGTERM and SIGKILL, one after the other: the same bits as a run left in peace."""
     args = (*TINY, "--config.epochs=100000", "--config.checkpoint_every=7")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):

@@ -94,9 +94,10 @@ def test_one_config_diverges(place):
     assert code == cli.EXIT_DIVERGED
     lines = out.splitlines()
     head = "[1/4] digits_dtp-forward_lr=1e9, seed 0"
-    assert lines[:4] == [
+    assert lines[:5] == [
         f"{head}: starting",
         f"{head}  reading digits",
+        f"{head}  preparing the run",
         f"{head}  compiling the training step",
         f"{head}: diverged",
     ]

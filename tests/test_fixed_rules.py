@@ -21,8 +21,6 @@ from dtp_jax.learning import learner
 from dtp_jax.rules.analytic import solve_feedback
 from dtp_jax.rules.rule import hidden
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def local_gradients(network, rule, forward, feedback, images, labels):
     activations = forward_all(network, forward, images)

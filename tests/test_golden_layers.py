@@ -15,7 +15,7 @@ GROUPS = sorted({key.split("/")[0] for key in load("torch_layers")})
 FAMILIES = ("maxpool", "conv", "convT", "linear", "elu", "adaptive_avgpool")
 RELATIVE = {"float64": 1e-10, "float32": 1e-5}
 
-pytestmark = [pytest.mark.parametrize("dtype", RELATIVE), pytest.mark.usefixtures("quick_compiler")]
+pytestmark = pytest.mark.parametrize("dtype", RELATIVE)
 
 
 def groups(family):

@@ -23,8 +23,6 @@ from dtp_jax.learning.feedback import Iteration, train_feedback_map
 from dtp_jax.rules import ldrl
 from dtp_jax.rules.ldrl import Noise
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 ITERATIONS = 3
 RATE, MOMENTUM = 0.02, 0.9
 

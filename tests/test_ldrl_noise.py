@@ -14,8 +14,6 @@ from dtp_jax.learning import learner
 from dtp_jax.learning.feedback import keys_per_iteration
 from dtp_jax.rules import FeedbackTraining, ldrl
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def test_noise_is_normal_and_independent():
     block = dense_block("fc", features=40)((40,))

@@ -18,8 +18,6 @@ from dtp_jax.blocks import MaxPool, chain, conv_block, dense_block, forward_all
 from dtp_jax.learning import learner
 from dtp_jax.rules import ldrl
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def test_output_target_is_a_step_down_the_summed_cross_entropy():
     """t_L = h_L + beta (onehot - softmax(h_L)): no 1 / batch."""

@@ -24,8 +24,6 @@ from dtp_jax.learning import evaluation, learner
 from dtp_jax.networks import mlp
 from dtp_jax.rules import backprop, ldrl
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def make_ldrl(name="vgg", channels=None, **options):
     network = NETWORKS[name](channels=channels) if channels else NETWORKS[name]()

@@ -298,7 +298,8 @@ def test_a_finished_run_goes_on_with_more_steps(place, reference):
     )  # the last step of a run has them, whatever the epoch
     wall_seconds = summary(place / "w")["wall_seconds"]
     assert launch("--workdir=w", *args, "--config.max_steps=40").out.count("finished") == 1
-    found = launch("--workdir=w", *args)
+    assert "max_steps is 50; --config.max_steps=0 goes on" in launch("--workdir=w", *args).out
+    found = launch("--workdir=w", *args, "--config.max_steps=0")
     assert found.code == 0 and "going on from step 50 of 78" in found.out
     assert summary(place / "w")["steps"] == 78
     assert arrays(place / "w") == arrays(folder)

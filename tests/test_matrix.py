@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from dtp_jax import networks, rules
 from dtp_jax.learning import learner, optim
 
-pytestmark = pytest.mark.usefixtures("quick_compiler", "single_precision")
+pytestmark = pytest.mark.usefixtures("single_precision")
 
 TINY = {
     "simple_vgg": {"channels": (3, 4)},

@@ -15,8 +15,6 @@ from dtp_jax.learning import learner, optim
 from dtp_jax.parallel import mesh as mesh_
 from dtp_jax.run import program
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 MESHES = {"data": (8, 1), "layers": (1, 8), "both": (2, 4)}
 BATCH, STEPS = 16, 2
 

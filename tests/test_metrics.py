@@ -10,8 +10,6 @@ from dtp_jax.blocks import forward_all
 from dtp_jax.learning import metrics
 from dtp_jax.rules import backprop_targets, ldrl
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def test_distance_is_relative_to_the_first_argument():
     a, b = jnp.array([[3.0, 0.0], [0.0, 4.0]]), jnp.zeros((2, 2))

@@ -9,8 +9,6 @@ from dtp_jax.blocks import table
 from dtp_jax.networks import NETWORKS, lenet, meulemans, mlp, simple_vgg
 from dtp_jax.rules.drl import direct_feedback
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def shapes(network):
     return {block.name: block.output_shape for block in network}

@@ -9,6 +9,8 @@ import scipy.stats
 
 from dtp_jax.ops import noise, standard_normal
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 KEYS, DRAWS = 64, 2**14
 
 

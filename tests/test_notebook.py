@@ -10,7 +10,7 @@ from helpers import REPOSITORY
 
 from dtp_jax import Metrics, TrainState
 
-pytestmark = pytest.mark.usefixtures("single_precision", "quick_compiler")
+pytestmark = pytest.mark.usefixtures("single_precision")
 
 
 def first_python_block(readme):

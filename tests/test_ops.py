@@ -15,8 +15,6 @@ from helpers import (
 
 from dtp_jax import ops
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 # (height, width), window, stride, padding
 POOLS = [
     ((6, 4), 2, 2, 0),

@@ -8,8 +8,6 @@ from helpers import Recorded, assert_close, normal, sgd_in_numpy
 
 from dtp_jax.learning import optim
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 PARAMETERS = {"a": {"kernel": normal(0, (3, 2)), "bias": normal(1, 2)}}
 GRADIENTS = [jax.tree.map(lambda p, k=k: normal(10 + k, p.shape), PARAMETERS) for k in range(4)]
 each_sgd = pytest.mark.parametrize(

@@ -40,12 +40,14 @@ class Installed(NamedTuple):
         return done.stdout
 
     def environment(self):
-        mine = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        """As a user has it: nothing of the tests' compiler, nor of their checkout."""
+        others = ("PYTHONPATH", "VIRTUAL_ENV", "XLA_FLAGS")
+        mine = {k: v for k, v in os.environ.items() if k not in others and k[:4] != "JAX_"}
         return {**mine, "JAX_PLATFORMS": "cpu", "DTP_JAX_CACHE": str(self.folder / "cache")}
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory, compiled_once):
+def installed(tmp_path_factory):
     """Built from a copy, so that nothing is left in the checkout; dependencies are those of this process."""
     base = tmp_path_factory.mktemp("package")
     source, env, folder = base / "source", base / "env", base / "empty"

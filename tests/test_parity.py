@@ -11,8 +11,6 @@ from helpers import GOLDEN, load
 
 from dtp_jax.parity import ParityError, __main__, compare, open_case, replay
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 RECORDED = (
     "ldrl_vgg",
     "ldrl_vgg_2batches",

@@ -13,8 +13,6 @@ from dtp_jax.learning import evaluation, learner, optim
 from dtp_jax.learning.learner import BOTH, FEEDBACK_ONLY, FORWARD_ONLY
 from dtp_jax.run.passes import passes
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 @pytest.mark.parametrize(
     ("fields", "expected"),

@@ -159,7 +159,7 @@ def test_a_value_for_each_map():
     assert validate(fields).config["scale"] == (2.0, 2.0)
     assert validate({**fields, "scale": (1, 3)}).config["scale"] == (1.0, 3.0)
     with pytest.raises(
-        ValueError, match=r"config.scale is \(1.0, 2.0, 3.0\); allowed: 1 val, or 2"
+        ValueError, match=r"config.scale is \(1.0, 2.0, 3.0\); allowed: 1 value, or 2"
     ):
         validate({**fields, "scale": (1, 2, 3)})
 

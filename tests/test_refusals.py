@@ -26,7 +26,7 @@ from dtp_jax.rules.ldrl import Noise
 from dtp_jax.rules.rule import FeedbackTraining, of_map
 from dtp_jax.run.config import validate
 
-pytestmark = pytest.mark.usefixtures("quick_compiler", "single_precision")
+pytestmark = pytest.mark.usefixtures("single_precision")
 
 NETWORK = dtp.simple_vgg((8, 8, 1), 10, channels=(3, 4))  # trained maps: conv_1 and fc
 NORMED = dtp.resnet18((8, 8, 1), 10, channels=(3, 4), batch_norm=True)

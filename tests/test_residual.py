@@ -20,8 +20,6 @@ from dtp_jax.blocks import basic_block, chain, count, residual_stage
 from dtp_jax.learning import metrics
 from dtp_jax.networks import resnet18
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 # input shape, channels, stride: identity shortcut; new channels; stride 2 on even and on odd sizes; a
 # stride with as many channels as before; a single pixel.
 BLOCKS = [

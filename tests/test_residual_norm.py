@@ -20,8 +20,6 @@ from dtp_jax.networks import resnet18
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def norm(channels):
     """momentum=1: after one batch the running statistics are those of that batch."""

@@ -29,8 +29,6 @@ from dtp_jax.rules.ldrl import Noise
 from dtp_jax.run.build import build_learner
 from dtp_jax.run.config import validate
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 LDRL = rules.ldrl(noise=(0.2, 0.1), beta=0.7)
 PLENTY = 2**30
 

@@ -106,7 +106,7 @@ def test_expected_exponents(sweep):
     assert growth.exponent(xs, flops) == pytest.approx(theory, abs=0.12)
 
 
-def test_both_axes_exchange_what_is_predicted(quick_compiler, single_precision):
+def test_both_axes_exchange_what_is_predicted(single_precision):
     """The all-reduces of the group that has most of them, and the exchange of the groups."""
     setting = TWO_MAPS._replace(data=2, layers=2)
     work = count_work(scaling.learner_of(setting))
@@ -117,7 +117,7 @@ def test_both_axes_exchange_what_is_predicted(quick_compiler, single_precision):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, quick_compiler):
+def finished(tmp_path_factory):
     """A quick run of four sweeps -> (its JSON, its picture's first bytes)."""
     folder = tmp_path_factory.mktemp("scaling")
     file, picture = folder / "out.json", folder / "out.png"

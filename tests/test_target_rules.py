@@ -20,8 +20,6 @@ from dtp_jax.blocks import chain, dense_block, forward_all
 from dtp_jax.learning import learner
 from dtp_jax.rules.rule import hidden
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def orthogonal_chain(width=5, depth=3):
     """A linear network whose blocks are rotations without bias, and feedback maps that invert them."""

@@ -38,7 +38,10 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.export
     parser.add_argument("--to-workdir", action="store_true", help="from the file to a new workdir")
     parser.add_argument("--config", help="name or file; --config.FIELD=VALUE overrides a field")
     parser.add_argument(
-        "--plugin", action="append", default=[], help="file or module that registers rules or networks"
+        "--plugin",
+        action="append",
+        default=[],
+        help="file or module that registers rules or networks",
     )
     args, overrides = parser.parse_known_args(argv)
     strange = [o for o in overrides if not cli.OVERRIDE.match(o)]

@@ -88,7 +88,9 @@ def _run(argv: list[str], screen: Screen) -> int:
         return _fail(screen, error, EXIT_DATA)
     experiment, folder = made.experiment, made.workdir
     if made.status == FINISHED:
-        screen.note(f"{folder.path}: this run is finished")
+        limit = experiment.config["max_steps"]
+        more = f": config.max_steps is {limit}; --config.max_steps=0 goes on" if limit else ""
+        screen.note(f"{folder.path}: this run is finished{more}")
         screen.summary(folder.read_summary(), folder.path)
         return 0
     try:

@@ -196,10 +196,11 @@ class Run:
         progress.epoch_accuracy += float(found.accuracy.sum(dtype=np.float64))
         seen = position + count
         ended = seen == parts.steps_per_epoch or progress.step == parts.total_steps
-        rows = step_rows(found, first, epoch, self.config["log_every"], ended=ended)
-        if ended:
-            rows[-1] |= self._of_the_epoch(max(epoch, 1), seen)
-        self._write(rows)
+        aligned = ended and self.config["diagnostics"]
+        rows = step_rows(found, first, epoch, self.config["log_every"], last=aligned)
+        if aligned:
+            rows[-1] |= weight_rows(self.state)
+        self._write([*rows, *([self._epoch_row(epoch, seen)] if ended else [])])
         self.bar.update(
             epoch,
             seen,
@@ -212,12 +213,12 @@ class Run:
         )
         self._after_chunk(epoch, ended, "forward" in trains, rows)
 
-    def _of_the_epoch(self, epoch: int, steps: int) -> Row:
-        """What the last row of an epoch has beside its step: rates, speed, and how the weights align."""
-        row = learning_rates(self.parts.experiment, epoch)
-        images = self.config["batch_size"] * steps
-        row["images_per_second"] = images / max(self.progress.epoch_seconds, 1e-9)
-        return row | (weight_rows(self.state) if self.config["diagnostics"] else {})
+    def _epoch_row(self, epoch: int, steps: int) -> Row:
+        """Learning rates and speed of an epoch (of feedback training alone: 0, with the first rates)."""
+        speed = self.config["batch_size"] * steps / max(self.progress.epoch_seconds, 1e-9)
+        row = {"step": self.progress.step, "epoch": epoch, "split": "epoch"}
+        rates = learning_rates(self.parts.experiment, max(epoch, 1))
+        return {**row, **rates, "images_per_second": speed}
 
     def _steps_of_next_chunk(self, trains: tuple[str, ...]) -> int:
         parts, step = self.parts, self.progress.step
@@ -251,7 +252,7 @@ class Run:
             improved = found is not None and (best is None or found.accuracy >= best)
             if improved:
                 self.progress.best_step, self.progress.best_val_accuracy = step, found.accuracy
-            self.bar.end_epoch(epoch, found, last_angle(rows[-1]))
+            self.bar.end_epoch(epoch, found, last_angle(rows[-1] if rows else {}))
         signal = processes.any_says(self.stop_signal())
         due = step % every == 0 if every else ended
         if due or improved or signal is not None or step == self.parts.total_steps:

@@ -278,26 +278,10 @@ def _devices(experiment: "Experiment", mesh: "Mesh | None") -> str:
 
 def _block_rows(experiment: "Experiment") -> list[tuple[str, ...]]:
     """Name, operations, output, forward and feedback parameters of every block, and the totals."""
-    import jax
+    from dtp_jax.blocks.table import rows
 
-    from dtp_jax.blocks import count, init_forward
-
-    network = experiment.network
-    shapes = jax.eval_shape(
-        lambda key: (init_forward(network, key), experiment.rule.init_feedback(network, key)),
-        jax.random.key(0),
-    )
-    rows, totals = [], [0, 0]
-    for block in network:
-        counts = [count(side.get(block.name, {})) for side in shapes]
-        totals = [a + b for a, b in zip(totals, counts, strict=True)]
-        output = "x".join(map(str, block.output_shape))
-        rows.append((block.name, block.description, output, *_counts(*counts)))
-    return [*rows, ("parameters", "", "", *_counts(*totals))]
-
-
-def _counts(forward: int, feedback: int) -> tuple[str, str]:
-    return f"{forward:,}", f"{feedback:,}" if feedback else "-"
+    found, totals = rows(experiment.network, experiment.rule.init_feedback)
+    return [row.cells for row in (*found, totals)]
 
 
 def _length(config: Mapping[str, Any]) -> str:
