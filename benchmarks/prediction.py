@@ -41,7 +41,7 @@ from rich.table import Table
 from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
 from benchmarks.provenance import provenance
 from benchmarks.work import Work, count_work
-from configs import imagenet32_dtp
+from dtp_jax.configs import imagenet32_dtp
 from dtp_jax.learning.learner import Learner
 from dtp_jax.parallel.mesh import assign, speedup_bound
 from dtp_jax.run.build import build_learner

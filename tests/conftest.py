@@ -25,8 +25,7 @@ if "JAX_PLATFORMS" not in os.environ:
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     jax.config.update("jax_num_cpu_devices", 8)
 # Before any device is there: XLA reads its flags once.
-flags = [os.environ.get("XLA_FLAGS", ""), *backend.known(QUICK, backend.libraries())]
-os.environ["XLA_FLAGS"] = " ".join(filter(None, flags))
+backend.set_flags(QUICK)
 backend.set_flags()
 for name, value in {
     "jax_disable_most_optimizations": True,

@@ -39,7 +39,7 @@ def compare(*args):
 
 def test_names_of_configs(place):
     (place / "own.py").write_text(
-        "from configs import digits_dtp\n\ndef get_config(rule='ldrl'):\n"
+        "from dtp_jax.configs import digits_dtp\n\ndef get_config(rule='ldrl'):\n"
         "    config = digits_dtp.get_config()\n    config.rule = rule\n    return config\n"
     )
     entries = parse_configs(

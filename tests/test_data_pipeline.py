@@ -187,7 +187,7 @@ def test_augment_under_jit_scan_and_vmap(images):
 
 
 @pytest.mark.parametrize("name", list(DATASETS))
-def test_normalisation_is_the_formula(name):
+def test_normalisation_is_the_formula(name, optimised):
     spec = DATASETS[name]
     images = np.random.RandomState(0).randint(0, spec.max_value + 1, (4, *spec.image_shape))
     images = images.astype(np.uint8)

@@ -1,5 +1,7 @@
 """Rules whose feedback is random or given in closed form."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,11 +37,10 @@ def test_feedback_alignment_with_the_forward_weights_is_backprop(name):
     forward, feedback = make_parameters(network)
     images, labels = make_batch(network, 3)
     symmetric = {n: {**omega, "kernel": forward[n]["kernel"]} for n, omega in feedback.items()}
-    found = local_gradients(
-        network, rules.feedback_alignment(beta=1.0), forward, symmetric, images, labels
-    )
-    expected = learner.global_gradient(network, rules.backprop(), forward, images, labels)
-    assert_close(found, expected)
+    local = jax.jit(partial(local_gradients, network, rules.feedback_alignment(beta=1.0)))
+    found = local(forward, symmetric, images, labels)
+    gradient = jax.jit(partial(learner.global_gradient, network, rules.backprop()))
+    assert_close(found, gradient(forward, images, labels))
 
 
 def test_feedback_alignment_keeps_the_slopes_of_the_forward_pass():
@@ -116,21 +117,23 @@ def test_analytic_feedback_minimises_the_jacobian_matching_loss(name, activation
     """The gradient of ||J_G - J_F^T||^2 at the pool indices of the clean pass is zero there."""
     network = NETWORKS[name](activation=activation)
     forward, feedback = make_parameters(network)
-    activations = forward_all(network, forward, make_batch(network, 2)[0])
+    activations = jax.jit(partial(forward_all, network))(forward, make_batch(network, 2)[0])
     for i in range(1, len(network)):
         block, theta = network[i], forward[network[i].name]
         x, y, residual = activations.h[i], activations.h[i + 1], activations.residuals[i]
         size = x[0].size
-        j_f = jax.jacobian(lambda x, f=block.forward, p=theta: f(p, x)[0].sum(0))(x)
+        j_f = jax.jit(jax.jacobian(lambda x, f=block.forward, p=theta: f(p, x)[0].sum(0)))(x)
         j_f = jnp.moveaxis(j_f, y.ndim - 1, 0).reshape(2, -1, size)  # (batch, out, in)
 
+        @jax.jit
         def mismatch(omega, block=block, y=y, residual=residual, j_f=j_f, size=size):
             j_g = jax.jacobian(lambda y: block.feedback(omega, y, residual).sum(0))(y)
             j_g = jnp.moveaxis(j_g, block_rank(block), 0).reshape(2, size, -1)
             return jnp.sum((j_g - j_f.swapaxes(1, 2)) ** 2)
 
-        found = solve_feedback(network, forward, feedback[block.name], i, activations)
-        value, gradient = jax.value_and_grad(mismatch)(found)
+        solve = jax.jit(partial(solve_feedback, network, i=i))
+        found = solve(forward, feedback[block.name], activations=activations)
+        value, gradient = jax.jit(jax.value_and_grad(mismatch))(found)
         np.testing.assert_allclose(gradient["kernel"], 0, atol=1e-10 * (1 + value))
         assert mismatch({**found, "kernel": theta["kernel"] * 1.01}) > value
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
-from configs import cifar10_dtp, default, digits_backprop, digits_dtp
+from dtp_jax.configs import cifar10_dtp, default, digits_backprop, digits_dtp
 from dtp_jax.parallel.mesh import make_mesh
 from dtp_jax.run import config, live, screen
 from dtp_jax.run.program import Evaluation

@@ -30,6 +30,17 @@ VARIANTS = {"": "kept", "zerograd/": "zeroed", "clean/": "none"}
 def replay(case: Case, dtype: Any) -> Outputs:
     """Every quantity of the layout by its recorded key, `clean/b0/out/...`, in this project's layouts."""
     outputs: Outputs = {}
+
+    @jax.jit  # one program for all variants, instead of some hundred of one operation each
+    def compared(state, after, record, images, labels) -> Outputs:
+        found = {
+            **activation_outputs(case, record),
+            **backprop_outputs(case, state, images, labels),
+            **_forward_outputs(case, after, record),
+            **_feedback_outputs(case, after, record),
+        }
+        return found | {"loss": found["bp_loss"]} | _comparisons(case, found)
+
     for prefix, stale in VARIANTS.items():
         learner = _learner(case, stale)
         run = _step(learner)
@@ -37,14 +48,7 @@ def replay(case: Case, dtype: Any) -> Outputs:
         for n, images, labels in batches(case, dtype):
             noise = _recorded_noise(case, n, dtype)
             after, record = run(state, images, labels, noise)
-            found = {
-                **activation_outputs(case, record),
-                **backprop_outputs(case, state, images, labels),
-                **_forward_outputs(case, after, record),
-                **_feedback_outputs(case, after, record),
-            }
-            found["loss"] = found["bp_loss"]
-            found |= _comparisons(case, found)
+            found = compared(state, after, record, images, labels)
             outputs |= {
                 f"{prefix}b{n}/out/{key}": np.asarray(value) for key, value in found.items()
             }

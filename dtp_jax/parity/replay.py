@@ -48,16 +48,21 @@ def replay(case: Case, dtype: Any) -> Outputs:
     learner, outputs = _learner(case), {}
     run = _step(learner)
     state = fresh_state(case, learner, dtype)
-    for n, images, labels in batches(case, dtype):
-        next_state, record = run(state, images, labels, _recorded_noise(case, n, dtype))
+
+    @jax.jit  # one program, instead of some hundred of one operation each
+    def compared(state, after, record, images, labels) -> Outputs:
         found = {
-            **_feedback_outputs(case, state, next_state, record),
-            **_forward_outputs(case, next_state, record),
-            **_comparisons(case, learner, state, next_state, images, labels),
+            **_feedback_outputs(case, state, after, record),
+            **_forward_outputs(case, after, record),
+            **_comparisons(case, learner, state, after, images, labels),
         }
-        found["step_loss"] = found["fwd_loss_total"] + found.get("fb_loss_total", 0)
+        return found | {"step_loss": found["fwd_loss_total"] + found.get("fb_loss_total", 0)}
+
+    for n, images, labels in batches(case, dtype):
+        after, record = run(state, images, labels, _recorded_noise(case, n, dtype))
+        found = compared(state, after, record, images, labels)
         outputs |= {f"b{n}/out/{key}": np.asarray(value) for key, value in found.items()}
-        state = next_state
+        state = after
     return outputs
 
 

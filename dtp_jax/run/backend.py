@@ -39,14 +39,15 @@ def prepare() -> None:
     set_flags()
 
 
-def set_flags() -> None:
-    """Adds what XLA is told to $XLA_FLAGS, as far as it knows it and the user has not said otherwise."""
+def set_flags(flags: Sequence[str] = ()) -> None:
+    """Adds flags to $XLA_FLAGS, as far as XLA knows them and the user has not said otherwise.
+
+    Args:
+      flags: "--xla_name=value"; by default those of this kind of machine.
+    """
+    flags = flags or ((*CPU_FLAGS, GPU_FLAG) if has_gpu_plugin() else CPU_FLAGS)
     set_already = os.environ.get("XLA_FLAGS", "")
-    wanted = [
-        flag
-        for flag in ((*CPU_FLAGS, GPU_FLAG) if has_gpu_plugin() else CPU_FLAGS)
-        if flag.split("=")[0] not in set_already
-    ]
+    wanted = [flag for flag in flags if flag.split("=")[0] not in set_already]
     os.environ["XLA_FLAGS"] = " ".join(filter(None, [set_already, *known(wanted, libraries())]))
 
 

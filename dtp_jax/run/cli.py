@@ -89,7 +89,8 @@ def _run(argv: list[str], screen: Screen) -> int:
     experiment, folder = made.experiment, made.workdir
     if made.status == FINISHED:
         limit = experiment.config["max_steps"]
-        more = f": config.max_steps is {limit}; --config.max_steps=0 goes on" if limit else ""
+        ended = limit == made.total_steps
+        more = f": config.max_steps is {limit}; --config.max_steps=0 goes on" if ended else ""
         screen.note(f"{folder.path}: this run is finished{more}")
         screen.summary(folder.read_summary(), folder.path)
         return 0
