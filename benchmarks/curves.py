@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.program import parser_of
-from dtp_jax.plots import curves
+from dtp_jax.compare.reading import read
+from dtp_jax.plots.curves import draw_runs
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", metavar="LABEL=WORKDIR")
     args = parser.parse_args(argv)
     pairs = [run.split("=", 1) for run in args.runs]
-    curves.draw_runs([curves.read(label, Path(folder)) for label, folder in pairs], args.out)
+    draw_runs([read(label, Path(folder)) for label, folder in pairs], args.out)
     return 0
 
 

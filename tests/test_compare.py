@@ -19,6 +19,7 @@ from rich.console import Console
 
 from benchmarks import curves
 from dtp_jax.compare import __main__, parse_configs, runs
+from dtp_jax.compare.reading import read
 from dtp_jax.compare.report import Row, Spread, show
 from dtp_jax.plots import curves as plots
 from dtp_jax.run import cli
@@ -187,7 +188,7 @@ def test_curves_are_read_as_they_are(tmp_path):
         {"split": "test", "epoch": 3, "accuracy": 0.1},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = plots.read("x", tmp_path)
+    found = read("x", tmp_path)
     assert found == ("x", {1: 50.0, 2: 100.0}, {1: 50.0}, {})
 
 

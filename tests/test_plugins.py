@@ -11,6 +11,7 @@ from helpers import REPOSITORY, config_fields
 from launching import TINY, launch, rows
 
 import dtp_jax as dtp
+from dtp_jax.compare import __main__ as compare
 from dtp_jax.export import __main__ as export
 from dtp_jax.fields import Field, positive
 from dtp_jax.networks import NETWORKS
@@ -122,6 +123,20 @@ def test_a_module_is_named_as_one(place, monkeypatch, my_rule):
                   "--config.max_steps=1").code == 0  # fmt: skip
     assert saved(place / "w")["provenance"]["registered_by"] == {"rule": "my_rule"}
     del sys.modules["my_rule"]
+
+
+def test_compare_finds_it_again(place, my_rule, single_precision):
+    """By the file that is its config, by a plugin, and finished runs without training again."""
+    args = ["--seeds=1", "--workdir=c", *TINY, "--config.max_steps=1"]
+    assert compare.main(["--configs=my_rule.py", *args]) == 0
+    forget()
+    named = ["--configs=digits_dtp[rule=eager_ldrl][gain=2]", *args]
+    assert compare.main(named) == 2
+    assert compare.main([*named, "--plugin=my_rule.py"]) == 0
+    assert {path.name for path in (place / "c").iterdir() if path.is_dir()} == {
+        "my_rule",
+        "digits_dtp-rule=eager_ldrl-gain=2",
+    }
 
 
 # Networks.

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from dtp_jax.compare.reading import read
 from dtp_jax.compare.runs import Result
-from dtp_jax.plots.curves import Group, draw_groups, read
+from dtp_jax.plots.curves import Group, draw_groups
 from dtp_jax.run.layout import NO_BREAK, duration
 from dtp_jax.run.screen import Screen
 

@@ -51,23 +51,21 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.export
         parser.error("--best does not go with --to-workdir")
     if not args.to_workdir and (args.config or overrides):
         parser.error("--config goes with --to-workdir only: a run has its config")
+    screen = Screen()
     try:
         load_plugins(args.plugin)
         print(
             import_weights(args.workdir, args.file, config=args.config, overrides=tuple(overrides))
             if args.to_workdir
-            else export_run(args.workdir, args.file, best=args.best, warn=Screen().warn)
+            else export_run(args.workdir, args.file, best=args.best, warn=screen.warn)
         )
     except ValueError as error:
-        return _fail(error, cli.EXIT_INVALID)
+        screen.error(str(error))
+        return cli.EXIT_INVALID
     except WeightsError as error:
-        return _fail(error, cli.EXIT_DATA)
+        screen.error(str(error))
+        return cli.EXIT_DATA
     return 0
-
-
-def _fail(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

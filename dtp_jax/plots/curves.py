@@ -1,9 +1,8 @@
-"""Learning curves of runs, read from their metrics.jsonl and drawn with matplotlib.
+"""Learning curves of runs, drawn with matplotlib.
 
 matplotlib is imported when something is drawn, and never opens a window.
 """
 
-import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,23 +34,6 @@ class Group(NamedTuple):
     curves: list[Curve]
     note: str = ""
     """Shown after the label."""
-
-
-def read(label: str, workdir: Path) -> Curve:
-    """Reads what is there of metrics.jsonl and summary.json; unfinished runs have shorter curves."""
-    found: dict[str, dict[int, list[float]]] = {"train": {}, "val": {}}
-    file, summary = workdir / "metrics.jsonl", workdir / "summary.json"
-    for line in file.read_text().splitlines() if file.exists() else ():
-        row = json.loads(line)
-        if row["split"] in found and row["epoch"] >= 1 and row["accuracy"] is not None:
-            found[row["split"]].setdefault(row["epoch"], []).append(100 * row["accuracy"])
-    means = {
-        split: {epoch: float(np.mean(values[epoch])) for epoch in sorted(values)}
-        for split, values in found.items()
-    }
-    return Curve(
-        label, **means, summary=json.loads(summary.read_text()) if summary.exists() else {}
-    )
 
 
 def mean_and_spread(

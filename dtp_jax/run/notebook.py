@@ -15,6 +15,7 @@ from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.parallel.mesh import make_mesh
 from dtp_jax.run import backend, loading, loop, program, signals
 from dtp_jax.run.assemble import plan
+from dtp_jax.run.extension import from_json
 from dtp_jax.run.provenance import Request
 from dtp_jax.run.results import FinishedRun, load_run
 from dtp_jax.run.screen import BriefScreen, Screen
@@ -53,6 +54,7 @@ def train(
     extended = ()
     if isinstance(config, Mapping) or hasattr(config, "to_dict"):
         fields, name, shown = dict(config), "notebook", "a config of a program"
+        extended = from_json(fields)
     else:
         loaded = loading.load_config(str(config))
         loading.add_brought(
@@ -68,7 +70,16 @@ def train(
         told = [f"{name}={value!r}" for name, value in overrides.items()]
         command = f"dtp_jax.train({', '.join([repr(shown), f'workdir={str(folder)!r}', *told])})"
         screen = BriefScreen(Console(quiet=True)) if quiet else Screen()
-        screen.start(made.experiment, shown, told, made.source.description, folder, mesh)
+        extensions = made.experiment.extensions
+        screen.start(
+            made.experiment,
+            shown,
+            told,
+            made.source.description,
+            folder,
+            mesh,
+            extended=str(extensions[-1]) if extensions else "",
+        )
         is_main = threading.current_thread() is threading.main_thread()
         stopping = signals.StopSignals(screen.note, screen.abandon) if is_main else loop.NEVER
         loop.run(made, Request(shown, told, command), screen, stopping, mesh)
