@@ -17,7 +17,7 @@ from dtp_jax.run import backend
 COMPILED = Path(tempfile.gettempdir()) / f"dtp_jax-tests-{os.getuid()}"
 """Of this machine: a program of one CPU may not run on another one."""
 QUICK = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
-"""What takes less than half of the time to compile, and no longer than before to run."""
+"""test_backprop_rule.py took 7.7 s of processor time with these two, and 18.8 s without."""
 
 jax.config.update("jax_enable_x64", True)
 if "JAX_PLATFORMS" not in os.environ:
