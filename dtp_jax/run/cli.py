@@ -273,11 +273,7 @@ def _flag_message(error: flags.Error, rest: list[str], known: dict[str, Field]) 
         value = told.partition("=")[1] + told.partition("=")[2]
         hints = " or ".join(f"--config.{field}{value}" for field in fields)
         return f"--{strange[1]} is no flag; did you mean {hints}? See --help"
-    return f"{_first_line(error)}; allowed: the flags of --help"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]
+    return f"{loading.first_line(error)}; allowed: the flags of --help"
 
 
 def _default_workdir(name: str) -> Path:

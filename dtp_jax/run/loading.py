@@ -56,7 +56,7 @@ def load_config(given: str) -> Loaded:
         config = runpy.run_path(str(file))["get_config"](*arguments)
     except (Exception, SystemExit) as problem:  # a config file may raise anything
         raise error(
-            f"which fails with {type(problem).__name__}: {_first_line(problem)}; "
+            f"which fails with {type(problem).__name__}: {first_line(problem)}; "
             "allowed: a file whose get_config returns a config"
         ) from problem
     if not isinstance(config, config_dict.ConfigDict):
@@ -79,7 +79,7 @@ def load_plugins(given: Iterable[str]) -> None:
         except (Exception, SystemExit) as problem:  # it may raise anything
             raise ValueError(
                 f"--plugin is {name!r}, which fails with {type(problem).__name__}: "
-                f"{_first_line(problem)}; allowed: a module that can be imported, or a Python file"
+                f"{first_line(problem)}; allowed: a module that can be imported, or a Python file"
             ) from problem
 
 
@@ -107,7 +107,7 @@ def _from_json(file: Path) -> Loaded:
             raise ValueError("it holds no object")
     except (OSError, ValueError) as problem:
         raise ValueError(
-            f"--config is {str(file)!r}, which cannot be read: {_first_line(problem)}; "
+            f"--config is {str(file)!r}, which cannot be read: {first_line(problem)}; "
             "allowed: the config.json of a run"
         ) from problem
     origin = saved.get("provenance") or {}
@@ -172,5 +172,6 @@ def _relative(given: str) -> str:
     return given if relative.startswith(os.pardir) else relative
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Of what an error says."""
     return (str(error).splitlines() or [""])[0]
