@@ -6,11 +6,17 @@ learner) check by them and say the same.
 
 import math
 import numbers
+import os
+import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 ABC = {int: numbers.Integral, float: numbers.Real}
 """Numbers of other libraries pass for Python's own."""
+
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""How gs://bucket/run and file:///run begin."""
 
 
 class Field(NamedTuple):
@@ -142,6 +148,23 @@ def for_no_maps(name: str, value: Any, rule: str) -> ValueError:
 def error(name: str, value: Any, allowed: str) -> ValueError:
     """The line that every refusal is."""
     return ValueError(f"{name} is {described(value)}; allowed: {allowed}")
+
+
+def local_path(name: str, value: str | os.PathLike) -> Path:
+    """The path that a user has given, with ~ spelt out.
+
+    Raises:
+      ValueError: one line; it is the address of something remote, or nobody's home.
+    """
+    text = os.fspath(value)
+    if ADDRESS.match(text):
+        raise error(name, text, "a local path; mount remote storage, and give its folder")
+    if "\0" in text:
+        raise error(name, text, "a path without null characters")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as problem:
+        raise error(name, text, "a path without ~, for that home folder is not known") from problem
 
 
 def described(value: Any) -> str:

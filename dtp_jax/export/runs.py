@@ -19,7 +19,8 @@ from dtp_jax.run.config import validate
 from dtp_jax.run.loop import Progress
 from dtp_jax.run.provenance import Request, provenance
 from dtp_jax.run.results import NoCheckpoint, checkpoint, experiment_of, learner_of
-from dtp_jax.run.workdir import Workdir, write_json
+from dtp_jax.run.files import write_json
+from dtp_jax.run.workdir import Workdir
 from dtp_jax.version import __version__
 
 SIDES = ("forward", "feedback", "statistics")

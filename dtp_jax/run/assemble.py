@@ -13,7 +13,8 @@ from dtp_jax.run.config import check_sizes, validate
 from dtp_jax.run.extension import Extension, continued
 from dtp_jax.run.passes import Pass, passes, total_steps
 from dtp_jax.run.screen import Screen
-from dtp_jax.run.workdir import Checkpoints, Workdir
+from dtp_jax.run.checkpoints import Checkpoints
+from dtp_jax.run.workdir import Workdir
 
 MOST_STEPS_PER_CHUNK = 500
 

@@ -25,7 +25,8 @@ from dtp_jax.run.config import fields_of, meant, unknown
 from dtp_jax.run.extension import Extension
 from dtp_jax.run.provenance import Request
 from dtp_jax.run.screen import Screen, SilentScreen
-from dtp_jax.run.workdir import FINISHED, WorkdirError
+from dtp_jax.run.files import WorkdirError
+from dtp_jax.run.workdir import FINISHED
 
 EXIT_INVALID, EXIT_DATA, EXIT_DIVERGED, EXIT_LOST = 2, 3, 4, 5
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")

@@ -15,7 +15,8 @@ from dtp_jax.parallel.mesh import placement
 from dtp_jax.run.build import Experiment, build_learner
 from dtp_jax.run.config import validate
 from dtp_jax.run.loading import load_config
-from dtp_jax.run.workdir import CHECKSUMS, Workdir, checksums
+from dtp_jax.run.checkpoints import CHECKSUMS, checksums
+from dtp_jax.run.workdir import Workdir
 
 
 class Table(dict[str, np.ndarray]):
