@@ -329,7 +329,7 @@ def test_overrides_may_stand_before_the_config(place):
     found = cli.parse(["launch.py", *args, "--workdir", "~/w"])
     assert found.config["seed"] == 5 and found.config["rule"] == "backprop"
     assert found.request.overrides == ["--config.seed=4", "--config.seed=5"]
-    assert found.workdir == place.parent / "home" / "w"
+    assert found.workdir.path == place.parent / "home" / "w"
 
 
 def test_a_run_can_be_run_again_from_its_config_json(place, reference):
@@ -345,7 +345,7 @@ def test_a_run_can_be_run_again_from_its_config_json(place, reference):
     assert again == before
     found = cli.parse(["launch.py", "--config=old/config.json", "--config.noise=0.5"])
     assert found.config["noise"] == (0.5,) and found.config["channels"] == (4, 8)
-    assert found.workdir.parent.name == "digits_dtp"
+    assert found.workdir.path.parent.name == "digits_dtp"
     assert "No such file" in refused(place, "--config=none.json")
     assert "did you mean old/config.json" in refused(place, "--config=old")
 

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file, save_file
 from dtp_jax.export import __main__, read, write
 from dtp_jax.learning import learner
 from dtp_jax.run.build import build_learner
-from dtp_jax.run.config import validate
 from dtp_jax.run.checkpoints import CHECKSUMS, checksums
+from dtp_jax.run.config import validate
 from dtp_jax.run.files import write_json
 from dtp_jax.version import __version__
 

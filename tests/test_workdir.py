@@ -53,10 +53,15 @@ def run(tmp_path):
     return found
 
 
+def summary_of(steps):
+    """What a finished run says, as far as somebody counts on it."""
+    return {"steps": steps, "test_accuracy": 0.9, "wall_seconds": 1.5, "images_per_second": 10}
+
+
 def test_states_of_a_run(run):
     assert Workdir(run.path.parent / "other" / "run").status(CONFIG, 10) == NEW
     assert run.status(CONFIG, 10) == UNFINISHED
-    write_json(run.summary_file, {"steps": 10})
+    write_json(run.summary_file, summary_of(10))
     assert run.status(CONFIG, 10) == FINISHED
     assert run.status({**CONFIG, "max_steps": 11}, 11) == UNFINISHED
 
@@ -87,10 +92,60 @@ def test_checkpoints_of_nobody(run):
         run.status(CONFIG, 10)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '"steps"'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '"steps"', "[" * 10**5])
 def test_a_broken_summary_is_none(run, content):
     run.summary_file.write_text(content)
     assert run.status(CONFIG, 10) == UNFINISHED
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("steps", "10"),
+        ("steps", None),
+        ("steps", True),
+        ("test_accuracy", "0.9"),
+        ("val_accuracy", [0.9]),
+        ("test_top5_accuracy", {}),
+        ("wall_seconds", None),
+        ("images_per_second", "fast"),
+        ("extended", 3),
+        ("extended", [{"at_step": 3}]),
+    ],
+)
+def test_a_summary_that_cannot_be_shown_is_none(run, name, value):
+    write_json(run.summary_file, summary_of(10) | {name: value})
+    assert run.read_summary() is None
+    assert run.status(CONFIG, 10) == UNFINISHED
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "summary.json", "checkpoints"])
+@pytest.mark.parametrize("kind", ["another kind", "a dead link"])
+def test_something_else_in_the_place_of_a_file(run, name, kind):
+    path, expected = run.path / name, "folder" if name == "checkpoints" else "file"
+    path.unlink(missing_ok=True)
+    if kind == "a dead link":
+        path.symlink_to(run.path / "nothing")
+    elif expected == "file":
+        path.mkdir()
+    else:
+        path.write_text("")
+    with pytest.raises(WorkdirError, match=f"its {name} is no {expected}; allowed: a new folder"):
+        run.status(CONFIG, 10)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json"])
+def test_files_of_nobody(run, name):
+    """A run would drop what is in them."""
+    run.config_file.rename(run.path / name)
+    with pytest.raises(WorkdirError, match=f"it holds {name}, but no config.json"):
+        run.status(CONFIG, 10)
+
+
+def test_a_finished_run_need_not_be_writable(run, monkeypatch):
+    write_json(run.summary_file, summary_of(10))
+    monkeypatch.setattr("dtp_jax.run.workdir.os.access", lambda *_: False)
+    assert run.status(CONFIG, 10) == FINISHED
 
 
 @pytest.mark.parametrize("path", ["file", "file/below", "x" * 300, "new/" + "x" * 300])
@@ -139,7 +194,7 @@ def test_rewound_metrics(run):
     run.rewind_metrics(3)  # the test line of step 3 comes again
     assert [json.loads(line) for line in run.metrics_file.read_text().splitlines()] == rows[:5]
     run.metrics_file.write_bytes(whole)
-    write_json(run.summary_file, {"steps": 3})
+    write_json(run.summary_file, summary_of(3))
     run.rewind_metrics(3)  # the run ended there, and now goes on: its test line stays
     assert [json.loads(line) for line in run.metrics_file.read_text().splitlines()] == rows[:6]
 

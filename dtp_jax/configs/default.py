@@ -85,6 +85,7 @@ def bookkeeping(config: config_dict.ConfigDict) -> None:
     """Bookkeeping: changes no number, and may differ when a run is continued."""
     config.images_on = "auto"  # device, host (streamed), auto = device where they fit half of it
     config.checkpoint_every = 0  # steps; 0 = once per epoch
+    config.checkpoint_minutes = 30.0  # and when the last one is so old; 0 = not by time
     config.keep_checkpoints = 3
     config.log_every = 1  # steps per line of metrics.jsonl
     config.eval_batch_size = 500

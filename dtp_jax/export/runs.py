@@ -16,10 +16,10 @@ from dtp_jax.learning import learner
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.run import cli
 from dtp_jax.run.config import validate
+from dtp_jax.run.files import DiskError, write_json
 from dtp_jax.run.loop import Progress
 from dtp_jax.run.provenance import Request, provenance
 from dtp_jax.run.results import NoCheckpoint, checkpoint, experiment_of, learner_of
-from dtp_jax.run.files import write_json
 from dtp_jax.run.workdir import Workdir
 from dtp_jax.version import __version__
 
@@ -90,10 +90,14 @@ def import_weights(
     except WeightsError as error:
         raise WeightsError(f"{file}: {error}") from error
     request = Request(config or str(file), overrides, f"dtp export --to-workdir {path} {file}")
-    folder.create(experiment.config, provenance(request, experiment.config, None))
-    folder.checkpoints(experiment.config["keep_checkpoints"]).save(
-        0, _fresh_state(learner_, experiment.config["seed"], found), dataclasses.asdict(Progress())
-    )
+    state = _fresh_state(learner_, experiment.config["seed"], found)
+    try:
+        with folder.owned():
+            folder.create(experiment.config, provenance(request, experiment.config, None))
+            checkpoints = folder.checkpoints(experiment.config["keep_checkpoints"])
+            checkpoints.save(0, state, dataclasses.asdict(Progress()))
+    except DiskError as error:
+        raise WeightsError(str(error)) from error
     return (
         f"{path}: starts from the {len(jax.tree.leaves(found))} arrays of {file}\n"
         f"to train: python launch.py --workdir={path}"

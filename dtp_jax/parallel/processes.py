@@ -187,6 +187,11 @@ def _everyone(number: int) -> np.ndarray:
     return multihost_utils.process_allgather(np.int32(number))
 
 
+def is_memory_used_up(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left, on the device or the host."""
+    return isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED")
+
+
 def lost(error: BaseException) -> str | None:
     """One line where an error of JAX's runtime means that another process is gone; else None."""
     if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):

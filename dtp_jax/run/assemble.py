@@ -1,7 +1,6 @@
 """A run put together: first what can be checked without reading anything, then everything it works with."""
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from dtp_jax.data import Feed, Source, Splits, feed, load_splits, locate, training_examples
@@ -9,11 +8,11 @@ from dtp_jax.learning.learner import Learner
 from dtp_jax.parallel.mesh import Mesh
 from dtp_jax.run import program
 from dtp_jax.run.build import Experiment, build_learner
+from dtp_jax.run.checkpoints import Checkpoints
 from dtp_jax.run.config import check_sizes, validate
 from dtp_jax.run.extension import Extension, continued
 from dtp_jax.run.passes import Pass, passes, total_steps
 from dtp_jax.run.screen import Screen
-from dtp_jax.run.checkpoints import Checkpoints
 from dtp_jax.run.workdir import Workdir
 
 MOST_STEPS_PER_CHUNK = 500
@@ -49,7 +48,7 @@ class Parts(NamedTuple):
 
 def plan(
     config: Mapping[str, Any],
-    workdir: Path,
+    folder: Workdir,
     *,
     overridden: Collection[str] = (),
     extended: tuple[Extension, ...] = (),
@@ -68,7 +67,6 @@ def plan(
     source = locate(experiment.config["dataset"], experiment.config["data_dir"])
     left = _training_images(experiment.config, source)
     check_sizes(experiment.config, left)
-    folder = Workdir(workdir)
     steps_per_epoch = left // experiment.config["batch_size"]
     fields, extensions = continued(
         experiment.config, folder.read_config(), steps_per_epoch, extended

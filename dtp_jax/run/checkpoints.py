@@ -1,18 +1,28 @@
 """Checkpoints: the whole state of a run, through orbax, with checksums of our own."""
 
+import contextlib
+import logging
+import re
 import shutil
+import tempfile
+import weakref
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from dtp_jax.parallel import processes
-from dtp_jax.run.files import WorkdirError, read_object, write_json
+from dtp_jax.run.files import DiskError, WorkdirError, disk_errors, read_object, write_json
 
 CHECKSUMS = "checksums.json"
 """In the folder of every checkpoint: orbax itself does not notice every damage."""
+PLAIN = re.compile(r"[\w/.,:;=+@%#~() -]+")
+"""Paths that orbax and tensorstore take as they are: [ ], * and ? are patterns to them, \\ is refused."""
+SYSTEM_REASON = re.compile(r": ([^:]+) \[os_error_code=")
+"""In an error of tensorstore: what the operating system says."""
 
 
 class Checkpoints:
@@ -22,9 +32,12 @@ class Checkpoints:
         import orbax.checkpoint as ocp  # lazily: it costs a good part of a second
 
         self.path, self._keep, self._args = path, keep, ocp.args
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        self._name = PlainName(path)
         # Synchronous: the next chunk of steps is given the buffers of this state to overwrite.
         self._manager = ocp.CheckpointManager(
-            path,
+            self._name.path,
             options=ocp.CheckpointManagerOptions(
                 enable_async_checkpointing=False, cleanup_tmp_directories=True
             ),
@@ -33,11 +46,26 @@ class Checkpoints:
     def save(
         self, step: int, state: Any, progress: Mapping[str, Any], best_step: int | None = None
     ) -> None:
-        """Writes a checkpoint. A killed save leaves none, or one without checksums: a damaged one.
+        """Writes a checkpoint and reads it back, before any older one is given up.
+
+        A killed save leaves none, or one without checksums: a damaged one.
 
         Args:
           progress: what JSON can hold. best_step: a checkpoint to keep beside the newest ones.
+
+        Raises:
+          DiskError: it cannot be written, or does not come back as it was. The older ones are as before.
         """
+        self._name.renew()
+        with self._saving(step):
+            self._write(step, state, progress)
+            self._require_same(step, state)
+        for old in self.steps()[self._keep :]:
+            if old != best_step:
+                with self._saving(step):
+                    self._manager.delete(old)
+
+    def _write(self, step: int, state: Any, progress: Mapping[str, Any]) -> None:
         args = self._args
         self._manager.save(
             step,
@@ -49,9 +77,32 @@ class Checkpoints:
         if processes.is_first():
             write_json(self.path / str(step) / CHECKSUMS, checksums(self.path / str(step)))
         processes.barrier("checksums")
-        for old in self.steps()[self._keep :]:
-            if old != best_step:
-                self._manager.delete(old)
+
+    def _require_same(self, step: int, state: Any) -> None:
+        """Reads a checkpoint to the host; raises DiskError where it is not this state."""
+        read, _ = self.restore(step, jax.tree.map(_on_host, state))
+        for (path, saved), found in zip(
+            jax.tree.leaves_with_path(state), jax.tree.leaves(read), strict=True
+        ):
+            if not np.array_equal(_numbers(saved), _numbers(found), equal_nan=True):
+                raise DiskError(f"{jax.tree_util.keystr(path)} does not come back as it was saved")
+
+    @contextlib.contextmanager
+    def _saving(self, step: int) -> Iterator[None]:
+        """A context in which orbax prints no tracebacks, and whose errors are one line."""
+        log = logging.getLogger("absl")
+        level = log.level
+        log.setLevel(logging.CRITICAL)
+        try:
+            yield
+        except jax.errors.JaxRuntimeError:  # another process is gone, or memory is used up
+            raise
+        except Exception as error:  # of any kind: orbax has many
+            raise DiskError(
+                f"checkpoint {step} cannot be saved in {self.path}: {_reason(error)}"
+            ) from error
+        finally:
+            log.setLevel(level)
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints, newest first."""
@@ -67,6 +118,7 @@ class Checkpoints:
           Exception: of many kinds, if it is damaged (see `damage`) or holds another state.
         """
         args = self._args
+        self._name.renew()
         restored = self._manager.restore(
             step, args=args.Composite(state=args.StandardRestore(like), progress=args.JsonRestore())
         )
@@ -97,12 +149,7 @@ class Checkpoints:
 
     def damage(self, step: int) -> str | None:
         """What is wrong with the files of a checkpoint, or None."""
-        folder = self.path / str(step)
-        saved, found = read_object(folder / CHECKSUMS) or {CHECKSUMS: None}, checksums(folder)
-        for file in sorted(saved.keys() | found.keys()):
-            if file not in found or found[file] != saved.get(file):
-                return f"{file} is {'not what was saved' if file in found else 'missing'}"
-        return None
+        return damage(self.path / str(step))
 
     def _restore_good(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         try:
@@ -110,10 +157,9 @@ class Checkpoints:
         except jax.errors.JaxRuntimeError:  # another process is gone, or memory is used up
             raise
         except Exception as error:  # of any kind: orbax has many
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise WorkdirError(
                 f"checkpoint {self.path / str(step)} is as it was saved, but this program cannot read it "
-                f"({type(error).__name__}: {reason}); allowed: the version that wrote it, or another --workdir"
+                f"({type(error).__name__}: {_reason(error)}); allowed: the version that wrote it, or another --workdir"
             ) from error
 
     def _set_aside(self, step: int) -> Path:
@@ -127,11 +173,74 @@ class Checkpoints:
         return place
 
 
+class PlainName:
+    """A name for a folder that no library takes for a pattern: its own, or that of a link to it."""
+
+    def __init__(self, folder: Path):
+        self._folder = self.path = folder
+        if PLAIN.fullmatch(str(folder)):
+            return
+        with disk_errors(folder):
+            place = Path(tempfile.mkdtemp(prefix="dtp_jax-"))
+        if not PLAIN.fullmatch(str(place)):
+            raise WorkdirError(
+                f"--workdir: {folder} cannot be the folder of checkpoints, and nor can $TMPDIR, "
+                f"{place.parent}; allowed: a path without * ? [ ] {{ }} and \\ for one of them"
+            )
+        self.path = place / folder.name
+        weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+        self.renew()
+
+    def renew(self) -> None:
+        """Makes the link again where somebody has tidied it up."""
+        if self.path != self._folder and not self.path.is_symlink():
+            with disk_errors(self.path):
+                self.path.parent.mkdir(exist_ok=True)
+                self.path.symlink_to(self._folder, target_is_directory=True)
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with the files of a checkpoint, or None. Files that others have put there do not count."""
+    saved = read_object(folder / CHECKSUMS)
+    if saved is None:
+        return f"{CHECKSUMS} is missing"
+    found = checksums(folder)
+    for file, checksum in sorted(saved.items()):
+        if found.get(file) != checksum:
+            return f"{file} is {'not what was saved' if file in found else 'missing'}"
+    return None
+
+
 def checksums(folder: Path) -> dict[str, int]:
-    """CRC-32 of every file below a folder, by its relative path; but of the file of checksums."""
-    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    """CRC-32 of every file below a folder, by its relative path.
+
+    The file of checksums is left out, and so are hidden files: orbax writes none, desktops do.
+    """
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     return {
-        name: zlib.crc32(path.read_bytes())
+        str(name): zlib.crc32(path.read_bytes())
         for name, path in sorted(files.items())
-        if name != CHECKSUMS
+        if str(name) != CHECKSUMS and not any(part.startswith(".") for part in name.parts)
     }
+
+
+def _on_host(leaf: Any) -> Any:
+    """What tells orbax to restore a leaf as numpy's; keys, which numpy does not know, as they are."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    return np.empty(leaf.shape, leaf.dtype)
+
+
+def _numbers(leaf: Any) -> np.ndarray:
+    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in a line: of a long message of tensorstore, what the operating system says."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error)
+    if said := SYSTEM_REASON.findall(text):
+        return said[-1]
+    return (text.splitlines() or [""])[0] or type(error).__name__

@@ -1,7 +1,6 @@
 """The command line: flags, messages, signals, exit codes."""
 
 import ast
-import datetime
 import itertools
 import json
 import os
@@ -16,19 +15,21 @@ from absl import flags
 from ml_collections import config_flags
 
 from dtp_jax.data import DataError
-from dtp_jax.fields import Field
+from dtp_jax.fields import Field, local_path
 from dtp_jax.parallel import processes
 from dtp_jax.parallel.mesh import Mesh, data_share, make_mesh
 from dtp_jax.run import backend, guard, loading, loop, signals
 from dtp_jax.run.assemble import Plan, plan
 from dtp_jax.run.config import fields_of, meant, unknown
 from dtp_jax.run.extension import Extension
+from dtp_jax.run.files import DiskError, WorkdirError
 from dtp_jax.run.provenance import Request
 from dtp_jax.run.screen import Screen, SilentScreen
-from dtp_jax.run.files import WorkdirError
-from dtp_jax.run.workdir import FINISHED
+from dtp_jax.run.workdir import FINISHED, Workdir, default_workdir
 
-EXIT_INVALID, EXIT_DATA, EXIT_DIVERGED, EXIT_LOST = 2, 3, 4, 5
+EXIT_INVALID, EXIT_DATA, EXIT_DIVERGED, EXIT_LOST, EXIT_DISK, EXIT_MEMORY = 2, 3, 4, 5, 6, 7
+ABRUPT = (EXIT_INVALID, EXIT_DATA, EXIT_LOST, EXIT_DISK, EXIT_MEMORY)
+"""With these a process may be the only one of several that ends."""
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 
@@ -66,7 +67,9 @@ class Arguments(NamedTuple):
     """As it is shown and recorded."""
     overridden: tuple[str, ...]
     """Names of the fields that are."""
-    workdir: Path
+    workdir: Workdir
+    take_over: bool
+    """From an owner on another host, without waiting."""
     cluster: processes.Cluster | None
     """None for a process on its own."""
     extended: tuple[Extension, ...]
@@ -108,20 +111,30 @@ def _run(argv: list[str], screen: Screen) -> int:
         return _fail(screen, error, EXIT_INVALID)
     if not processes.is_first():
         screen = SilentScreen()
-    screen.start(
-        experiment,
-        arguments.request.config,
-        arguments.request.overrides,
-        made.source.description,
-        folder.path,
-        mesh,
-        extended=str(experiment.extensions[-1]) if experiment.extensions else "",
-    )
-    with processes.last_words(folder.path), processes.nobody_waits():
-        code = train(made, arguments.request, screen, mesh)
-    if code in (EXIT_LOST, EXIT_DATA, EXIT_INVALID) and jax.process_count() > 1:
+    code = _train_alone(made, arguments, screen, mesh)
+    if code in ABRUPT and jax.process_count() > 1:
         processes.leave(code)
     return code
+
+
+def _train_alone(made: Plan, arguments: Arguments, screen: Screen, mesh: Mesh | None) -> int:
+    """Trains where nobody else does. Returns the exit code."""
+    experiment, folder, request = made.experiment, made.workdir, arguments.request
+    try:
+        with folder.owned(take_over=arguments.take_over):
+            screen.start(
+                experiment,
+                request.config,
+                request.overrides,
+                made.source.description,
+                folder.path,
+                mesh,
+                extended=str(experiment.extensions[-1]) if experiment.extensions else "",
+            )
+            with processes.last_words(folder.path), processes.nobody_waits():
+                return train(made, request, screen, mesh)
+    except WorkdirError as error:
+        return _fail(screen, error, EXIT_INVALID)
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -155,6 +168,7 @@ def parse(argv: list[str]) -> Arguments:
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=flags_, sys_argv=argv)
         flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=flags_)
+        flags.DEFINE_boolean("take-over", False, "See below.", flag_values=flags_)
         flags.DEFINE_string("coordinator", "", "Address of process 0.", flag_values=flags_)
         flags.DEFINE_integer("processes", 0, "How many processes there are.", flag_values=flags_)
         flags.DEFINE_integer("process", -1, "Which of them this is.", flag_values=flags_)
@@ -165,7 +179,9 @@ def parse(argv: list[str]) -> Arguments:
         raise ValueError(
             f"argument {left[0]!r} is not understood; allowed: flags such as --config=FILE; see --help"
         )
-    workdir = Path(flags_.workdir).expanduser() if flags_.workdir else _default_workdir(loaded.name)
+    folder = default_workdir(loaded.name)
+    if flags_.workdir:
+        folder = Workdir(local_path("--workdir", flags_.workdir))
     cluster = processes.cluster(flags_.coordinator, flags_.processes, flags_.process, os.environ)
     if cluster and not flags_.workdir:
         raise ValueError(
@@ -174,7 +190,13 @@ def parse(argv: list[str]) -> Arguments:
     command = f"{argv[0]} {shlex.join(_told(given, plugins) + rest)}"
     request = Request(loaded.shown, overrides, command.strip())
     return Arguments(
-        flags_.config.to_dict(), request, tuple(names), workdir, cluster, loaded.extended
+        flags_.config.to_dict(),
+        request,
+        tuple(names),
+        folder,
+        flags_["take-over"].value,
+        cluster,
+        loaded.extended,
     )
 
 
@@ -194,18 +216,35 @@ def train(made: Plan, request: Request, screen: Screen, mesh: Mesh | None = None
         return _fail(screen, error, EXIT_INVALID)
     except guard.Diverged as error:
         return _fail(screen, error, EXIT_DIVERGED) if processes.is_first() else EXIT_DIVERGED
-    except jax.errors.JaxRuntimeError as error:
-        message = processes.lost(error)
-        if message is None:
-            raise
-        return _fail(
-            screen,
-            f"{message}; the run can go on from {folder.newest_checkpoint()}: start all processes "
-            "again with the same command",
-            EXIT_LOST,
-        )
+    except DiskError as error:
+        newest = folder.newest_checkpoint()
+        message = f"{error}; once that is mended, the same command goes on from {newest}"
+        return _fail(screen, message, EXIT_DISK)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        return _fail_at_run_time(screen, error, folder)
     screen.summary(summary, folder.path)
     return 0
+
+
+def _fail_at_run_time(screen: Screen, error: Exception, folder: Workdir) -> int:
+    """Memory that is used up, or another process that is gone; another error is raised again."""
+    newest = folder.newest_checkpoint()
+    if processes.is_memory_used_up(error):
+        return _fail(
+            screen,
+            f"memory is used up ({loading.first_line(error)}); allowed: a smaller --config.batch_size, "
+            "feedback_samples, channels or eval_batch_size, or images that stay on the host with "
+            f"--config.images_on=host; the run can go on from {newest}",
+            EXIT_MEMORY,
+        )
+    message = processes.lost(error)
+    if message is None:
+        raise error
+    return _fail(
+        screen,
+        f"{message}; the run can go on from {newest}: start all processes again with the same command",
+        EXIT_LOST,
+    )
 
 
 def help_text(description: str) -> str:
@@ -218,6 +257,7 @@ def help_text(description: str) -> str:
         "                         default digits_dtp, or the config of the run in --workdir",
         "  --config.FIELD=VALUE   overrides a field of the config",
         "  --workdir=DIR          folder of the run; default runs/<config>/<time>",
+        "  --take-over            of a folder whose run was lost on another host, without waiting a minute",
         "  --plugin=FILE          a Python file or module that registers rules or networks",
         "  --coordinator=HOST:PORT --processes=N --process=I",
         "                         several processes; without these flags those of a Slurm step, mpirun or",
@@ -275,11 +315,6 @@ def _flag_message(error: flags.Error, rest: list[str], known: dict[str, Field]) 
         hints = " or ".join(f"--config.{field}{value}" for field in fields)
         return f"--{strange[1]} is no flag; did you mean {hints}? See --help"
     return f"{loading.first_line(error)}; allowed: the flags of --help"
-
-
-def _default_workdir(name: str) -> Path:
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return Path("runs") / name / now
 
 
 def _fail(screen: Screen, error: Exception | str, code: int) -> int:

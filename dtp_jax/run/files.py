@@ -1,8 +1,10 @@
-"""Small files of JSON, written all at once."""
+"""Small files of JSON, written all at once, and what is said when a disk refuses."""
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,44 @@ class WorkdirError(ValueError):
     """The folder cannot be written to, or belongs to something else. One line, for the user."""
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file at once: a reader finds the old or the new content."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({k: finite(v) for k, v in content.items()}, indent=2) + "\n")
-    temporary.replace(path)
+class DiskError(Exception):
+    """The disk of a run refuses while it trains. One line, for the user."""
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file, or None where there is none."""
+    """The JSON object in a file, or None where there is none that can be read."""
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
 
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file at once: a reader finds the old or the new content, also after a power cut."""
+    text = json.dumps({k: finite(v) for k, v in content.items()}, indent=2) + "\n"
+    replace_text(path, text)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Gives a file another content, all at once."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
 def finite(value: Any) -> Any:
+    """The value; None for a number that JSON cannot hold."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """A context whose OSError becomes a DiskError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(f"{folder} cannot be written to: {error.strerror or error}") from error

@@ -74,7 +74,7 @@ def run(
 
     Raises:
       DataError: the data is corrupt. Nothing has been written then.
-      WorkdirError, guard.Diverged, Interrupted: see there.
+      WorkdirError, DiskError, guard.Diverged, Interrupted: see there.
     """
     started, experiment = time.monotonic(), plan.experiment
     splits = read(plan, screen)
@@ -108,6 +108,7 @@ class Run:
         self.progress = Progress()
         self.state = self._restore_or_init()
         self.wall_before = self.progress.wall_seconds
+        self.saved_at = time.monotonic()
         self.seconds_per_step: dict[tuple[str, ...], float] = {}
         """Of the last chunk, by what it trained."""
 
@@ -254,7 +255,7 @@ class Run:
                 self.progress.best_step, self.progress.best_val_accuracy = step, found.accuracy
             self.bar.end_epoch(epoch, found, last_angle(rows[-1] if rows else {}))
         signal = processes.any_says(self.stop_signal())
-        due = step % every == 0 if every else ended
+        due = self._is_time_to_save() or (step % every == 0 if every else ended)
         if due or improved or signal is not None or step == self.parts.total_steps:
             self._save()
         if signal is not None:
@@ -266,6 +267,7 @@ class Run:
             )
 
     def _save(self) -> None:
+        self.workdir.require()
         guard.check_parameters(self.state, self.config, self.parts.learner, self._last_good())
         self.progress.wall_seconds = self.wall_before + time.monotonic() - self.started
         self.parts.checkpoints.save(
@@ -274,7 +276,15 @@ class Run:
             dataclasses.asdict(self.progress),
             self.progress.best_step,
         )
+        self.saved_at = time.monotonic()
         self.board.flush()
+
+    def _is_time_to_save(self) -> bool:
+        """Whether the last checkpoint is older than the config allows; the first process's clock decides."""
+        minutes = self.config["checkpoint_minutes"]
+        if not minutes:
+            return False
+        return bool(processes.first_says(int(time.monotonic() - self.saved_at >= 60 * minutes)))
 
     def _last_good(self) -> str:
         kept = self.parts.checkpoints.steps()

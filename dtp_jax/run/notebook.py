@@ -1,6 +1,5 @@
 """What a notebook or a script of its own calls: train, evaluate."""
 
-import datetime
 import threading
 from collections.abc import Mapping
 from functools import lru_cache
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from dtp_jax.data import DatasetSpec, Split
 from dtp_jax.data.batches import resident_evaluation
+from dtp_jax.fields import local_path
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.parallel.mesh import make_mesh
 from dtp_jax.run import backend, loading, loop, program, signals
@@ -19,7 +19,7 @@ from dtp_jax.run.extension import from_json
 from dtp_jax.run.provenance import Request
 from dtp_jax.run.results import FinishedRun, load_run
 from dtp_jax.run.screen import BriefScreen, Screen
-from dtp_jax.run.workdir import FINISHED
+from dtp_jax.run.workdir import FINISHED, Workdir, default_workdir
 
 EVALUATORS = lru_cache(maxsize=16)(program.evaluator)
 """An evaluation is compiled once for each network and data set."""
@@ -47,7 +47,8 @@ def train(
       Learner, state, metrics and summary.
 
     Raises:
-      ValueError: one line; config or folder are not valid. DataError: the data is missing or corrupt.
+      ValueError: one line; config or folder are not valid, or another run trains in the folder.
+      DataError: the data is missing or corrupt. DiskError: the disk refuses.
       guard.Diverged: a loss is not finite. loop.Interrupted: ctrl-C; the run is saved and can go on.
     """
     backend.prepare()
@@ -61,29 +62,30 @@ def train(
             loaded.config, {k: overrides[k] for k in ("rule", "network") if k in overrides}
         )
         fields, name, shown, extended = loaded.config.to_dict(), *loaded[1:]
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folder = Path(workdir) if workdir else Path("runs") / name / now
+    folder = Workdir(local_path("workdir", workdir)) if workdir else default_workdir(name)
     made = plan(fields | overrides, folder, overridden=tuple(overrides), extended=extended)
     if made.status != FINISHED:
         fields = made.experiment.config
         mesh = make_mesh(fields["data_parallel"], fields["layer_parallel"])
         told = [f"{name}={value!r}" for name, value in overrides.items()]
-        command = f"dtp_jax.train({', '.join([repr(shown), f'workdir={str(folder)!r}', *told])})"
         screen = BriefScreen(Console(quiet=True)) if quiet else Screen()
         extensions = made.experiment.extensions
-        screen.start(
-            made.experiment,
-            shown,
-            told,
-            made.source.description,
-            folder,
-            mesh,
-            extended=str(extensions[-1]) if extensions else "",
-        )
-        is_main = threading.current_thread() is threading.main_thread()
-        stopping = signals.StopSignals(screen.note, screen.abandon) if is_main else loop.NEVER
-        loop.run(made, Request(shown, told, command), screen, stopping, mesh)
-    return load_run(folder)
+        with folder.owned():
+            path = str(folder.path)
+            command = f"dtp_jax.train({', '.join([repr(shown), f'workdir={path!r}', *told])})"
+            screen.start(
+                made.experiment,
+                shown,
+                told,
+                made.source.description,
+                folder.path,
+                mesh,
+                extended=str(extensions[-1]) if extensions else "",
+            )
+            is_main = threading.current_thread() is threading.main_thread()
+            stopping = signals.StopSignals(screen.note, screen.abandon) if is_main else loop.NEVER
+            loop.run(made, Request(shown, told, command), screen, stopping, mesh)
+    return load_run(folder.path)
 
 
 def evaluate(

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dtp_jax.fields import local_path
 from dtp_jax.learning import learner
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.parallel.mesh import placement
 from dtp_jax.run.build import Experiment, build_learner
+from dtp_jax.run.checkpoints import PlainName, damage
 from dtp_jax.run.config import validate
 from dtp_jax.run.loading import load_config
-from dtp_jax.run.checkpoints import CHECKSUMS, checksums
 from dtp_jax.run.workdir import Workdir
 
 
@@ -80,7 +81,7 @@ def load_run(workdir: str | Path, *, best: bool = False) -> FinishedRun:
       ValueError: the folder holds no run, or one with a rule or network that nobody has registered.
       NoCheckpoint: none can be read.
     """
-    folder = Workdir(workdir)
+    folder = Workdir(local_path("workdir", workdir))
     experiment = experiment_of(folder.path)
     _, state = checkpoint(folder.path, experiment, best=best)
     made, _ = learner_of(experiment)
@@ -90,14 +91,20 @@ def load_run(workdir: str | Path, *, best: bool = False) -> FinishedRun:
 
 
 def read_metrics(file: Path) -> Table:
-    """The numbers of metrics.jsonl, but for a last line that is only half there."""
+    """The numbers of metrics.jsonl, but for lines that are only half there."""
     rows = []
-    for line in file.read_text().splitlines() if file.exists() else ():
+    for line in file.read_text(errors="replace").splitlines() if file.is_file() else ():
         try:
-            rows.append(json.loads(line))
-        except ValueError:  # it is being written
-            break
-    return Table.of_rows([row for row in rows if row["split"] != "config"])
+            row = json.loads(line)
+        except (ValueError, RecursionError):  # it is being written, or damaged
+            continue
+        if isinstance(row, dict) and row.get("split", "config") != "config":
+            rows.append({name: value for name, value in row.items() if _is_cell(value)})
+    return Table.of_rows(rows)
+
+
+def _is_cell(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float))
 
 
 def experiment_of(path: Path) -> Experiment:
@@ -169,13 +176,13 @@ def _restore(folder: Path, like: TrainState) -> tuple[TrainState, dict[str, Any]
     """(state, progress) of a checkpoint, which is only read."""
     import orbax.checkpoint as ocp  # lazily: it costs a good part of a second
 
-    folder = folder.absolute()
+    name = PlainName(folder.absolute())
     try:
-        if json.loads((folder / CHECKSUMS).read_text()) != checksums(folder):
-            raise ValueError("its files are not what was saved")
+        if (problem := damage(folder)) is not None:
+            raise ValueError(problem)
         with ocp.StandardCheckpointer() as reader:
-            state = reader.restore(folder / "state", like)
+            state = reader.restore(name.path / "state", like)
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            return state, reader.restore(folder / "progress")
+            return state, reader.restore(name.path / "progress")
     except Exception as error:  # whatever a damaged file provokes in the reader
         raise NoCheckpoint((str(error).splitlines() or [type(error).__name__])[0]) from error

@@ -1,17 +1,31 @@
 """The folder of a run: config, metrics, checkpoints, summary. Everything that a run leaves behind."""
 
+import contextlib
+import datetime
+import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dtp_jax.parallel import processes
 from dtp_jax.run.checkpoints import CHECKSUMS, Checkpoints
 from dtp_jax.run.config import BOOKKEEPING
-from dtp_jax.run.files import WorkdirError, finite, read_object, write_json
+from dtp_jax.run.files import (
+    WorkdirError,
+    disk_errors,
+    finite,
+    read_object,
+    replace_text,
+    write_json,
+)
+from dtp_jax.run.owner import Ownership
 
+FILES = ("config.json", "metrics.jsonl", "summary.json")
+NEEDED = ("steps", "test_accuracy", "wall_seconds", "images_per_second")
+"""In a summary: whoever shows one counts on them."""
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
 
@@ -21,14 +35,32 @@ class Workdir:
     Of several processes, only the first one writes; checkpoints are written by all.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, *, is_default: bool = False):
+        """`is_default`: nobody has named the folder, so that another name is as good where it is taken."""
         self.path = Path(path)
-        self.config_file = self.path / "config.json"
-        self.metrics_file = self.path / "metrics.jsonl"
-        self.summary_file = self.path / "summary.json"
+        self._is_default = is_default
+        self._ownership: Ownership | None = None
+        self._seen: bytes | None = None
+        """The content of config.json when the run was checked against it."""
+        self._has_metrics = False
         self._checkpoints = None
         self._noted: dict[str, Any] | None = None
         """The config that metrics.jsonl has noted last."""
+
+    @property
+    def config_file(self) -> Path:
+        """The config, and where the run came from."""
+        return self.path / "config.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One line for everything that is measured."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary_file(self) -> Path:
+        """What came out; there is one when the run has finished."""
+        return self.path / "summary.json"
 
     def read_config(self) -> dict[str, Any] | None:
         """The content of config.json, or None where there is none.
@@ -37,10 +69,12 @@ class Workdir:
           WorkdirError: it cannot be read.
         """
         try:
-            if not self.config_file.exists():
-                return None
+            self._check_kinds()
+            self._seen = self._config_bytes()
         except OSError as error:
             raise self._error(error.strerror, "a writable folder") from error
+        if self._seen is None:
+            return None
         found = read_object(self.config_file)
         if found is None:
             raise self._error(
@@ -73,18 +107,31 @@ class Workdir:
                     f"it belongs to another config: its {name} is {saved!r}, here it is {wanted!r}",
                     "a new folder, or the same config",
                 )
+        summary = self.read_summary()
+        if summary and summary["steps"] >= total_steps:
+            return FINISHED
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise self._error("it cannot be written to", "a writable folder")
-        summary = self.read_summary()
-        return FINISHED if summary and summary.get("steps", 0) >= total_steps else UNFINISHED
+        return UNFINISHED
+
+    def _check_kinds(self) -> None:
+        """Raises WorkdirError where something else has the place of a file or folder of the run."""
+        for name in (*FILES, "checkpoints"):
+            path, expected = self.path / name, "folder" if name == "checkpoints" else "file"
+            is_right = path.is_dir() if expected == "folder" else path.is_file()
+            if os.path.lexists(path) and not is_right:
+                raise self._error(
+                    f"its {name} is no {expected}", "a new folder, or this one without it"
+                )
 
     def _check_new(self) -> None:
         """Tries on the spot whether the folder can be made: no rule tells it for every file system."""
-        if (self.path / "checkpoints").exists():
-            raise self._error(
-                f"it holds checkpoints, but no {self.config_file.name} that says of what",
-                "a new folder, or one of a run of this config",
-            )
+        for name in (*FILES, "checkpoints"):
+            if os.path.lexists(self.path / name):
+                raise self._error(
+                    f"it holds {name}, but no {self.config_file.name} that says of what",
+                    "a new folder, or one of a run of this config",
+                )
         there = self.path.absolute()
         while not there.exists():
             there = there.parent
@@ -95,6 +142,76 @@ class Workdir:
 
     def _error(self, problem: str, allowed: str) -> WorkdirError:
         return WorkdirError(f"--workdir is {str(self.path)!r}: {problem}; allowed: {allowed}")
+
+    @contextlib.contextmanager
+    def owned(self, *, take_over: bool = False) -> Iterator[None]:
+        """A context in which nobody else trains in the folder, which is made where it is not there.
+
+        Of several processes, the first one owns it for all. Where nothing comes of the run, the folder
+        goes again.
+
+        Args:
+          take_over: see `Ownership`.
+
+        Raises:
+          WorkdirError: in all processes: another run owns it, or the file system refuses.
+        """
+        refusal, made = None, []
+        if processes.is_first():
+            try:
+                made = self._make()
+                self._ownership = Ownership(self.path, take_over=take_over)
+                if self._config_bytes() != self._seen:
+                    raise self._error(
+                        "another run has just been started in it", "the same command again"
+                    )
+            except WorkdirError as error:
+                refusal = error
+            except OSError as error:
+                refusal = self._error(error.strerror or str(error), "a writable folder")
+        try:
+            if processes.any_says(int(refusal is not None)) is not None:
+                raise refusal or self._error("the first process cannot have it", "what it says")
+            yield
+        finally:
+            if self._ownership is not None:
+                self._ownership.release()
+                self._ownership = None
+            with contextlib.suppress(OSError):  # they are not empty
+                for folder in made:
+                    folder.rmdir()
+
+    def _make(self) -> list[Path]:
+        """Makes the folder. Returns what there was not before, the innermost first."""
+        if self._is_default:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            named = self.path
+            for number in itertools.count(2):
+                try:
+                    self.path.mkdir()
+                    return [self.path]
+                except FileExistsError:  # started in the same second
+                    self.path = named.with_name(f"{named.name}-{number}")
+        places = (self.path, *self.path.parents)
+        made = list(itertools.takewhile(lambda place: not place.exists(), places))
+        self.path.mkdir(parents=True, exist_ok=True)
+        return made
+
+    def _config_bytes(self) -> bytes | None:
+        """The content of config.json, None where there is none."""
+        try:
+            return self.config_file.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def require(self) -> None:
+        """To be called before something is written.
+
+        Raises:
+          DiskError: the folder is gone. WorkdirError: another run has taken it over.
+        """
+        if self._ownership is not None:
+            self._ownership.require()
 
     def create(
         self,
@@ -117,12 +234,18 @@ class Workdir:
                 self.path.mkdir(parents=True, exist_ok=True)
                 write_json(self.config_file, {**config, **more, **origin})
             except OSError as error:
-                raise self._error(str(error), "a writable folder") from error
+                raise self._error(error.strerror or str(error), "a writable folder") from error
         processes.barrier("workdir")
 
     def read_summary(self) -> dict[str, Any] | None:
-        """summary.json, or None where there is none that can be read."""
-        return read_object(self.summary_file)
+        """summary.json, or None where there is none that says what came out."""
+        found = read_object(self.summary_file) or {}
+        others = [value for name, value in found.items() if name.startswith(("val_", "test_"))]
+        is_whole = all(_is_number(found.get(name)) for name in NEEDED)
+        is_sound = all(value is None or _is_number(value) for value in others)
+        extended = found.get("extended", [])
+        is_sound &= isinstance(extended, list) and all(map(_is_extension, extended))
+        return found if is_whole and is_sound else None
 
     def rewind_metrics(self, step: int) -> None:
         """Drops the lines that come again when a run goes on from `step`.
@@ -132,23 +255,25 @@ class Workdir:
         """
         if not processes.is_first() or not self.metrics_file.exists():
             return
+        self.require()
         finished = (self.read_summary() or {}).get("steps") == step
         kept, self._noted = [], None
-        for line in self.metrics_file.read_text(errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-                if (
-                    row["step"] < step
-                    or row["step"] == step
-                    and (finished or row["split"] != "test")
-                ):
-                    kept.append(line + "\n")
-                    self._noted = row["config"] if row["split"] == "config" else self._noted
-            except (ValueError, KeyError, TypeError):
-                continue
-        temporary = self.metrics_file.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(self.metrics_file)
+        with disk_errors(self.metrics_file):
+            before = self.metrics_file.read_text(errors="replace")
+            for line in before.splitlines():
+                try:
+                    row = json.loads(line)
+                    if (
+                        row["step"] < step
+                        or row["step"] == step
+                        and (finished or row["split"] != "test")
+                    ):
+                        kept.append(line + "\n")
+                        self._noted = row["config"] if row["split"] == "config" else self._noted
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    continue
+            if "".join(kept) != before:
+                replace_text(self.metrics_file, "".join(kept))
 
     def note_config(self, step: int, epoch: int, config: Mapping[str, Any]) -> None:
         """Adds the config to metrics.jsonl, from which step on it holds; nothing where it stands there."""
@@ -159,18 +284,30 @@ class Workdir:
             self._noted = config
 
     def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds lines to metrics.jsonl; numbers that are not finite become null."""
+        """Adds lines to metrics.jsonl; numbers that are not finite become null.
+
+        Raises:
+          DiskError: it cannot be written to. WorkdirError: another run has taken the folder over.
+        """
         if not processes.is_first():
             return
-        with self.metrics_file.open("a") as file:
-            file.writelines(
-                json.dumps({k: finite(v) for k, v in row.items()}) + "\n" for row in rows
-            )
+        self.require()
+        lines = [json.dumps({k: finite(v) for k, v in row.items()}) + "\n" for row in rows]
+        # A file that was there and is gone is not begun anew: half of it would be missing.
+        with (
+            disk_errors(self.metrics_file),
+            self.metrics_file.open("r+" if self._has_metrics else "a") as file,
+        ):
+            file.seek(0, os.SEEK_END)
+            file.writelines(lines)
+            self._has_metrics = True
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Writes summary.json."""
+        """Writes summary.json; raises as `append_metrics` does."""
         if processes.is_first():
-            write_json(self.summary_file, summary)
+            self.require()
+            with disk_errors(self.summary_file):
+                write_json(self.summary_file, summary)
 
     def newest_checkpoint(self) -> str:
         """The folder of the newest checkpoint, or that there is none, in words."""
@@ -183,3 +320,17 @@ class Workdir:
         if self._checkpoints is None:
             self._checkpoints = Checkpoints(self.path.absolute() / "checkpoints", keep)
         return self._checkpoints
+
+
+def default_workdir(name: str) -> Workdir:
+    """A folder for a run that was given none: runs/<name>/<time>."""
+    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return Workdir(Path("runs") / name / now, is_default=True)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_extension(value: Any) -> bool:
+    return isinstance(value, dict) and {"at_step", "from_epochs", "to_epochs"} <= value.keys()

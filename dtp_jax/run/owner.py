@@ -1,0 +1,242 @@
+"""Who trains in a folder: one run at a time.
+
+The owner is named in a file of the folder, which it holds open under a lock of the operating system and
+renews every few seconds. On the same host the lock says whether the owner lives. On another host, whose
+locks are not seen everywhere, the file counts until it has not been renewed for a minute.
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dtp_jax.run.files import DiskError, WorkdirError, disk_errors, read_object
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+OWNER = "owner.json"
+RENEWAL_SECONDS = 5.0
+LAPSE_SECONDS = 60.0
+"""An owner on another host without a sign of life for so long is taken for lost."""
+PATIENCE_SECONDS = 10.0
+"""How long others may be in the middle of taking a folder over."""
+TOKEN = re.compile(r"[0-9a-f]{32}")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""Tells machines of one name apart, and a machine from itself before it was started again."""
+
+
+class Owner(NamedTuple):
+    """A run that trains in a folder, as the file names it."""
+
+    token: str
+    """Of this one run, whatever else it shares with others."""
+    host: str
+    boot: str
+    process: int
+    job: str
+    """Of Slurm; "" without one."""
+    restarts: int
+    """How often Slurm has started this job again."""
+
+    @classmethod
+    def here(cls, environment: Mapping[str, str] = os.environ) -> "Owner":
+        """This process."""
+        restarts = environment.get("SLURM_RESTART_COUNT", "")
+        return cls(
+            uuid.uuid4().hex,
+            socket.gethostname(),
+            _boot(),
+            os.getpid(),
+            environment.get("SLURM_JOB_ID", ""),
+            int(restarts) if restarts.isdigit() else 0,
+        )
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any] | None) -> "Owner":
+        """From the file's content, of which nothing is trusted; "unknown" for a token that is none."""
+        texts = {name: str((found or {}).get(name, "")) for name in cls._fields}
+        token = texts["token"] if TOKEN.fullmatch(texts["token"]) else "unknown"
+        numbers = {n: int(texts[n]) if texts[n].isdecimal() else 0 for n in ("process", "restarts")}
+        return cls(**texts | numbers | {"token": token})
+
+    def __str__(self) -> str:
+        job = f" (Slurm job {self.job})" if self.job else ""
+        return f"process {self.process} on {self.host or 'an unknown host'}{job}"
+
+    def is_here(self, other: "Owner") -> bool:
+        """Whether both are on one machine that has not been started again in between."""
+        return (self.host, self.boot) == (other.host, other.boot)
+
+    def was_requeued_as(self, other: "Owner") -> bool:
+        """Whether Slurm has ended this one, and started its job again as the other."""
+        return bool(self.job) and self.job == other.job and self.restarts < other.restarts
+
+
+class Ownership:
+    """The right to write to a folder, from its acquisition to its release."""
+
+    def __init__(self, folder: Path, *, take_over: bool = False):
+        """Acquires it.
+
+        Args:
+          take_over: from an owner on another host, do not wait until it counts as lost.
+
+        Raises:
+          WorkdirError: another run has it. OSError: the file system refuses.
+        """
+        self._folder, self._file, self._take_over = folder, folder / OWNER, take_over
+        self._me, self._place, self._ended = Owner.here(), _identity(folder), threading.Event()
+        self._descriptor = self._acquire()
+        threading.Thread(target=self._renew, daemon=True, name="owner").start()
+
+    def require(self) -> None:
+        """To be called before anything is written.
+
+        Raises:
+          DiskError: the folder is gone. WorkdirError: another run has taken it over.
+        """
+        with disk_errors(self._folder):
+            if _identity(self._folder) != self._place:
+                raise DiskError(f"{self._folder} is gone: it was removed, moved or unmounted")
+            if not self._file.exists():  # somebody has tidied up
+                os.close(self._descriptor)
+                self._descriptor = self._acquire()
+            found = Owner.of(read_object(self._file))
+        if found.token != self._me.token:
+            raise WorkdirError(
+                f"{found} has taken {self._folder} over; this run has stopped and writes nothing more"
+            )
+
+    def release(self) -> None:
+        """Gives it up, as far as nobody has taken it."""
+        self._ended.set()
+        with contextlib.suppress(OSError):
+            if self._token() == self._me.token:
+                self._file.unlink()
+        os.close(self._descriptor)
+
+    def _renew(self) -> None:
+        """What the thread does: the time of the file's last change is the last sign of life."""
+        while not self._ended.wait(RENEWAL_SECONDS):
+            with contextlib.suppress(OSError):  # said by whoever writes next
+                if self._token() == self._me.token:
+                    os.utime(self._file)
+
+    def _acquire(self) -> int:
+        """Puts this run's file in its place. Returns its descriptor, whose lock says that this run lives."""
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        mine = self._folder / f".{OWNER}-{self._me.token}"
+        descriptor = os.open(mine, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            with _without_locks():
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(descriptor, json.dumps(self._me._asdict()).encode())
+            while True:
+                before = self._token()
+                if before:
+                    self._require_lost(mine)
+                if self._put(mine, before):
+                    return descriptor
+                if time.monotonic() > give_up:
+                    raise self._refusal("another run is about to take it over", "another folder")
+                time.sleep(0.02)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        finally:
+            mine.unlink(missing_ok=True)
+
+    def _put(self, mine: Path, before: str) -> bool:
+        """Replaces the file of the owner with this token ("": none); False where another run does."""
+        claim = self._folder / f".{OWNER}-after-{before}"
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            if _seconds_between(claim, mine) > LAPSE_SECONDS:  # it was killed while it did
+                claim.unlink(missing_ok=True)
+            return False
+        try:
+            is_still_there = self._token() == before
+            if is_still_there:
+                os.replace(mine, self._file)
+            return is_still_there
+        finally:
+            claim.unlink(missing_ok=True)
+
+    def _token(self) -> str:
+        """Of the owner's file; "" where there is none."""
+        if not self._file.exists():
+            return ""
+        return Owner.of(read_object(self._file)).token
+
+    def _require_lost(self, mine: Path) -> None:
+        """Raises WorkdirError where the owner lives, or may."""
+        owner = Owner.of(read_object(self._file))
+        if owner.was_requeued_as(self._me):
+            return
+        lives = self._is_locked() if owner.is_here(self._me) else None
+        if lives:
+            raise self._refusal(
+                f"{owner} trains in it", "another folder, or this one once that process has ended"
+            )
+        seconds = _seconds_between(self._file, mine)
+        if lives is None and not self._take_over and seconds <= LAPSE_SECONDS:
+            raise self._refusal(
+                f"{owner} trains in it, or was lost: its last sign of life is {seconds:.0f} s old",
+                f"another folder, this one in {LAPSE_SECONDS - seconds + 1:.0f} s if there is no "
+                "other by then, or at once with --take-over",
+            )
+
+    def _is_locked(self) -> bool | None:
+        """Whether a process of this host holds the owner's file; None where there are no locks."""
+        with contextlib.suppress(FileNotFoundError), self._file.open() as file, _without_locks():
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return False
+            except BlockingIOError:
+                return True
+        return None
+
+    def _refusal(self, problem: str, allowed: str) -> WorkdirError:
+        return WorkdirError(f"--workdir is {str(self._folder)!r}: {problem}; allowed: {allowed}")
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What stays of a folder while it is the same one; None where there is none."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _seconds_between(file: Path, mine: Path) -> float:
+    """Since the last change of a file, by the clock that stamps files: that of the disk's own host."""
+    os.utime(mine)
+    with contextlib.suppress(FileNotFoundError):
+        return mine.stat().st_mtime - file.stat().st_mtime
+    return 0.0
+
+
+def _boot() -> str:
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def _without_locks() -> Iterator[None]:
+    """A context for locks, which not every file system and operating system has."""
+    with contextlib.suppress(OSError, AttributeError):
+        yield
