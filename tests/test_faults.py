@@ -1,0 +1,237 @@
+"""Accidents of every day: what a run says, how it ends, and that nothing is lost."""
+
+import os
+import shutil
+
+import jax
+import pytest
+from launching import (
+    TINY,
+    assert_same_run,
+    checkpoint_steps,
+    launch,
+    rows,
+    summary,
+    tree,
+)
+
+from dtp_jax.run import cli, loop, workdir
+from dtp_jax.run.checkpoints import Checkpoints, PlainName, checksums, damage
+from dtp_jax.run.files import DiskError
+from dtp_jax.run.owner import Ownership
+from dtp_jax.run.results import load_run
+
+pytest_plugins = ["run_fixtures"]
+
+FULL = "No space left on device"
+
+
+def at_call(monkeypatch, owner, name, call, before):
+    """`before(*its arguments)` runs in the call number `call` of owner.name."""
+    real, calls = getattr(owner, name), []
+
+    def wrapped(*given, **options):
+        calls.append(given)
+        if len(calls) == call:
+            before(*given)
+        return real(*given, **options)
+
+    monkeypatch.setattr(owner, name, wrapped)
+
+
+def fail(*_):
+    raise OSError(28, FULL)
+
+
+def fail_as_tensorstore_does(*_):
+    raise ValueError(
+        'RESOURCE_EXHAUSTED: Error writing "a/0" in OCDBT database at local file "/x/": Failed to '
+        f"write 632161 bytes to file 15: {FULL} [os_error_code='28']\nmore\nlines"
+    )
+
+
+@pytest.mark.parametrize(
+    "owner, name, call, problem",
+    [
+        (workdir.Workdir, "rewind_metrics", 1, None),
+        (Checkpoints, "_write", 3, fail_as_tensorstore_does),
+        (Checkpoints, "_require_same", 3, fail),
+        ("file", "metrics.jsonl", 6, fail),
+        ("file", "summary.tmp", 1, fail),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_a_full_disk_is_one_line(place, monkeypatch, reference, owner, name, call, problem):
+    folder, args = reference
+    with monkeypatch.context() as patch:
+        if owner == "file":
+            full_after(patch, name, call)
+        elif problem is not None:
+            at_call(patch, owner, name, call, problem)
+        else:
+            full_after(patch, "metrics.jsonl", 2)
+        found = launch("--workdir=w", *args)
+    lines = found.err.splitlines()
+    assert found.code == cli.EXIT_DISK and len(lines) == 1, found.err
+    assert FULL in lines[0] and "the same command goes on from" in lines[0]
+    steps = checkpoint_steps(place / "w")
+    newest = f"w/checkpoints/{steps[-1]}" if steps else "the beginning"
+    assert lines[0].endswith(f"goes on from {newest}")
+    assert not (place / "w" / "owner.json").exists()
+    assert launch("--workdir=w", *args).code == 0
+    assert_same_run(place / "w", folder)
+
+
+def full_after(patch, name, call):
+    """Files of this name cannot be opened to be written from this call on."""
+    real, calls = workdir.Path.open, []
+
+    def opened(path, mode="r", *args, **options):
+        if path.name == name and mode != "r":
+            calls.append(path)
+            if len(calls) >= call:
+                fail()
+        return real(path, mode, *args, **options)
+
+    patch.setattr(workdir.Path, "open", opened)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "only an empty folder"])
+def test_a_workdir_that_is_removed_stops_the_run(place, monkeypatch, again):
+    def remove(*_):
+        shutil.move(place / "w", place / "elsewhere")
+        if again:
+            (place / "w").mkdir()
+
+    at_call(monkeypatch, loop.Run, "_train_some", 3, remove)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
+    found = launch("--workdir=w", *TINY, "--config.epochs=1")
+    assert found.code == cli.EXIT_DISK and len(found.err.splitlines()) == 1
+    assert "w is gone: it was removed, moved or unmounted" in found.err
+    assert not (place / "w").exists() or list((place / "w").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1]", "a*b?{x,y}", "two\nlines"])
+def test_a_name_that_others_take_for_a_pattern(place, monkeypatch, reference, name):
+    """Beside it lies what the pattern would find."""
+    folder, args = reference
+    for neighbour in ("lr=0", "a-b-x"):
+        shutil.copytree(folder, place / neighbour)
+    at_call(monkeypatch, loop.Run, "_save", 3, lambda run: os.kill(os.getpid(), 15))
+    assert launch(f"--workdir={name}", *args).code == 128 + 15
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    found = launch(f"--workdir={name}", *args)
+    assert found.code == 0 and "going on from step" in found.out and found.err == ""
+    assert_same_run(place / name, folder)
+    assert load_run(place / name).summary == summary(place / name)
+
+
+def test_a_name_that_tensorstore_refuses(tmp_path):
+    folder, zeros = tmp_path / "back\\slash", {"a": jax.numpy.zeros(3)}
+    Checkpoints(folder, keep=1).save(1, zeros, {"step": 1})
+    found = Checkpoints(folder, keep=1).restore_newest(jax.eval_shape(lambda: zeros), pytest.fail)
+    assert found[1] == {"step": 1} and found[0]["a"].tolist() == [0, 0, 0]
+
+
+def test_the_link_to_a_folder_comes_again_and_goes_in_the_end(tmp_path):
+    real = tmp_path / "a[0]"
+    real.mkdir()
+    name = PlainName(real)
+    place = name.path.parent
+    shutil.rmtree(place)  # what tidies up behind old files does
+    name.renew()
+    assert name.path.samefile(real)
+    del name
+    assert not place.exists() and real.exists()
+    assert PlainName(tmp_path).path == tmp_path
+
+
+def test_what_others_put_into_a_checkpoint_is_no_damage(place, monkeypatch, reference):
+    folder, args = reference
+    at_call(monkeypatch, loop.Run, "_save", 3, lambda run: os.kill(os.getpid(), 15))
+    assert launch("--workdir=w", *args).code == 128 + 15
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    newest = place / "w" / "checkpoints" / str(checkpoint_steps(place / "w")[-1])
+    for below in (newest.parent, newest, newest / "state", newest / "state" / "d"):
+        (below / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+        (below / "Thumbs.db").write_bytes(b"x")
+    (newest.parent / "99 (copy)").mkdir()
+    assert damage(newest) is None
+    found = launch("--workdir=w", *args)
+    assert found.code == 0 and found.err == "" and f"going on from step {newest.name}" in found.out
+    assert_same_run(place / "w", folder)
+
+
+def test_what_is_hidden_is_not_part_of_a_checkpoint(tmp_path):
+    """It may be gone the next time."""
+    (tmp_path / "d").mkdir()
+    for name in ("a", "d/b", ".DS_Store", "d/._b"):
+        (tmp_path / name).write_text(name)
+    assert list(checksums(tmp_path)) == ["a", "d/b"]
+
+
+def test_a_checkpoint_that_does_not_come_back_is_not_kept_instead_of_older_ones(tmp_path):
+    one = Checkpoints(tmp_path / "c", keep=1)
+    one.save(1, {"a": jax.numpy.zeros(3)}, {})
+    write = one._write
+    one._write = lambda step, state, progress: write(
+        step, {"a": state["a"] + jax.numpy.array([0, 0, 1e-7])}, progress
+    )
+    with pytest.raises(DiskError, match=r"\['a'\] does not come back as it was saved"):
+        one.save(2, {"a": jax.numpy.zeros(3)}, {})
+    assert one.steps() == [2, 1]
+
+
+def test_a_second_run_in_a_folder_is_refused(place, reference):
+    folder, args = reference
+    (place / "w").mkdir()
+    (place / "link").symlink_to(place / "w")
+    held = Ownership(place / "w")
+    before = tree(place)
+    for given in ("--workdir=w", "--workdir=link", "--take-over --workdir=w"):
+        found = launch(*given.split(), *args)
+        assert found.code == 2 and len(found.err.splitlines()) == 1
+        assert f"process {os.getpid()} on {os.uname().nodename} trains in it" in found.err
+    assert tree(place) == before
+    held.release()
+
+
+def test_a_run_that_was_taken_over_stops(place, monkeypatch):
+    def take(run):
+        file = place / "w" / "owner.json"
+        file.write_text(file.read_text().replace(os.uname().nodename, "elsewhere", 1))
+        text = file.read_text()
+        token = text.split('"token": "')[1][:32]
+        file.write_text(text.replace(token, "0" * 32))
+
+    at_call(monkeypatch, loop.Run, "_save", 2, take)
+    found = launch("--workdir=w", *TINY, "--config.epochs=1", "--config.checkpoint_every=10")
+    assert found.code == 2 and len(found.err.splitlines()) == 1
+    assert "on elsewhere has taken w over" in found.err
+    assert checkpoint_steps(place / "w") == [10]
+    assert (place / "w" / "owner.json").exists()
+
+
+def test_checkpoints_by_the_clock(place, monkeypatch):
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
+    options = (*TINY, "--config.epochs=1", "--config.max_steps=5", "--config.keep_checkpoints=9")
+    assert launch("--workdir=a", *options, "--config.checkpoint_minutes=1e-9").code == 0
+    assert checkpoint_steps(place / "a") == [1, 2, 3, 4, 5]
+    assert launch("--workdir=b", *options, "--config.checkpoint_minutes=0").code == 0
+    assert checkpoint_steps(place / "b") == [5]
+    assert rows(place / "a") == rows(place / "b")
+
+
+@pytest.mark.parametrize(
+    "error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), MemoryError()]
+)
+def test_memory_that_is_used_up(place, monkeypatch, error):
+    def raise_it(*_):
+        raise error
+
+    at_call(monkeypatch, loop.Run, "_compile", 1, raise_it)
+    found = launch("--workdir=w", *TINY)
+    assert found.code == cli.EXIT_MEMORY and len(found.err.splitlines()) == 1
+    assert "memory is used up" in found.err and "a smaller --config.batch_size" in found.err
