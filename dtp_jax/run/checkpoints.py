@@ -187,7 +187,7 @@ class PlainName:
                 f"--workdir: {folder} cannot be the folder of checkpoints, and nor can $TMPDIR, "
                 f"{place.parent}; allowed: a path without * ? [ ] {{ }} and \\ for one of them"
             )
-        self.path = place / folder.name
+        self.path = place / "link"
         weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
         self.renew()
 
@@ -243,4 +243,4 @@ def _reason(error: BaseException) -> str:
     text = str(error)
     if said := SYSTEM_REASON.findall(text):
         return said[-1]
-    return (text.splitlines() or [""])[0] or type(error).__name__
+    return (text.splitlines() or [""])[0].partition(" [tensorstore_spec")[0] or type(error).__name__
