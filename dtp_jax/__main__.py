@@ -12,6 +12,8 @@
 import importlib
 import sys
 
+from dtp_jax.output import steady_streams
+from dtp_jax.run import signals
 from dtp_jax.version import __version__
 
 TRAIN = """Trains a network from a config; run again with the same --workdir, it goes on where it stopped.
@@ -31,6 +33,7 @@ TOOLS = ("train", "compare", "export", "parity")
 HELP = ("--help", "-h", "-help")
 
 
+@steady_streams()
 def main(argv: list[str] | None = None) -> int:
     """The command `dtp`. Returns the exit code.
 
@@ -52,17 +55,30 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if tool == "train":
         return train(args, "dtp train")
-    return importlib.import_module(f"dtp_jax.{tool}.__main__").main(args, f"dtp {tool}")
+    return signals.until_stopped(
+        lambda: importlib.import_module(f"dtp_jax.{tool}.__main__").main(args, f"dtp {tool}"),
+        "stopped",
+    )
 
 
+@steady_streams()
 def train(args: list[str], program: str) -> int:
     """Trains. `program` is what the user has typed before the arguments."""
     if not any(arg in HELP or arg.startswith("--help") for arg in args):
         # Before anything that takes its time, such as to import JAX.
         print(f"dtp-jax {__version__}: starting JAX", flush=True)
+    code = signals.until_stopped(_load, "stopped before the first step")
+    if code:
+        return code
     from dtp_jax.run import cli
 
     return cli.main([program, *args], TRAIN.format(program=program))
+
+
+def _load() -> int:
+    """Imports what trains, JAX above all: seconds in which somebody may change their mind."""
+    importlib.import_module("dtp_jax.run.cli")
+    return 0
 
 
 if __name__ == "__main__":

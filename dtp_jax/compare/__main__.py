@@ -17,9 +17,12 @@ import shlex
 import sys
 from pathlib import Path
 
+from dtp_jax.output import steady_streams
+from dtp_jax.run import signals
 from dtp_jax.run.screen import Screen
 
 
+@steady_streams()
 def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.compare") -> int:
     """Returns the exit code: 0, or that of the first run that failed, or of an interruption.
 
@@ -49,4 +52,4 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.compar
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(signals.until_stopped(main, "stopped"))

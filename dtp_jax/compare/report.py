@@ -96,10 +96,12 @@ def write_report(results: list[Result], command: str, folder: Path) -> list[Row]
     """Writes comparison.md, comparison.csv and comparison.png. Returns their rows."""
     rows = [row(result) for result in results]
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "comparison.csv").open("w", newline="") as file:
+    with (folder / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(_csv(rows))
     has_picture = _draw(results, folder / "comparison.png")
-    (folder / "comparison.md").write_text(_markdown(rows, results, command, has_picture))
+    (folder / "comparison.md").write_text(
+        _markdown(rows, results, command, has_picture), encoding="utf-8"
+    )
     return rows
 
 

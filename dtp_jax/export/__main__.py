@@ -19,11 +19,13 @@ from pathlib import Path
 
 from dtp_jax.export.runs import export_run, import_weights
 from dtp_jax.export.weights import WeightsError
-from dtp_jax.run import cli
+from dtp_jax.output import steady_streams
+from dtp_jax.run import cli, signals
 from dtp_jax.run.loading import load_plugins
 from dtp_jax.run.screen import Screen
 
 
+@steady_streams()
 def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.export") -> int:
     """Returns the exit code. `program` is what the user has typed before the arguments."""
     parser = argparse.ArgumentParser(
@@ -69,4 +71,4 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.export
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(signals.until_stopped(main, "stopped"))

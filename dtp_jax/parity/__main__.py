@@ -14,11 +14,13 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from dtp_jax.output import steady_streams
 from dtp_jax.parity.case import ParityError, open_case
 from dtp_jax.parity.compare import Row, compare
 from dtp_jax.parity.replay import replay
 
 
+@steady_streams()
 def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.parity") -> int:
     """Runs the command line. Returns the exit code: 0 if every quantity is within its tolerance, else 1 or 2."""
     parser = argparse.ArgumentParser(

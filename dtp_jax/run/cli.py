@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,12 +49,9 @@ def main(argv: list[str], description: str, screen: Screen | None = None) -> int
         return 0
     backend.prepare()
     screen = screen or Screen()
-    try:
-        with signals.stopping_at_once():
-            return _run(argv, screen)
-    except signals.Stopped as stopped:
-        print("stopped before the first step", file=sys.stderr)
-        return 128 + stopped.signal
+    return signals.until_stopped(
+        lambda: _run(argv, screen), "stopped before the first step", screen.abandon
+    )
 
 
 class Arguments(NamedTuple):

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dtp_jax.output import writable
+
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -111,6 +113,7 @@ def columns_of(console: Console) -> float:
 
 def show(console: Console, text: str, style: str = "") -> None:
     """Prints text as it is: no markup, for names may hold brackets."""
+    text = writable(text, console.encoding)
     lines = wrapped(text, columns_of(console)) if console.is_terminal else [text]
     console.print(Text("\n".join(lines), style), soft_wrap=True)
 

@@ -11,6 +11,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from dtp_jax.output import writable
 from dtp_jax.run.layout import columns_of, duration, parts_that_fit, shortened
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class Line:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
         width = options.max_width - (2 if self.spinner else 0)
-        before = f"{shortened(self.head, width // 2)}  {self.what}" if self.head else self.what
+        head, what = (writable(text, options.encoding) for text in (self.head, self.what))
+        before = f"{shortened(head, width // 2)}  {what}" if head else what
         after = self.after()
         room = width - cell_len(before) - cell_len("  ".join(after)) - 2
         cells: list[Any] = [self.spinner] if self.spinner else []
@@ -145,7 +147,8 @@ class Bar:
         elif self.only == "feedback" and angle is not None:
             columns["val"] = " " * len("val 0.000 acc 0.000")  # of the pass between, which has one
         if angle is not None:
-            columns["angle"] = f"{angle[0]} {angle[1]:2.0f}°"
+            degrees = writable("°", self.screen.console.encoding)
+            columns["angle"] = f"{angle[0]} {angle[1]:2.0f}{degrees}"
         for name in ("angle", "training") if self.only else ("speed", "angle", "training"):
             if cell_len("  ".join(columns.values())) > columns_of(self.screen.console):
                 columns.pop(name, None)

@@ -202,6 +202,8 @@ class Run:
         if aligned:
             rows[-1] |= weight_rows(self.state)
         self._write([*rows, *([self._epoch_row(epoch, seen)] if ended else [])])
+        # What is due is saved before anything is shown.
+        validation, signal = self._after_chunk(epoch, ended, "forward" in trains)
         self.bar.update(
             epoch,
             seen,
@@ -212,7 +214,15 @@ class Run:
             feedback_loss={name: float(losses[-1]) for name, losses in found.feedback_loss.items()},
             only="" if trains == BOTH else trains[0],
         )
-        self._after_chunk(epoch, ended, "forward" in trains, rows)
+        if ended:
+            self.bar.end_epoch(epoch, validation, last_angle(rows[-1] if rows else {}))
+        if signal is not None:
+            raise Interrupted(
+                f"stopped after step {progress.step} of {parts.total_steps}; saved in "
+                f"{self.workdir.path / 'checkpoints' / str(progress.step)}; to go on: the same command "
+                f"with --workdir={self.workdir.path}",
+                signal,
+            )
 
     def _epoch_row(self, epoch: int, steps: int) -> Row:
         """Learning rates and speed of an epoch (of feedback training alone: 0, with the first rates)."""
@@ -237,15 +247,20 @@ class Run:
             parts.total_steps - step,
         )
 
-    def _after_chunk(self, epoch: int, ended: bool, moved: bool, rows: list[Row]) -> None:
-        """Validation, checkpoint and stopping, as far as they are due.
+    def _after_chunk(
+        self, epoch: int, ended: bool, moved: bool
+    ) -> tuple[program.Evaluation | None, int | None]:
+        """Validation and checkpoint, as far as they are due.
 
         Args:
           ended: the pass or the run has.
           moved: the forward weights have, so that there is something to validate.
-          rows: of the chunk.
+
+        Returns:
+          What the validation has found, and the signal that any process got, both or None.
         """
         step, every, improved = self.progress.step, self.config["checkpoint_every"], False
+        found = None
         if ended:
             has_val = "val" in self.parts.feed.evaluation
             found = self._evaluate("val", epoch) if has_val and moved else None
@@ -253,18 +268,11 @@ class Run:
             improved = found is not None and (best is None or found.accuracy >= best)
             if improved:
                 self.progress.best_step, self.progress.best_val_accuracy = step, found.accuracy
-            self.bar.end_epoch(epoch, found, last_angle(rows[-1] if rows else {}))
         signal = processes.any_says(self.stop_signal())
         due = self._is_time_to_save() or (step % every == 0 if every else ended)
         if due or improved or signal is not None or step == self.parts.total_steps:
             self._save()
-        if signal is not None:
-            raise Interrupted(
-                f"stopped after step {step} of {self.parts.total_steps}; saved in "
-                f"{self.workdir.path / 'checkpoints' / str(step)}; to go on: the same command with "
-                f"--workdir={self.workdir.path}",
-                signal,
-            )
+        return found, signal
 
     def _save(self) -> None:
         self.workdir.require()

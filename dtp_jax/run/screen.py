@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from dtp_jax.output import steady, writable
 from dtp_jax.run.board import Board, NoBoard
 from dtp_jax.run.layout import columns_of, duration, fitted_table, show, wrapped
 from dtp_jax.run.live import Bar, Line, TrainingLines
@@ -28,7 +29,8 @@ class Screen:
     """Everything printed. On a terminal bars move; on a pipe there are plain lines.
 
     On a terminal nothing is broken inside a word that fits in a line; on a pipe lines are whole, for
-    whoever reads a log.
+    whoever reads a log. A terminal, pipe or disk that fails is no reason to stop: what cannot be shown is
+    left out.
     """
 
     head = ""
@@ -37,6 +39,8 @@ class Screen:
     def __init__(self, console: Console | None = None):
         self.console = console or Console(highlight=False)
         self.errors = Console(stderr=True, highlight=False)
+        for one in (self.console, self.errors):
+            one.file = steady(one.file)
 
     def note(self, text: str) -> None:
         """A line of information."""
@@ -98,7 +102,7 @@ class Screen:
             self.progress(what)
             yield None
             return
-        line, start = Line(self.head, what, spinner=Spinner("dots")), time.monotonic()
+        line, start = Line(self.head, what, spinner=self._spinner()), time.monotonic()
         line.after = lambda: [duration(time.monotonic() - start)]
         with self._live(line):
             yield line.show
@@ -124,24 +128,19 @@ class Screen:
     ) -> None:
         """A table below its title; see `fitted_table`."""
         show(self.console, title, "italic")
-        table = fitted_table(
-            columns, rows, drop=drop, width=columns_of(self.console), totals=totals
-        )
+        encoding, width = self.console.encoding, columns_of(self.console)
+        cells = [[writable(cell, encoding) for cell in row] for row in rows]
+        table = fitted_table(columns, cells, drop=drop, width=width, totals=totals)
         self.console.print(table, soft_wrap=True)
 
     @contextlib.contextmanager
     def tensorboard(self, folder: Path, step: int) -> Iterator["Board"]:
         """Event files in `folder`; anything already there after `step` is purged."""
-        from tensorboardX import SummaryWriter  # lazily: it is slow to import
-
-        # The suffix: writers of the same second would take the same file.
-        writer = SummaryWriter(
-            str(folder), purge_step=step + 1 if step else None, filename_suffix=f".{step}"
-        )
+        board = Board(folder, step, self.warn)
         try:
-            yield Board(writer, step)
+            yield board
         finally:
-            writer.close()
+            board.close()
 
     def summary(self, summary: Mapping[str, Any], workdir: Path) -> None:
         """The last lines: accuracies, time, where everything is."""
@@ -171,6 +170,7 @@ class Screen:
         """Names, and what they are: beside them, or below where a word of it is too long for that."""
         width, beside = columns_of(self.console), max(map(len, facts)) + 2
         for name, value in facts.items():
+            value = writable(value, self.console.encoding)
             fits = max(map(cell_len, value.split()), default=0) <= width - beside
             indent = beside if fits else 2
             text = ("\n" + " " * indent).join(wrapped(value, width - indent))
@@ -193,6 +193,12 @@ class Screen:
             drop=("operations", "output", "feedback"),
             totals=True,
         )
+
+    def _spinner(self) -> Spinner:
+        """Of dots, or of what every encoding has."""
+        dots = Spinner("dots")
+        can = all(writable(one, self.console.encoding) == one for one in dots.frames)
+        return dots if can else Spinner("line")
 
     def _live(self, shown: Any) -> Live:
         """A part of the terminal that is drawn anew ten times a second, and vanishes in the end."""
