@@ -64,10 +64,8 @@ def main(argv: list[str] | None = None) -> int:
 @steady_streams()
 def train(args: list[str], program: str) -> int:
     """Trains. `program` is what the user has typed before the arguments."""
-    if not any(arg in HELP or arg.startswith("--help") for arg in args):
-        # Before anything that takes its time, such as to import JAX.
-        print(f"dtp-jax {__version__}: starting JAX", flush=True)
-    code = signals.until_stopped(_load, "stopped before the first step")
+    asks_help = any(arg in HELP or arg.startswith("--help") for arg in args)
+    code = signals.until_stopped(lambda: _load(not asks_help), "stopped before the first step")
     if code:
         return code
     from dtp_jax.run import cli
@@ -75,8 +73,10 @@ def train(args: list[str], program: str) -> int:
     return cli.main([program, *args], TRAIN.format(program=program))
 
 
-def _load() -> int:
+def _load(aloud: bool) -> int:
     """Imports what trains, JAX above all: seconds in which somebody may change their mind."""
+    if aloud:
+        print(f"dtp-jax {__version__}: starting JAX", flush=True)
     importlib.import_module("dtp_jax.run.cli")
     return 0
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-STAND_INS = str.maketrans({"…": "~", "°": " deg", "±": "+-", "\N{NO-BREAK SPACE}": " "})
+STAND_INS = {"…": "~", "°": " deg", "±": "+-", "\N{NO-BREAK SPACE}": " "}
 """For signs that an encoding lacks; other characters are spelt as Python spells them: caf\\xe9."""
 
 
@@ -81,11 +81,18 @@ def steady_streams() -> Iterator[None]:
 
 def writable(text: str, encoding: str, errors: str = "strict") -> str:
     """The text as far as it can be encoded, with something readable in the place of the rest."""
+    if _can(text, encoding, errors):
+        return text
+    signs = (c if _can(c, encoding, errors) else STAND_INS.get(c, c) for c in text)
+    return "".join(signs).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _can(text: str, encoding: str, errors: str) -> bool:
     try:
         text.encode(encoding, errors)
-        return text
     except UnicodeEncodeError:
-        return text.translate(STAND_INS).encode(encoding, "backslashreplace").decode(encoding)
+        return False
+    return True
 
 
 def _fill_descriptors() -> None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,8 +48,14 @@ def launch(*args: str) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue(), time.monotonic() - start)
 
 
-def start(*args: str, devices: int | None = None) -> subprocess.Popen:
-    """The command line in a process of its own, with as many devices as here: the same programs."""
+def start(
+    *args: str, devices: int | None = None, shell: Sequence[str] = (), **more: Any
+) -> subprocess.Popen:
+    """The command line in a process of its own, with as many devices as here: the same programs.
+
+    Args:
+      shell: a command that starts its arguments. more: for subprocess.Popen.
+    """
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -57,9 +63,8 @@ def start(*args: str, devices: int | None = None) -> subprocess.Popen:
     }
     if devices:
         environment.pop("XLA_FLAGS", None)  # they may ask for another number
-    return subprocess.Popen(
-        [*LAUNCH, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+    return subprocess.Popen([*shell, *LAUNCH, *args], text=True, env=environment, **more)
 
 
 def start_two(workdir: Path, *args: str) -> list[subprocess.Popen]:

@@ -1,27 +1,35 @@
 """What a run shows, on terminals of 80 columns and on pipes, and in TensorBoard."""
 
+import errno
+import functools
 import io
 import json
 import math
+import os
 import re
 import struct
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from launching import TINY, checkpoint_steps, launch, rows
 from rich.cells import cell_len
 from rich.console import Console
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
+from dtp_jax import output
 from dtp_jax.configs import cifar10_dtp, default, digits_backprop, digits_dtp
 from dtp_jax.parallel.mesh import make_mesh
 from dtp_jax.run import config, live, screen
 from dtp_jax.run.program import Evaluation
+
+pytest_plugins = ["run_fixtures"]
 
 SUMMARY = {
     "test_accuracy": 0.98765,
@@ -617,6 +625,57 @@ def test_tensorboard_has_the_config(tmp_path):
     assert read == json.loads(json.dumps(config))
 
 
+def test_a_run_killed_before_its_first_checkpoint_has_its_curves_once(tmp_path):
+    with pipe().tensorboard(tmp_path, 0) as board:
+        for step in (1, 2, 3):
+            board.write({"step": step, "epoch": 1, "split": "train", "loss": 2.0})
+    (older,) = tmp_path.iterdir()
+    older.rename(tmp_path / f"{older.name}.older")
+    os.utime(tmp_path / f"{older.name}.older", (1, 1))
+    with pipe().tensorboard(tmp_path, 0) as board:
+        board.write({"step": 1, "epoch": 1, "split": "train", "loss": 1.0})
+    found, purged = events(tmp_path)
+    assert (found, purged) == ({"train/loss": {1: 1.0}}, [0])
+
+
+def board_with_warnings(monkeypatch, folder):
+    on, warnings = pipe(), []
+    monkeypatch.setattr(on, "warn", warnings.append)
+    return on.tensorboard(folder, 0), warnings
+
+
+def write_much(board):
+    """More than any buffer or queue holds."""
+    board.config({"seed": 0})
+    for step in range(1000):
+        board.write({"step": step, "epoch": 1, "split": "train", "loss": 1.0, "accuracy": 0.5})
+    board.flush()
+
+
+def test_a_run_goes_on_without_tensorboard(tmp_path, monkeypatch):
+    """Its disk is full, from the start or later, its folder is a file, or is removed: one warning."""
+    (tmp_path / "file").touch()
+    opened, warnings = board_with_warnings(monkeypatch, tmp_path / "file")
+    with opened as board:
+        write_much(board)
+    (warning,) = warnings
+    assert f"{tmp_path / 'file'} (File exists); the run goes on without them" in warning
+    opened, warnings = board_with_warnings(monkeypatch, tmp_path / "removed")
+    with opened as board:
+        board.config({"seed": 0})
+        (file,) = (tmp_path / "removed").iterdir()
+        file.unlink()
+        write_much(board)
+    assert len(warnings) == 1 and "(it has been removed)" in warnings[0]
+    full = functools.partial(open, "/dev/full", "wb")
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: full())
+    for write in (write_much, lambda board: board.config({"seed": 0})):
+        opened, warnings = board_with_warnings(monkeypatch, tmp_path / "full")
+        with opened as board:
+            write(board)
+        assert len(warnings) == 1 and "(No space left on device)" in warnings[0]
+
+
 def test_processes_without_files_have_a_board():
     with screen.SilentScreen().tensorboard("nowhere", 0) as board:
         board.config({"seed": 0})
@@ -632,3 +691,140 @@ def test_a_silent_screen_says_what_goes_wrong(capsys):
         on.warn("careful")
         on.error("too late")
     assert capsys.readouterr() == ("", "warning: careful\nerror: too late\n")
+
+
+class Failing(io.StringIO):
+    """A terminal, pipe or file that refuses everything while it has an error."""
+
+    def __init__(self, error, is_terminal):
+        super().__init__()
+        self.error, self.is_terminal = error, is_terminal
+
+    def write(self, text):
+        if self.error is not None:
+            raise self.error
+        return super().write(text)
+
+    def flush(self):
+        if self.error is not None:
+            raise self.error
+
+    def isatty(self):
+        return self.is_terminal
+
+
+def everything(on):
+    """Shows all that there is."""
+    experiment = config.validate(digits_dtp.get_config().to_dict())
+    on.start(experiment, "configs/x.py", [], "source", "runs/\N{KATAKANA LETTER TE}/\udcff")
+    with on.task("reading caf\N{LATIN SMALL LETTER E WITH ACUTE}"):
+        time.sleep(0.15)  # it is drawn in a thread of its own
+    on.head = "\N{KATAKANA LETTER TE}" * 50
+    with on.training(15, 39) as bar:
+        bar.update(1, 3, rate=1.0, loss=1.0, accuracy=1.0, left=1.0, feedback_loss={"fc": 1.0})
+        time.sleep(0.15)
+        bar.end_epoch(1, Evaluation(1.0, 0.5, 0.5), ("fc", 27.0))
+    on.summary(SUMMARY, "runs/\N{KATAKANA LETTER TE}")
+    on.table("a title", {"config": "left"}, [["1.0 \N{PLUS-MINUS SIGN} 0.5"]], drop=())
+    on.warn("\udcff")
+    on.error("too late")
+    on.abandon()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize(
+    "error",
+    [OSError(code, "") for code in (errno.EIO, errno.EPIPE, errno.ENOSPC, errno.EBADF)]
+    + [ValueError("I/O operation on closed file")],
+    ids=str,
+)
+def test_output_that_fails_is_no_reason_to_stop(monkeypatch, error, is_terminal):
+    streams = [Failing(error, is_terminal) for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    threads = []
+    monkeypatch.setattr(threading, "excepthook", threads.append)
+    on = screen.Screen()
+    everything(on)
+    for stream in streams:
+        stream.error = None
+    on.note("there is room again")
+    on.warn("here as well")
+    assert [stream.getvalue() for stream in streams] == [
+        "there is room again\n",
+        "warning: here as well\n",
+    ]
+    assert not threads
+    on = screen.Screen(Console(file=Failing(error, is_terminal)))
+    on.note("nor where somebody else has chosen the file")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_every_encoding_will_do(monkeypatch, encoding, is_terminal):
+    """What it lacks is spelt out, and what moves and stands in tables is of signs that it has."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for _ in range(2)]
+    for stream, name in zip(streams, ("stdout", "stderr")):
+        monkeypatch.setattr(stream, "isatty", lambda: is_terminal, raising=False)
+        monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setenv("COLUMNS", "80")
+    everything(screen.Screen())
+    texts = (stream.buffer.getvalue().decode(encoding) for stream in streams)
+    out, err = (re.sub(r"\x1b\[[\d;]*m", "", text) for text in texts)
+    assert ("fc 27°" if encoding != "ascii" else "fc 27 deg") in out
+    assert ("runs/テ/" if encoding == "utf-8" else "runs/\\u30c6/") in out
+    assert "\\udcff" in out and "warning: \\udcff" in err
+    assert ("┃ block" if encoding == "utf-8" else "| block") in out
+    assert ("1.0 +- 0.5" if encoding == "ascii" else "1.0 ± 0.5") in out
+    if is_terminal:
+        moved = re.findall(r"(\S) reading caf", out)
+        assert moved and set(moved) <= set("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if encoding == "utf-8" else "-\\|/")
+
+
+STEADY = """
+import os, sys
+from dtp_jax.output import steady_streams
+
+with steady_streams():
+    print("before")
+    sys.stdin and sys.stdin.readline()
+    for _ in range(9):
+        print("x" * 9999)
+        print("y", file=sys.stderr, flush=True)
+    descriptors = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+    sys.exit(3 if min(descriptors) > 2 else 4)
+"""
+
+
+@pytest.mark.parametrize("streams", [">/dev/full", ">/dev/full 2>/dev/full", "<&- >&- 2>&-", "| :"])
+def test_the_end_of_a_process_whose_output_fails(streams):
+    """Its exit code is its own, for nothing is left to write; no file is taken for a stream."""
+    script = f'set -o pipefail; "$@" {streams}'
+    found = subprocess.run(
+        ["bash", "-c", script, "bash", sys.executable, "-c", STEADY],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert found.returncode == 3
+    assert found.stdout == "" and set(found.stderr.split("\n")) <= {"", "y"}
+
+
+def test_what_others_print_keeps_its_place(tmp_path):
+    with (tmp_path / "log").open("w", encoding="latin-1") as stream:
+        stream.write("first ")
+        on = screen.Screen(Console(file=stream))
+        on.note("second…")
+        assert output.steady(on.console.file) is on.console.file
+        stream.write("third")
+    assert (tmp_path / "log").read_bytes() == b"first second~\nthird"
+
+
+def test_what_is_due_is_saved_before_anything_is_shown(place, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("nothing can be shown")
+
+    monkeypatch.setattr("dtp_jax.run.live.Bar.update", broken)
+    with pytest.raises(RuntimeError, match="nothing can be shown"):
+        launch("--workdir=w", *TINY, "--config.checkpoint_every=1")
+    assert checkpoint_steps(place / "w") == [rows(place / "w")[-1]["step"]] == [1]
