@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from dtp_jax.export.weights import WeightsError, match, read, write
 from dtp_jax.learning import learner
 from dtp_jax.learning.learner import Learner, TrainState
-from dtp_jax.run import cli
+from dtp_jax.run import cli, formats
 from dtp_jax.run.config import validate
 from dtp_jax.run.files import DiskError, write_json
 from dtp_jax.run.loop import Progress
@@ -56,7 +56,9 @@ def export_run(
         "format": "dtp_jax",
         "version": __version__,
         "step": str(step),
-        "config": json.dumps({**(Workdir(path).read_config() or {}), **experiment.config}),
+        "config": json.dumps(
+            {**(Workdir(path).read_config() or {}), **experiment.config, "format": formats.FORMAT}
+        ),
     }
     count = write(file, jax.device_get(_trees(state)), metadata)
     return f"{file}: {count} arrays of {path}, step {step}"
@@ -121,13 +123,16 @@ def _config_for(
     file: Path, metadata: Mapping[str, str], config: str | None, overrides: tuple[str, ...]
 ) -> dict[str, Any]:
     """The config of an import, with overrides."""
+    if config is not None:
+        return cli.parse(["export", f"--config={config}", *overrides]).config
+    otherwise = "--config=FILE that says of which network"
+    if "config" not in metadata:
+        raise ValueError(f"{file} holds no config; allowed: {otherwise}")
     try:
-        saved = json.loads(metadata["config"]) if config is None else {}
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"{file} holds no config; allowed: --config=FILE that says of which network"
-        ) from error
+        formats.parse(metadata["config"])
+    except formats.FormatError as error:
+        raise ValueError(f"{file}: its config {error}, or {otherwise}") from error
     with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder) / "config.json", saved)
-        given = config or f"{folder}/config.json"
-        return cli.parse(["export", f"--config={given}", *overrides]).config
+        saved = Path(folder) / "config.json"
+        saved.write_text(metadata["config"], encoding="utf-8")
+        return cli.parse(["export", f"--config={saved}", *overrides]).config

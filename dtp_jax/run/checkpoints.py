@@ -8,6 +8,7 @@ import tempfile
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ import jax
 import numpy as np
 
 from dtp_jax.parallel import processes
+from dtp_jax.run import formats, provenance
 from dtp_jax.run.files import DiskError, WorkdirError, disk_errors, read_object, write_json
+from dtp_jax.version import __version__
 
 CHECKSUMS = "checksums.json"
 """In the folder of every checkpoint: orbax itself does not notice every damage."""
+FORMAT_FILE = "format.json"
+"""There too: the format, and the version that wrote it; missing in the first format."""
 PLAIN = re.compile(r"[\w/.,:;=+@%#~() -]+")
 """Paths that orbax and tensorstore take as they are: [ ], * and ? are patterns to them, \\ is refused."""
 SYSTEM_REASON = re.compile(r": ([^:]+) \[os_error_code=")
@@ -75,6 +80,7 @@ class Checkpoints:
             ),
         )
         if processes.is_first():
+            write_json(self.path / str(step) / FORMAT_FILE, _written())
             write_json(self.path / str(step) / CHECKSUMS, checksums(self.path / str(step)))
         processes.barrier("checksums")
 
@@ -158,8 +164,7 @@ class Checkpoints:
             raise
         except Exception as error:  # of any kind: orbax has many
             raise WorkdirError(
-                f"checkpoint {self.path / str(step)} is as it was saved, but this program cannot read it "
-                f"({type(error).__name__}: {_reason(error)}); allowed: the version that wrote it, or another --workdir"
+                f"checkpoint {unreadable(self.path / str(step), error)}, or another --workdir"
             ) from error
 
     def _set_aside(self, step: int) -> Path:
@@ -171,6 +176,16 @@ class Checkpoints:
         processes.barrier("set aside")
         self._manager.reload()
         return place
+
+
+@cache
+def _written() -> dict[str, Any]:
+    """What a checkpoint says of its format."""
+    return {
+        "format": formats.FORMAT,
+        "versions": {"dtp_jax": __version__},
+        "commit": provenance.commit(),
+    }
 
 
 class PlainName:
@@ -209,6 +224,28 @@ def damage(folder: Path) -> str | None:
         if found.get(file) != checksum:
             return f"{file} is {'not what was saved' if file in found else 'missing'}"
     return None
+
+
+def unreadable(folder: Path, error: Exception) -> str:
+    """Why a checkpoint that is as it was saved cannot be restored, and what can restore it."""
+    written = read_object(folder / FORMAT_FILE) or {}
+    return (
+        f"{folder} is as it was saved, but this program cannot read it (dtp_jax {__version__}, "
+        f"{type(error).__name__}: {_reason(error)}); allowed: {formats.writer_of(written)}, which wrote it"
+    )
+
+
+def require_known(checkpoints: Path) -> None:
+    """Raises FormatError where a newer version wrote a checkpoint of this folder.
+
+    One that is damaged is none: it is passed over in its turn.
+    """
+    for file in checkpoints.glob(f"[0-9]*/{FORMAT_FILE}"):
+        try:
+            formats.require_known(read_object(file) or {}, f"checkpoint {file.parent.name} ")
+        except formats.FormatError:
+            if damage(file.parent) is None:
+                raise
 
 
 def checksums(folder: Path) -> dict[str, int]:

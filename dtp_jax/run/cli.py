@@ -294,7 +294,8 @@ def _config_of(rest: list[str]) -> str:
     try:
         json.loads(file.read_text())
         return str(file)
-    except (AttributeError, OSError, ValueError):  # no folder, no run, or a damaged one: said later
+    # No folder, no run, or a damaged one: said later.
+    except (AttributeError, OSError, ValueError, RecursionError):
         return loading.QUICK_START
 
 

@@ -109,8 +109,8 @@ BOOKKEEPING = (
 may have others."""
 
 
-ORIGIN = ("provenance", "extended")
-"""What config.json holds beside the config: see `run/provenance.py` and `run/extension.py`."""
+ORIGIN = ("format", "provenance", "extended")
+"""What config.json holds beside the config: see `run/formats.py`, `provenance.py` and `extension.py`."""
 
 OTHER_WORDS = {
     **dict.fromkeys(("lr", "learning_rate", "rate"), ("forward_lr", "feedback_lr")),

@@ -8,7 +8,7 @@ everything that a run writes says where it was extended.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dtp_jax.fields import error
+from dtp_jax.fields import AT_LEAST_1, error
 from dtp_jax.run.passes import passes
 
 
@@ -35,8 +35,25 @@ def first_t_max(config: Mapping[str, Any], epochs: int) -> int:
 
 
 def from_json(saved: Mapping[str, Any]) -> tuple[Extension, ...]:
-    """The extensions that a config.json speaks of."""
-    return tuple(Extension(**one) for one in saved.get("extended", ()))
+    """The extensions that a config.json speaks of.
+
+    Raises:
+      ValueError: one line; it speaks of something else.
+    """
+    told = saved.get("extended", ())
+    if not isinstance(told, (list, tuple)) or not all(map(_is_extension, told)):
+        names = ", ".join(Extension._fields)
+        raise error("extended", told, f"objects of {names}, each a whole number, 1 or more")
+    return tuple(Extension(**one) for one in told)
+
+
+def _is_extension(one: Any) -> bool:
+    return (
+        isinstance(one, Mapping)
+        and one.keys() == set(Extension._fields)
+        and all(type(value) is int and AT_LEAST_1.accepts(value) for value in one.values())
+        and one["from_epochs"] < one["to_epochs"]
+    )
 
 
 def continued(

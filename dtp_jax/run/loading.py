@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import json
 import os
 import re
 import runpy
@@ -12,9 +11,11 @@ from typing import Any, NamedTuple
 
 from ml_collections import config_dict
 
+from dtp_jax.fields import checked, choice
 from dtp_jax.networks import NETWORKS
 from dtp_jax.rules import RULES
-from dtp_jax.run.config import ORIGIN, fields_of
+from dtp_jax.run import formats
+from dtp_jax.run.config import ORIGIN, fields_of, unknown
 from dtp_jax.run.extension import Extension, from_json
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -100,23 +101,19 @@ def names() -> list[str]:
 
 
 def _from_json(file: Path) -> Loaded:
-    """The config of an earlier run, with today's defaults for fields that were not there yet."""
+    """The config of an earlier run, as the version meant it that wrote it."""
     try:
-        saved = json.loads(file.read_text())
-        if not isinstance(saved, dict):
-            raise ValueError("it holds no object")
-    except (OSError, ValueError) as problem:
-        raise ValueError(
-            f"--config is {str(file)!r}, which cannot be read: {first_line(problem)}; "
-            "allowed: the config.json of a run"
-        ) from problem
-    origin = saved.get("provenance") or {}
-    require_registered(saved, origin.get("registered_by") or {}, str(file))
-    config = load_config("default").config
-    for name, value in saved.items():
-        if name not in ORIGIN:
-            with config.ignore_type():
-                config[name] = tuple(value) if isinstance(value, list) else value
+        saved = formats.read(file)
+    except formats.FormatError as problem:
+        raise ValueError(f"--config is {str(file)!r}, which {problem}") from problem
+    origin = saved.get("provenance", {})
+    require_registered(saved, origin.get("registered_by", {}), str(file))
+    fields = {name: value for name, value in saved.items() if name not in ORIGIN}
+    for table in (RULES, NETWORKS):  # first: they say which fields there are
+        checked(f"config.{table.kind}", fields[table.kind], choice(table))
+    for name in fields.keys() - fields_of(fields).keys():
+        raise unknown(name)
+    config = config_dict.ConfigDict(fields)
     name = Path(str(origin.get("config", ""))).name.partition(".py")[0].partition(":")[0]
     name = name or file.absolute().parent.name
     return Loaded(config, name, _relative(str(file)), from_json(saved))

@@ -20,6 +20,7 @@ from dtp_jax.run.passes import Pass
 from dtp_jax.run.provenance import Request, provenance
 from dtp_jax.run.rows import Row, last_angle, step_rows, weight_rows
 from dtp_jax.run.screen import Screen
+from dtp_jax.run.workdir import NEW
 
 StopSignal = Callable[[], int | None]
 """Says whether to stop: the number of a signal, or None."""
@@ -80,11 +81,15 @@ def run(
     splits = read(plan, screen)
     origin = provenance(request, experiment.config, mesh)
     extended = [one._asdict() for one in experiment.extensions]
-    plan.workdir.create(experiment.config, origin, extended)
+    is_new = plan.status == NEW
+    if is_new:
+        plan.workdir.create(experiment.config, origin, extended)
     with stop_signals as stop_signal:
         with screen.task("preparing the run"):
             parts = assemble(plan, splits, screen, mesh)
             ready = Run(parts, origin, stop_signal, started)
+        if not is_new:  # now: a run that cannot be restored here stays as it was
+            plan.workdir.create(experiment.config, origin, extended)
         return ready.run()
 
 

@@ -13,7 +13,7 @@ from dtp_jax.data.batches import resident_evaluation
 from dtp_jax.fields import local_path
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.parallel.mesh import make_mesh
-from dtp_jax.run import backend, loading, loop, program, signals
+from dtp_jax.run import backend, formats, loading, loop, program, signals
 from dtp_jax.run.assemble import plan
 from dtp_jax.run.extension import from_json
 from dtp_jax.run.provenance import Request
@@ -55,6 +55,7 @@ def train(
     extended = ()
     if isinstance(config, Mapping) or hasattr(config, "to_dict"):
         fields, name, shown = dict(config), "notebook", "a config of a program"
+        formats.require_known(fields, "the config ")
         extended = from_json(fields)
     else:
         loaded = loading.load_config(str(config))

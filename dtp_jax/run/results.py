@@ -13,8 +13,9 @@ from dtp_jax.fields import local_path
 from dtp_jax.learning import learner
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.parallel.mesh import placement
+from dtp_jax.run import formats
 from dtp_jax.run.build import Experiment, build_learner
-from dtp_jax.run.checkpoints import PlainName, damage
+from dtp_jax.run.checkpoints import PlainName, damage, require_known, unreadable
 from dtp_jax.run.config import validate
 from dtp_jax.run.loading import load_config
 from dtp_jax.run.workdir import Workdir
@@ -108,7 +109,7 @@ def _is_cell(value: Any) -> bool:
 
 
 def experiment_of(path: Path) -> Experiment:
-    """The validated config.json of a run, with today's defaults for the fields that were not there yet.
+    """The validated config.json of a run, as the version meant it that wrote it.
 
     Raises:
       ValueError: one line; it is missing or cannot be read.
@@ -148,8 +149,13 @@ def checkpoint(
       warn: told of damaged checkpoints that are passed over.
 
     Raises:
-      ValueError: nothing was validated yet, so that none is the best. NoCheckpoint: none can be read.
+      ValueError: nothing was validated yet, so that none is the best; or a newer version wrote one.
+      NoCheckpoint: none can be read.
     """
+    try:
+        require_known(path / "checkpoints")
+    except formats.FormatError as error:
+        raise ValueError(f"WORKDIR is {str(path)!r}: its {error}") from error
     like, damaged = learner_of(experiment)[1], []
     folders = (path / "checkpoints").glob("[0-9]*")
     for newest in sorted((int(f.name) for f in folders if f.name.isdigit()), reverse=True):
@@ -178,11 +184,15 @@ def _restore(folder: Path, like: TrainState) -> tuple[TrainState, dict[str, Any]
 
     name = PlainName(folder.absolute())
     try:
-        if (problem := damage(folder)) is not None:
-            raise ValueError(problem)
+        problem = damage(folder)
+    except OSError as error:  # the run goes on, and has removed it
+        raise NoCheckpoint(str(error)) from error
+    if problem is not None:
+        raise NoCheckpoint(problem)
+    try:
         with ocp.StandardCheckpointer() as reader:
             state = reader.restore(name.path / "state", like)
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             return state, reader.restore(name.path / "progress")
-    except Exception as error:  # whatever a damaged file provokes in the reader
-        raise NoCheckpoint((str(error).splitlines() or [type(error).__name__])[0]) from error
+    except Exception as error:  # of any kind: orbax has many
+        raise NoCheckpoint(unreadable(folder, error)) from error

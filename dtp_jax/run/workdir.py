@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dtp_jax.parallel import processes
-from dtp_jax.run.checkpoints import CHECKSUMS, Checkpoints
+from dtp_jax.run import formats
+from dtp_jax.run.checkpoints import CHECKSUMS, Checkpoints, require_known
 from dtp_jax.run.config import BOOKKEEPING
 from dtp_jax.run.files import (
     WorkdirError,
@@ -63,10 +64,10 @@ class Workdir:
         return self.path / "summary.json"
 
     def read_config(self) -> dict[str, Any] | None:
-        """The content of config.json, or None where there is none.
+        """The content of config.json as its version meant it, or None where there is none.
 
         Raises:
-          WorkdirError: it cannot be read.
+          WorkdirError: it cannot be read, or a newer version wrote it.
         """
         try:
             self._check_kinds()
@@ -75,13 +76,14 @@ class Workdir:
             raise self._error(error.strerror, "a writable folder") from error
         if self._seen is None:
             return None
-        found = read_object(self.config_file)
-        if found is None:
+        try:
+            return formats.read(self.config_file, whole=False)
+        except formats.FormatError as error:
+            damaged = error.allowed == formats.A_CONFIG_FILE
             raise self._error(
-                f"its {self.config_file.name} cannot be read",
-                "a new folder, or one of a run of this config",
-            )
-        return found
+                f"its {self.config_file.name} {error.problem}",
+                "a new folder, or one of a run of this config" if damaged else error.allowed,
+            ) from error
 
     def status(self, config: Mapping[str, Any], total_steps: int) -> str:
         """NEW, UNFINISHED or FINISHED (for this many steps). Leaves nothing behind.
@@ -99,14 +101,26 @@ class Workdir:
             except OSError as error:
                 raise self._error(error.strerror, "a writable folder") from error
             return NEW
+        found = json.loads(json.dumps(found))
         for name, wanted in json.loads(json.dumps(config)).items():
-            saved = found.get(name, wanted)
+            if name not in found:
+                raise self._error(
+                    f"its {self.config_file.name} lacks {name}",
+                    "a new folder, or one of a run of this config",
+                )
+            saved = found[name]
+            if isinstance(wanted, list) and isinstance(saved, list) and len(saved) == 1:
+                saved = saved * len(wanted)  # one value stands for all
             more = name == "epochs" and isinstance(saved, int) and wanted >= saved
             if name not in BOOKKEEPING and saved != wanted and not more:
                 raise self._error(
                     f"it belongs to another config: its {name} is {saved!r}, here it is {wanted!r}",
                     "a new folder, or the same config",
                 )
+        try:
+            require_known(self.path / "checkpoints")
+        except formats.FormatError as error:
+            raise self._error(f"its {error.problem}", error.allowed) from error
         summary = self.read_summary()
         if summary and summary["steps"] >= total_steps:
             return FINISHED
@@ -232,7 +246,8 @@ class Workdir:
             more = {"extended": list(extended)} if extended else {}
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                write_json(self.config_file, {**config, **more, **origin})
+                numbered = {**config, "format": formats.FORMAT}
+                write_json(self.config_file, {**numbered, **more, **origin})
             except OSError as error:
                 raise self._error(error.strerror or str(error), "a writable folder") from error
         processes.barrier("workdir")
