@@ -6,8 +6,8 @@ To be run once for every format, with the last checkout that writes it. Everythi
 of these tests (`conftest.py`), so that the bits are those that they compute.
 """
 
-import json
 import gzip
+import json
 import os
 import platform
 import signal
@@ -85,7 +85,6 @@ def machine() -> dict[str, str]:
     return {
         "jax": jax.__version__,
         "jaxlib": jax.lib.__version__,
-        "system": platform.platform(terse=True),
         "processor": f"{platform.machine()} {zlib.crc32(chr(10).join(cpu).encode()):08x}",
     }
 
