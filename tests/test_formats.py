@@ -56,6 +56,7 @@ BEFORE = {
     "data_parallel": 1,
     "layer_parallel": 1,
     "precision": "tf32",
+    "checkpoint_minutes": 0.0,
 }
 
 

@@ -108,7 +108,7 @@ def test_workdir_alone_of_a_run_that_had_not_begun(place):
 
 
 def test_a_config_of_before_a_field_was_there(place):
-    """Today's default stands for it."""
+    """It has the value with which older versions computed: see tests/test_formats.py."""
     assert launch("--workdir=w", *TINY, "--config.max_steps=1").code == 0
     old = config_of(place / "w")
     for name in ("precision", "train_images", "provenance"):

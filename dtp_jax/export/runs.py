@@ -16,7 +16,7 @@ from dtp_jax.learning import learner
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.run import cli, formats
 from dtp_jax.run.config import validate
-from dtp_jax.run.files import DiskError, write_json
+from dtp_jax.run.files import DiskError
 from dtp_jax.run.loop import Progress
 from dtp_jax.run.provenance import Request, provenance
 from dtp_jax.run.results import NoCheckpoint, checkpoint, experiment_of, learner_of

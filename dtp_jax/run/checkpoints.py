@@ -217,8 +217,8 @@ class PlainName:
 def damage(folder: Path) -> str | None:
     """What is wrong with the files of a checkpoint, or None. Files that others have put there do not count."""
     saved = read_object(folder / CHECKSUMS)
-    if saved is None:
-        return f"{CHECKSUMS} is missing"
+    if not saved:
+        return f"{CHECKSUMS} is missing or says nothing"
     found = checksums(folder)
     for file, checksum in sorted(saved.items()):
         if found.get(file) != checksum:

@@ -76,6 +76,7 @@ BEFORE: dict[str, Any] = {
     "data_parallel": 1,
     "layer_parallel": 1,
     "precision": "tf32",
+    "checkpoint_minutes": 0.0,
 }
 """Fields that came later: what the versions before computed with. These values stay for ever."""
 
