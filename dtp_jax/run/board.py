@@ -76,6 +76,10 @@ class Board:
                 if not self._path.exists():
                     raise FileNotFoundError(errno.ENOENT, "it has been removed")
 
+    def fall_silent(self) -> None:
+        """From here on, nothing is said of a disk that refuses."""
+        self._warn = lambda text: None
+
     def close(self) -> None:
         """Ends the file."""
         self.flush()

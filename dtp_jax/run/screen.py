@@ -17,6 +17,7 @@ from rich.text import Text
 
 from dtp_jax.output import steady, writable
 from dtp_jax.run.board import Board, NoBoard
+from dtp_jax.run.files import DiskError
 from dtp_jax.run.layout import columns_of, duration, fitted_table, show, wrapped
 from dtp_jax.run.live import Bar, Line, TrainingLines
 
@@ -139,6 +140,9 @@ class Screen:
         board = Board(folder, step, self.warn)
         try:
             yield board
+        except DiskError:
+            board.fall_silent()  # the same disk: why the run ends says it all
+            raise
         finally:
             board.close()
 
