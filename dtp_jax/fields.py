@@ -43,6 +43,9 @@ PARTS = ("feedback", "forward")
 """Of the parameters: what a step may change."""
 PRECISIONS = ("float32", "tf32", "bfloat16")
 """Of products; see `ops.PRECISIONS`."""
+GUARDS = ("stop", "skip", "halve")
+"""What a run does where numbers go wrong: it ends; it leaves the batch out; it halves the rate of the
+feedback map whose training went wrong. See `dtp_jax/learning/recovery.py`."""
 STALE_GRADIENTS = ("none", "kept", "zeroed")
 """The original's DRL has one Adam for all feedback maps, which it steps after every iteration of every
 block, while it clears their gradients once per batch only. "kept": blocks below the one in training go
@@ -75,6 +78,8 @@ ITERATIONS = SIZES._replace(per_block=True)
 OPTIMIZER = choice(("sgd", "adam"))
 PRECISION = choice(PRECISIONS)
 STALE = choice(STALE_GRADIENTS)
+GUARD = choice(GUARDS)
+NOTHING_TO_HALVE = "stop or skip, for no feedback map is trained"
 TRAINS = Field(
     str, f"one or both of {', '.join(PARTS)}", lambda value: value in PARTS, is_tuple=True
 )

@@ -22,6 +22,7 @@ CHOICES = {
     "feedback_samples": fields.AT_LEAST_1,
     "trains": fields.TRAINS,
     "stale_gradients": fields.STALE,
+    "guard": fields.GUARD,
     "precision": fields.PRECISION,
 }
 """Options of a learner that do not depend on others."""
@@ -57,8 +58,11 @@ def learner_options(learner: Any) -> dict[str, Any]:
         for name, nothing in fields.UNTRAINED.items():
             if found[name] != nothing:
                 raise fields.for_no_maps(name, found[name], rule.name)
-        return found
-    return found | _over_maps(network, rule, found)
+    else:
+        found |= _over_maps(network, rule, found)
+    if found["guard"] == "halve" and not found["feedback_iterations"]:
+        raise fields.error("guard", "halve", fields.NOTHING_TO_HALVE)
+    return found
 
 
 def _over_maps(network: Network, rule: Rule, options: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +196,7 @@ def check_state(state: Any, expected: Any, kind: type) -> None:
     check_kind(
         "state", state, kind, "a TrainState, from dtp_jax.init(learner, key) or a step before"
     )
-    for name in ("step", "key", "forward", "forward_opt_state", "statistics"):
+    for name in ("step", "key", "forward", "forward_opt_state", "statistics", "guard"):
         check_tree(f"state.{name}", getattr(state, name), getattr(expected, name))
     for name in ("feedback", "feedback_opt_state"):
         check_tree(f"state.{name}", getattr(state, name), getattr(expected, name), more=True)

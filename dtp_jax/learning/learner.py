@@ -1,9 +1,9 @@
 """The learner: a network, a rule and optimizers, and the training step that puts them together."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial, wraps
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.struct
 import jax
@@ -12,7 +12,7 @@ import optax
 
 from dtp_jax import fields, ops
 from dtp_jax.blocks import Activations, Block, Network, Params, forward_all, initial_statistics
-from dtp_jax.learning import checks
+from dtp_jax.learning import checks, recovery
 from dtp_jax.learning.feedback import (
     Iteration,
     keys_per_iteration,
@@ -52,6 +52,8 @@ class Learner:
     """Which parameters a step changes: BOTH, FEEDBACK_ONLY or FORWARD_ONLY."""
     stale_gradients: str = "none"
     """How the original's DRL steps on gradients that it has not renewed; see `fields.STALE_GRADIENTS`."""
+    guard: str = "stop"
+    """What a step does where numbers go wrong: nothing with "stop"; else see `dtp_jax.learning.recovery`."""
     precision: str = "tf32"
     """Of products and convolutions; see `ops.PRECISIONS`."""
     mesh: Mesh | None = None
@@ -69,7 +71,7 @@ class Learner:
 
     def __repr__(self) -> str:
         names = [f.name for f in dataclasses.fields(self) if f.name.startswith("feedback_")]
-        names = [*names[1:], "trains", "stale_gradients", "precision", "mesh"]
+        names = [*names[1:], "trains", "stale_gradients", "guard", "precision", "mesh"]
         options = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
         return f"Learner(rule={self.rule.name}, {options})\n{Network(self.network)!r}"
 
@@ -110,6 +112,15 @@ class TrainState(flax.struct.PyTreeNode):
     feedback_opt_state: dict[str, Any]
     statistics: dict[str, Any] = flax.struct.field(default_factory=dict)
     """Running statistics of batch norms, by block name; empty where there is none."""
+    guard: ClassVar[Mapping[str, Any]] = {}
+    """Of a GuardedState only. No field here: checkpoints of guard="stop" know nothing of it."""
+
+
+class GuardedState(TrainState):
+    """The state of a learner whose guard is not "stop"."""
+
+    guard: dict[str, Any] = flax.struct.field(default_factory=dict)
+    """What the guard has done so far; see `recovery.fresh`."""
 
 
 class Metrics(flax.struct.PyTreeNode):
@@ -122,6 +133,9 @@ class Metrics(flax.struct.PyTreeNode):
     """By trained feedback block: mean over the iterations of this batch."""
     forward_loss: dict[str, Array]
     """By block: local loss before the update; empty for rules with one global loss."""
+    guard: dict[str, Any] = flax.struct.field(default_factory=dict)
+    """Empty with "stop". Else `skipped`: whether the batch was left out; `halved`: by feedback block,
+    whether its rate was halved; `now`: `TrainState.guard` after the step."""
 
 
 class Record(NamedTuple):
@@ -151,7 +165,7 @@ def _fresh_state(learner: Learner, key: Array) -> TrainState:
     forward_key, feedback_key, run_key = jax.random.split(key, 3)
     forward = learner.rule.init_forward(learner.network, forward_key)
     feedback = learner.rule.init_feedback(learner.network, feedback_key)
-    return TrainState(
+    state = TrainState(
         jnp.zeros((), jnp.int32),
         run_key,
         forward,
@@ -159,6 +173,10 @@ def _fresh_state(learner: Learner, key: Array) -> TrainState:
         *init_optimizers(learner, forward, feedback),
         initial_statistics(learner.network),
     )
+    if learner.guard == "stop":
+        return state
+    counters = recovery.fresh(learner.guard, [block.name for block in learner.trained])
+    return GuardedState(**vars(state), guard=counters)
 
 
 def init_optimizers(
@@ -213,20 +231,21 @@ def step(
     # 1. One clean forward pass.
     activations = forward_all(network, state.forward, images)
     # 2. Feedback training: theta does not change, every block on its own.
-    before = state.feedback
-    feedback, feedback_opt_state, observations = _train_feedback(
+    before = state
+    feedback, feedback_opt_state, observations, good_maps = _train_feedback_guarded(
         learner, state, activations, noise, observe
     )
     state = state.replace(
         step=state.step + 1, feedback=feedback, feedback_opt_state=feedback_opt_state
     )
+    judge = partial(_judge, learner, before, activations.h[-1], labels, good_maps)
     if "forward" not in learner.trains:
-        return state, Record(activations, observations, (), {}, None)
+        return judge(state, {}), Record(activations, observations, (), {}, None)
     # 3. and 4. The target of the logits, and from it one target per block.
     # 5. Local losses: no gradient crosses a block boundary.
     if rule.global_loss is None:
         top = rule.output_target(activations.h[-1], labels)
-        used = before if rule.targets_first else feedback
+        used = before.feedback if rule.targets_first else feedback
         targets = rule.targets(network, state.forward, used, activations, top)
         forward_loss, gradient = local_gradients(network, rule, state.forward, activations, targets)
     else:
@@ -241,7 +260,8 @@ def step(
         forward_opt_state=forward_opt_state,
         statistics=running_statistics(network, state.forward, state.statistics, activations),
     )
-    return state, Record(activations, observations, targets, forward_loss, gradient)
+    record = Record(activations, observations, targets, forward_loss, gradient)
+    return judge(state, forward_loss), record
 
 
 STATISTICS_MOMENTUM = 0.1
@@ -272,13 +292,14 @@ def train_step(
     learner: Learner, state: TrainState, images: Array, labels: Array
 ) -> tuple[TrainState, Metrics]:
     """`step`, reduced to what training logs; it refuses what `step` refuses."""
-    state, record = step(learner, state, images, labels)
+    before, (state, record) = state, step(learner, state, images, labels)
     logits = record.activations.h[-1]
     metrics = Metrics(
         loss=cross_entropy(logits, labels).mean(),
         accuracy=(logits.argmax(-1) == labels).mean(dtype=jnp.float32),
         feedback_loss={name: losses.mean() for name, losses in record.observations.items()},
         forward_loss=record.forward_loss,
+        guard=recovery.report(before.guard, state.guard),
     )
     return state, metrics
 
@@ -336,6 +357,45 @@ def _train_feedback(
     return feedback, opt_state, seen
 
 
+def _train_feedback_guarded(
+    learner: Learner,
+    state: TrainState,
+    activations: Activations,
+    noise: dict[str, Any] | None,
+    observe: Callable[[int, Iteration], Any],
+):
+    """`_train_feedback`, and by block whether it went well; with "halve" the others are as before it."""
+    if learner.guard == "stop":
+        return *_train_feedback(learner, state, activations, noise, observe), {}
+    feedback, opt_state, seen = _train_feedback(
+        learner, state, activations, noise, recovery.with_loss(observe)
+    )
+    good_maps = {}
+    for name, (losses, _) in seen.items():
+        after = feedback[name], opt_state[name]
+        before = state.feedback[name], state.feedback_opt_state[name]
+        good_maps[name] = recovery.is_good_map(losses, after, before)
+        if learner.guard == "halve":
+            feedback[name], opt_state[name] = recovery.select(good_maps[name], after, before)
+    return feedback, opt_state, {name: own for name, (_, own) in seen.items()}, good_maps
+
+
+def _judge(
+    learner: Learner,
+    before: TrainState,
+    logits: Array,
+    labels: Array,
+    good_maps: dict[str, Array],
+    after: TrainState,
+    local_losses: dict[str, Array],
+) -> TrainState:
+    """The state after a batch as the learner's guard leaves it."""
+    if learner.guard == "stop":
+        return after
+    loss = cross_entropy(logits, labels).mean()
+    return recovery.judged(learner.guard, before, after, loss, local_losses, good_maps)
+
+
 def _train_map(
     learner: Learner,
     n: int,
@@ -353,6 +413,8 @@ def _train_map(
     state, activations, noise = given
     network, training = learner.network, learner.rule.feedback_training
     i, optimizer = training.blocks(network)[n], learner.feedback_optimizers[n]
+    if learner.guard == "halve":
+        optimizer = recovery.slowed(optimizer, state.guard["factor"][network[i].name])
     block, counts = network[i], (learner.feedback_iterations[n], learner.feedback_samples)
     batch, dtype = activations.h[0].shape[0], activations.h[0].dtype
     if noise is None:

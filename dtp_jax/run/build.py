@@ -108,6 +108,7 @@ def build_learner(
         rule=experiment.rule,
         forward_optimizer=_forward_optimizer(experiment, steps_per_epoch),
         precision=config["precision"],
+        guard=config["guard"],
         mesh=mesh,
         **feedback,
     )

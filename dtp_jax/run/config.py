@@ -12,8 +12,10 @@ from dtp_jax.fields import (
     COUNT,
     FACTOR,
     FLAG,
+    GUARD,
     ITERATIONS,
     NOISE,
+    NOTHING_TO_HALVE,
     OPTIMIZER,
     PRECISION,
     RATE,
@@ -56,6 +58,7 @@ FIELDS: dict[str, Field] = {
     "seed": Field(int, "a whole number from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31),
     "epochs": AT_LEAST_1,
     "max_steps": COUNT,
+    "guard": GUARD,
     "batch_size": AT_LEAST_1,
     "precision": PRECISION,
     "data_parallel": AT_LEAST_1,
@@ -233,6 +236,8 @@ def _fill_tuples(
     elif any(config[name] for name in ("pretrain_epochs", "feedback_pass", "alternate")):
         name = next(n for n in ("pretrain_epochs", "feedback_pass", "alternate") if config[n])
         raise for_no_maps(f"config.{name}", config[name], config["rule"])
+    elif config["guard"] == "halve":
+        raise error("config.guard", "halve", f"{NOTHING_TO_HALVE} by {config['rule']}")
     blocks = [block.name for block in network]
     for name in ("block_forward_lr", "forward_eps"):
         if config[name] or name == "forward_eps":
