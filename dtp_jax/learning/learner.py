@@ -374,7 +374,7 @@ def _train_feedback_guarded(
     for name, (losses, _) in seen.items():
         after = feedback[name], opt_state[name]
         before = state.feedback[name], state.feedback_opt_state[name]
-        good_maps[name] = recovery.is_good_map(losses, after, before)
+        good_maps[name] = recovery.is_good_map(losses, after, before, state.forward)
         if learner.guard == "halve":
             feedback[name], opt_state[name] = recovery.select(good_maps[name], after, before)
     return feedback, opt_state, {name: own for name, (_, own) in seen.items()}, good_maps

@@ -19,9 +19,10 @@ Array = jax.Array
 
 EXPLODED = 1e6
 """A cross-entropy from which no run comes back, though every number may stay finite."""
-GROWTH = 10.0
-"""Parameters of a block have exploded where one batch makes the largest more than so many times what it
-was, and larger than that. A rate that is just too large would else spoil the rest while all is finite."""
+GROWTH = 3.0
+"""The parameters of a block have exploded where one batch makes the largest more than so many times what
+it was, and what the largest forward weight of the network was. A feedback rate that is somewhat too large
+would else spoil the forward weights before any number is infinite; a good one takes many batches for that."""
 
 
 def fresh(guard: str, maps: Sequence[str]) -> dict[str, Any]:
@@ -56,9 +57,7 @@ def with_loss(observe: Callable[[int, Any], Any]) -> Callable[[int, Any], Any]:
     return lambda i, iteration: (iteration.loss, observe(i, iteration))
 
 
-def slowed(
-    optimizer: optax.GradientTransformation, factor: Array
-) -> optax.GradientTransformation:
+def slowed(optimizer: optax.GradientTransformation, factor: Array) -> optax.GradientTransformation:
     """The optimizer at `factor` times its rate: its memory is the same, its updates are smaller."""
 
     def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -68,13 +67,17 @@ def slowed(
     return optax.GradientTransformation(optimizer.init, update)
 
 
-def is_good_map(losses: Array, after: tuple[Any, Any], before: tuple[Any, Any]) -> Array:
+def is_good_map(
+    losses: Array, after: tuple[Any, Any], before: tuple[Any, Any], forward: Any
+) -> Array:
     """Whether the training of a feedback map on a batch went well.
 
     Args:
       losses: (iterations,). after, before: (parameters, optimizer state).
+      forward: the forward parameters of the network.
     """
-    return jnp.isfinite(losses.mean()) & is_sane(after[0], before[0]) & is_finite(after[1])
+    sane = is_sane(after[0], before[0], largest(forward))
+    return jnp.isfinite(losses.mean()) & sane & is_finite(after[1])
 
 
 def judged(
@@ -93,11 +96,15 @@ def judged(
     """
     # Where the forward weights are spoilt, everything is; that is no fault of a map.
     usable = jnp.isfinite(loss) & (loss <= EXPLODED)
-    solved = {name for name, new in after.feedback.items() if new is not before.feedback[name]}
+    floor = largest(before.forward)
+    new = [(after.forward[name], before.forward[name]) for name in after.forward] + [
+        (after.feedback[name], before.feedback[name])
+        for name in after.feedback
+        if name not in good_maps
+    ]
     verdicts = [
         usable,
-        *(is_sane(after.forward[name], before.forward[name]) for name in _changed(after, before)),
-        *(is_sane(after.feedback[n], before.feedback[n]) for n in sorted(solved - set(good_maps))),
+        *(is_sane(own, old, floor) for own, old in new if own is not old),
         is_finite(list(local_losses.values())),
         is_finite((after.forward_opt_state, after.statistics)),
         *(good_maps.values() if guard == "skip" else ()),
@@ -126,10 +133,6 @@ def judged(
     return after.replace(**kept, guard=now)
 
 
-def _changed(after: Any, before: Any) -> tuple[str, ...]:
-    return tuple(name for name, new in after.forward.items() if new is not before.forward[name])
-
-
 def select(good: Array, new: Any, old: Any) -> Any:
     """`new` where it is good, else `old`. But the count of a schedule goes on: which rate an epoch has
     does not depend on what was left out before."""
@@ -148,9 +151,13 @@ def is_finite(tree: Any) -> Array:
     return reduce(and_, [jnp.isfinite(leaf).all() for leaf in _floats(tree)], jnp.bool_(True))
 
 
-def is_sane(after: Any, before: Any) -> Array:
-    """Whether parameters are finite, and have not exploded in this batch: see GROWTH."""
-    return largest(after) <= GROWTH * jnp.maximum(1, largest(before))
+def is_sane(after: Any, before: Any, floor: Array) -> Array:
+    """Whether parameters are finite, and have not exploded in a batch; see GROWTH.
+
+    Args:
+      floor: the largest forward weight.
+    """
+    return largest(after) <= GROWTH * jnp.maximum(largest(before), floor)
 
 
 def largest(tree: Any) -> Array:

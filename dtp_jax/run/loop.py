@@ -4,13 +4,15 @@ import dataclasses
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from dtp_jax.data import Chunk
 from dtp_jax.learning import learner
-from dtp_jax.learning.learner import BOTH, TrainState
+from dtp_jax.learning.learner import BOTH, Metrics, TrainState
 from dtp_jax.parallel import processes
 from dtp_jax.parallel.mesh import Mesh, placement, replicated
 from dtp_jax.run import guard, program
@@ -18,7 +20,7 @@ from dtp_jax.run.assemble import Parts, Plan, assemble, read
 from dtp_jax.run.build import learning_rates
 from dtp_jax.run.passes import Pass
 from dtp_jax.run.provenance import Request, provenance
-from dtp_jax.run.rows import Row, last_angle, step_rows, weight_rows
+from dtp_jax.run.rows import Row, guard_row, last_angle, step_rows, weight_rows
 from dtp_jax.run.screen import Screen
 from dtp_jax.run.workdir import NEW
 
@@ -48,7 +50,8 @@ class Progress:
     """Time of this run's process or processes, start-up included."""
     epoch_loss: float = 0.0
     epoch_accuracy: float = 0.0
-    """Sums over the steps of the running epoch."""
+    """Sums over the steps of the running epoch, but for the skipped ones."""
+    epoch_skipped: int = 0
     epoch_seconds: float = 0.0
     """Time in its training chunks."""
     best_step: int | None = None
@@ -162,6 +165,7 @@ class Run:
     def _compile(self) -> dict[tuple[str, ...], Any]:
         """The compiled chunk for each way of training that is still to come."""
         parts, chunks = self.parts, {}
+        self.probe = program.probe(parts.learner, parts.experiment.data)
         with self.screen.task("compiling the training step"):
             for trains in {one.trains for one in self._passes_left()}:
                 chunk = program.train_chunk(
@@ -188,6 +192,7 @@ class Run:
         position = first % parts.steps_per_epoch
         if position == 0:
             progress.epoch_loss = progress.epoch_accuracy = progress.epoch_seconds = 0.0
+            progress.epoch_skipped = 0
         start = time.perf_counter()
         given = parts.feed.train.read(number, position, count)
         self.state, found = chunk(self.state, *given, np.int32(count))
@@ -197,24 +202,28 @@ class Run:
         progress.train_seconds += seconds
         progress.epoch_seconds += seconds
         progress.step += count
-        guard.check_losses(found, first, self.config, parts.learner, self._last_good())
-        progress.epoch_loss += float(found.loss.sum(dtype=np.float64))
-        progress.epoch_accuracy += float(found.accuracy.sum(dtype=np.float64))
+        self._guard(found, first)
+        counts = guard.counts(found)
+        progress.epoch_loss += float(found.loss.sum(dtype=np.float64, where=counts))
+        progress.epoch_accuracy += float(found.accuracy.sum(dtype=np.float64, where=counts))
+        progress.epoch_skipped += int(np.sum(~counts))
         seen = position + count
         ended = seen == parts.steps_per_epoch or progress.step == parts.total_steps
         aligned = ended and self.config["diagnostics"]
         rows = step_rows(found, first, epoch, self.config["log_every"], last=aligned)
         if aligned:
             rows[-1] |= weight_rows(self.state)
-        self._write([*rows, *([self._epoch_row(epoch, seen)] if ended else [])])
+        summed = [self._epoch_row(epoch, seen) | guard_row(found, -1)] if ended else []
+        self._write([*rows, *summed])
         # What is due is saved before anything is shown.
-        validation, signal = self._after_chunk(epoch, ended, "forward" in trains)
+        check = partial(self._check_weights, found, given)
+        validation, signal = self._after_chunk(epoch, ended, "forward" in trains, check)
         self.bar.update(
             epoch,
             seen,
             rate=self.config["batch_size"] * count / seconds,
-            loss=progress.epoch_loss / seen,
-            accuracy=progress.epoch_accuracy / seen,
+            loss=progress.epoch_loss / max(seen - progress.epoch_skipped, 1),
+            accuracy=progress.epoch_accuracy / max(seen - progress.epoch_skipped, 1),
             left=(parts.total_steps - progress.step) * seconds / count,
             feedback_loss={name: float(losses[-1]) for name, losses in found.feedback_loss.items()},
             only="" if trains == BOTH else trains[0],
@@ -228,6 +237,26 @@ class Run:
                 f"with --workdir={self.workdir.path}",
                 signal,
             )
+
+    def _guard(self, found: Metrics, first: int) -> None:
+        """Ends the run where there is no hope; says what the learner's guard has done."""
+        options = self.config, self.parts.learner, self._last_good()
+        if self.config["guard"] == "stop":
+            return guard.check_losses(found, first, *options)
+        for line in guard.check_recovery(found, first, self.parts.total_steps, *options):
+            self.screen.warn(line)
+
+    def _check_weights(self, found: Metrics, given: Chunk) -> None:
+        """Raises Diverged where the next step would: a checkpoint of such weights is no good one.
+
+        Args:
+          found, given: metrics and images of the chunk of steps before.
+        """
+        options = self.config, self.parts.learner, self._last_good()
+        guard.check_parameters(self.state, *options)
+        batch = given.batches[len(found.loss) - 1]
+        loss = float(self.probe(self.state.forward, given.images, given.labels, batch))
+        guard.check_loss("the loss after it", loss, self.progress.step, *options, found=found)
 
     def _epoch_row(self, epoch: int, steps: int) -> Row:
         """Learning rates and speed of an epoch (of feedback training alone: 0, with the first rates)."""
@@ -253,13 +282,14 @@ class Run:
         )
 
     def _after_chunk(
-        self, epoch: int, ended: bool, moved: bool
+        self, epoch: int, ended: bool, moved: bool, check: Callable[[], None]
     ) -> tuple[program.Evaluation | None, int | None]:
         """Validation and checkpoint, as far as they are due.
 
         Args:
           ended: the pass or the run has.
           moved: the forward weights have, so that there is something to validate.
+          check: raises Diverged where the weights are not to be kept.
 
         Returns:
           What the validation has found, and the signal that any process got, both or None.
@@ -276,12 +306,12 @@ class Run:
         signal = processes.any_says(self.stop_signal())
         due = self._is_time_to_save() or (step % every == 0 if every else ended)
         if due or improved or signal is not None or step == self.parts.total_steps:
+            check()
             self._save()
         return found, signal
 
     def _save(self) -> None:
         self.workdir.require()
-        guard.check_parameters(self.state, self.config, self.parts.learner, self._last_good())
         self.progress.wall_seconds = self.wall_before + time.monotonic() - self.started
         self.parts.checkpoints.save(
             self.progress.step,
@@ -312,6 +342,10 @@ class Run:
         self._write(
             [{"step": self.progress.step, "epoch": epoch, "split": split, **found._asdict()}]
         )
+        # Running statistics of the first steps say little: with them a loss may be large for a while.
+        most = np.inf if self.state.statistics else guard.EXPLODED
+        options = self.config, self.parts.learner, self._last_good()
+        guard.check_loss(f"the {split} loss", found.loss, self.progress.step, *options, most=most)
         return found
 
     def _evaluation(self, state: TrainState, split: str) -> program.Evaluation:

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dtp_jax import ops
-from dtp_jax.blocks import Network, Params
+from dtp_jax.blocks import Network, Params, forward_all
 from dtp_jax.data import DatasetSpec, EvaluationBlock, augment, prepare_images
 from dtp_jax.learning.evaluation import evaluate_batch
 from dtp_jax.learning.learner import Learner, Metrics, TrainState, train_step
 from dtp_jax.parallel.mesh import DATA, LAYERS, Mesh, replicated, split_batch
+from dtp_jax.rules.rule import cross_entropy
 
 Array = jax.Array
 
@@ -68,6 +69,25 @@ def train_chunk(
     if seeds:
         chunk = jax.vmap(chunk, in_axes=(0, None, None, 0, None))
     return jax.jit(chunk, donate_argnums=0, out_shardings=replicated(learner.mesh))
+
+
+def probe(learner: Learner, data: DatasetSpec) -> Callable[..., Array]:
+    """Compiles the loss of one batch as the next training step would find it: see `train_chunk`.
+
+    Returns:
+      A function (forward parameters, images, labels, batch) -> mean cross-entropy of the images with the
+      indices `batch`, not augmented. Batch norms see this batch, not the running statistics, which say
+      little of the first steps.
+    """
+
+    @partial(jax.jit, out_shardings=replicated(learner.mesh))
+    def loss(forward: dict[str, Params], images: Array, labels: Array, batch: Array) -> Array:
+        x, y = split_batch(learner.mesh, (images[batch], labels[batch]))
+        with ops.products_in(learner.precision):
+            x = prepare_images(x, data, jnp.float32)
+            return cross_entropy(forward_all(learner.network, forward, x).h[-1], y).mean()
+
+    return loss
 
 
 def evaluator(
