@@ -22,7 +22,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from dtp_jax.blocks import forward_all
 from dtp_jax.learning import evaluation, learner
 from dtp_jax.networks import mlp
-from dtp_jax.rules import backprop, ldrl
+from dtp_jax.rules import analytic, backprop, drl, dtp, ldrl
 
 
 def make_ldrl(name="vgg", channels=None, **options):
@@ -286,6 +286,89 @@ def test_sharded_batch_is_the_single_device_step():
     )
     for leaf in jax.tree.leaves(sharded):
         assert leaf.sharding.is_equivalent_to(replicated, leaf.ndim)
+
+
+# What a step does where numbers go wrong.
+
+RULES = {
+    "ldrl": lambda: ldrl(noise=0.1, beta=0.7),
+    "dtp": lambda: dtp(noise=0.1, beta=0.7),
+    "drl": lambda: drl(noise=0.1, beta=0.7),
+    "analytic": lambda: analytic(beta=0.7),
+    "backprop": backprop,
+}
+
+
+def lowered(made):
+    """The text of a step's program; nothing is compiled."""
+    batch = jax.eval_shape(partial(make_batch, made.network, 4))
+    step = jax.jit(partial(learner.train_step, made))
+    return step.lower(made.state_shapes, *batch).as_text()
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_learner_that_stops_adds_nothing_to_the_step(name):
+    made = make_learner(mlp((2, 3, 1), 5, hidden=(7, 4)), RULES[name]())
+    stop, skip = lowered(made), lowered(made.replace(guard="skip"))
+    assert "is_finite" in skip and "is_finite" not in stop
+    assert made.state_shapes.guard == {} and "guard" not in repr(made)
+    both = stop, lowered(made.replace(guard="stop"))
+    assert both[0] == both[1]
+
+
+@pytest.mark.parametrize("trains", [("feedback", "forward"), ("feedback",), ("forward",)])
+@pytest.mark.parametrize("guard", ["skip", "halve"])
+@pytest.mark.parametrize("name", ["ldrl", "stale drl", "analytic"])
+def test_a_guarded_step_keeps_the_shape_of_its_state(name, guard, trains):
+    """Traced only: a loop of steps takes no other state than it gives."""
+    made = make_learner(mlp((2, 3, 1), 5, hidden=(7, 4)), RULES[name.split()[-1]]())
+    if guard == "halve" and name == "analytic":
+        return
+    made = made.replace(guard=guard, trains=trains)
+    if name == "stale drl":
+        made = made.replace(stale_gradients="zeroed")
+    batch = jax.eval_shape(partial(make_batch, made.network, 4))
+    state, metrics = jax.eval_shape(partial(learner.train_step, made), made.state_shapes, *batch)
+    assert jax.tree.structure(state) == jax.tree.structure(made.state_shapes)
+    assert state.guard == made.state_shapes.guard == metrics.guard["now"]
+    assert f"guard='{guard}'" in repr(made)
+
+
+def test_a_bad_image_is_no_fault_of_the_maps():
+    """What is no number in the forward pass is skipped; no rate is halved, and nothing has changed."""
+    made = make_learner(mlp((2, 3, 1), 5, hidden=(7, 4)), ldrl(noise=0.1, beta=0.7))
+    made = made.replace(guard="halve")
+    state = jax.jit(partial(learner.init, made))(jax.random.key(0))
+    images, labels = make_batch(made.network, 4)
+    bad = images.at[0, 0, 0, 0].set(jnp.nan)
+    after, metrics = jax.jit(partial(learner.train_step, made))(state, bad, labels)
+    assert after.step == 1 and after.guard["skipped"] == after.guard["in_a_row"] == 1
+    assert metrics.guard["skipped"] and np.isnan(metrics.loss)
+    assert set(after.guard["halved"].values()) == {0} and set(after.guard["factor"].values()) == {1}
+    for name in ("forward", "feedback", "forward_opt_state", "feedback_opt_state"):
+        chex.assert_trees_all_equal(getattr(after, name), getattr(state, name))
+
+
+@pytest.mark.parametrize("rule", ["backprop", "analytic"])
+def test_there_must_be_a_rate_to_halve(rule):
+    made = make_learner(mlp((2, 3, 1), 5, hidden=(7, 4)), RULES[rule]())
+    said = "guard is 'halve'; allowed: stop or skip, for no feedback map is trained"
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        made.replace(guard="halve")
+    with pytest.raises(ValueError, match="^guard is 'on'; allowed: one of stop, skip, halve$"):
+        made.replace(guard="on")
+
+
+def test_a_guarded_learner_needs_its_own_state():
+    made = make_learner(mlp((2, 3, 1), 5, hidden=(7, 4)), backprop())
+    batch = jax.eval_shape(partial(make_batch, made.network, 4))
+    skip = made.replace(guard="skip")
+    with pytest.raises(ValueError, match=r"^state.guard\['in_a_row'\] is missing; allowed: shape"):
+        jax.eval_shape(partial(learner.train_step, skip), made.state_shapes, *batch)
+    with pytest.raises(
+        ValueError, match=r"^state.guard\['in_a_row'\] is .*; allowed: nothing there"
+    ):
+        jax.eval_shape(partial(learner.train_step, made), skip.state_shapes, *batch)
 
 
 # Evaluation of a batch.

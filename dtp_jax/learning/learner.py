@@ -71,7 +71,8 @@ class Learner:
 
     def __repr__(self) -> str:
         names = [f.name for f in dataclasses.fields(self) if f.name.startswith("feedback_")]
-        names = [*names[1:], "trains", "stale_gradients", "guard", "precision", "mesh"]
+        names = [*names[1:], "trains", "stale_gradients", "precision", "mesh"]
+        names += ["guard"] if self.guard != "stop" else []
         options = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
         return f"Learner(rule={self.rule.name}, {options})\n{Network(self.network)!r}"
 

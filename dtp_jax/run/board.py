@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import math
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -57,12 +58,12 @@ class Board:
         self._add(step=self._step, summary=text("config", "\n".join(lines)))
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Every number of the row, under SPLIT/KEY, at its step."""
+        """Every finite number of the row, under SPLIT/KEY, at its step."""
         from tensorboardX.summary import scalar
 
         for key, value in row.items():
             is_number = isinstance(value, Real) and not isinstance(value, bool)
-            if is_number and key not in ("step", "epoch"):
+            if is_number and math.isfinite(value) and key not in ("step", "epoch"):
                 self._add(step=row["step"], summary=scalar(f"{row['split']}/{key}", value))
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()

@@ -121,10 +121,15 @@ def is_bad(found: Metrics, name: str) -> np.ndarray:
 
 def _reason(found: Metrics, k: int, config: Mapping[str, Any], learner: Learner) -> tuple[str, str]:
     """(what is wrong in the k-th step, the suspect)."""
-    losses = _losses(found)
+    losses, halved = _losses(found), found.guard.get("halved", {})
+    for block in halved:  # what a map lost is taken back, and no reason to skip a batch
+        del losses[f"feedback loss of {block}"]
     name = next((name for name in losses if is_bad(found, name)[k]), None)
     if name is None:
-        return "parameters explode", _forward_suspect(found, k, config, learner)
+        suspect = _forward_suspect(found, k, config, learner)
+        if found.feedback_loss and not halved:
+            suspect += f" or config.feedback_lr {config['feedback_lr']}"
+        return "parameters explode", suspect
     what = f"the {name} {_told(losses[name][k])}"
     if name.startswith("feedback loss of "):
         return what, _feedback_suspect(name.removeprefix("feedback loss of "), config, learner)
