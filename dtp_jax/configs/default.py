@@ -40,9 +40,7 @@ def length(config: config_dict.ConfigDict) -> None:
     config.epochs = 90
     config.max_steps = 0  # stop after this many steps; 0 = after all epochs
     config.batch_size = 128
-    config.guard = (
-        "stop"  # where numbers go wrong: stop, skip the batch, halve that map's feedback_lr
-    )
+    config.guard = "stop"  # or, where numbers go wrong: skip (the batch), halve (a feedback_lr)
 
 
 def machine(config: config_dict.ConfigDict) -> None:
