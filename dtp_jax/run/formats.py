@@ -77,6 +77,7 @@ BEFORE: dict[str, Any] = {
     "layer_parallel": 1,
     "precision": "tf32",
     "checkpoint_minutes": 0.0,
+    "guard": "stop",
 }
 """Fields that came later: what the versions before computed with. These values stay for ever."""
 
