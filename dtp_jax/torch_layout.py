@@ -24,7 +24,10 @@ SIDES = {
     "fb": "feedback",
     "feedback": "feedback",
 }
-WRAPPERS = ("model", "network", "module")
+WRAPPERS = ("model", "network", "net", "module", "_orig_mod", "_fsdp_wrapped_module")
+"""Names that stand for no module of the original: Lightning's, DataParallel's, `torch.compile`'s, FSDP's."""
+HIDDEN = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""The ones that wrap any module, and so stand anywhere in a name."""
 LAYERS = ("conv", "linear", "linear1")
 """Names of the one layer with parameters in a module; this project's names do without them."""
 STATISTICS = {"running_mean": "mean", "running_var": "var"}
@@ -67,6 +70,8 @@ def translate(name: str, network: Network) -> str | None:
     parts = re.split("[./]", name)
     while parts[0] in WRAPPERS and len(parts) > 1:
         parts = parts[1:]
+    own = {block.name for block in network}
+    parts = [part for part in parts if part not in HIDDEN or part in own]
     if parts[0] not in SIDES or len(parts) < 3:
         return name
     side, block, *modules, leaf = parts

@@ -4,7 +4,9 @@
 screen can say where the images will come from, or an error what is missing; `load` reads.
 """
 
+import contextlib
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dtp_jax.data import cache, download
+from dtp_jax import broken, fields
+from dtp_jax.data import cache, download, identity
 from dtp_jax.data.formats import cifar_binary, digits, idx, imagenet_npz, npz, tfds_folder
 from dtp_jax.data.spec import (
     DATASETS,
@@ -37,6 +40,9 @@ class Format(NamedTuple):
         [path] if path.is_file() else list(path.iterdir())
     )
     train_labels: Callable[[Path, DatasetSpec], np.ndarray] | None = None  # without the images
+    checksums: Callable[..., dict[str, int | str]] | None = None  # see `idx.checksums`; fast
+    counts: bool = True  # whether `count` looks, rather than taking the usual numbers
+    is_named_by_folder: bool = False  # the files have the same names in several data sets
 
 
 def _whole(reader: Callable[..., tuple[Split, Split]]) -> Callable[..., tuple[Blocks, Blocks]]:
@@ -55,15 +61,40 @@ TFDS = Format(
     cached=True,
     train_labels=tfds_folder.train_labels,
 )
-_KERAS_NPZ = Format("npz", npz.find_pixels, npz.count_pixels, _whole(npz.read_pixels), cached=False)
-_JPEG_NPZ = Format("jpeg npz", npz.find_encoded, npz.count_encoded, npz.read_encoded, cached=True)
-_IDX = Format("idx files", idx.find, idx.count, _whole(idx.read), cached=False)
+_KERAS_NPZ = Format(
+    "npz",
+    npz.find_pixels,
+    npz.count_pixels,
+    _whole(npz.read_pixels),
+    cached=False,
+    checksums=npz.checksums_of_pixels,
+)
+_JPEG_NPZ = Format(
+    "jpeg npz",
+    npz.find_encoded,
+    npz.count_encoded,
+    npz.read_encoded,
+    cached=True,
+    checksums=npz.checksums_of_encoded,
+)
+_IDX = Format(
+    "idx files",
+    idx.find,
+    idx.count,
+    _whole(idx.read),
+    cached=False,
+    files=idx.files,
+    checksums=idx.checksums,
+    is_named_by_folder=True,
+)
 _CIFAR_FOLDER = Format(
     "CIFAR binary files",
     cifar_binary.find_folder,
     cifar_binary.count_folder,
     _whole(cifar_binary.read_folder),
     cached=False,
+    files=cifar_binary.files,
+    checksums=cifar_binary.checksums_of_folder,
 )
 _CIFAR_ARCHIVE = Format(
     "CIFAR binary archive",
@@ -71,6 +102,7 @@ _CIFAR_ARCHIVE = Format(
     cifar_binary.count_archive,
     _whole(cifar_binary.read_archive),
     cached=True,
+    counts=False,
 )
 _IMAGENET_NPZ = Format(
     "ImageNet npz",
@@ -99,6 +131,13 @@ FORMATS = (  # best first
 )
 
 
+_PICKLES = (
+    "which can run any program and are not read; the binary version of the archive holds the same"
+)
+
+logger = logging.getLogger(__name__)
+
+
 class Source(NamedTuple):
     """Where the examples of a data set will be read from."""
 
@@ -107,42 +146,70 @@ class Source(NamedTuple):
     path: Path | None  # the file or folder; of a download, the folder that will hold it
     train_examples: int  # before any validation split
     test_examples: int
+    remark: str = ""  # how the data differs from the official one
 
     @property
     def description(self) -> str:
-        """One line for the start-up screen: the form and the place."""
+        """One line for the start-up screen: the form and the place, and a remark."""
         if self.format is None:
             remote = download.REMOTES[self.spec.stored_as]
             return f"download of {remote.address} ({remote.size / 1e6:.0f} MB) to {self.path}"
-        return f"{self.format.label}, {self.path}" if self.path else self.format.label
+        place = f"{self.format.label}, {self.path}" if self.path else self.format.label
+        return f"{place} ({self.remark})" if self.remark else place
+
+
+class _Place(NamedTuple):
+    """Where a user may have data."""
+
+    label: str  # as the user knows it
+    path: Path
+    problem: str = ""  # why it is not searched
+
+    @property
+    def file(self) -> Path | None:
+        """The one file that the user has named."""
+        return self.path if os.path.isfile(self.path) else None
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders to search: the named one and those below it, or the one of the file."""
+        if self.problem:
+            return []
+        return [self.path.parent] if self.file else _with_subfolders(self.path)
 
 
 def locate(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     """Finds the data set `name` without decoding anything; takes 5 s at most.
 
     Looks in `data_dir`, `$DTP_JAX_DATA`, `$TFDS_DATA_DIR` and TFDS's default folder, and in the
-    immediate subfolders of each. What is found nowhere will be downloaded by `load`, where that
-    is possible and the host answers within 3 s.
+    immediate subfolders of each; each may also name one file of a data set. Folders that are
+    called as the data set come first. What is known to be another data set is never taken for
+    this one. What is found nowhere will be downloaded by `load`, where that is possible and the
+    host answers within 3 s.
 
-    Raises ValueError for an unknown name; DataError where there is no data, or where what was
-    found is seen to be corrupt.
+    Raises ValueError for an unknown name, or where `data_dir` is no path on this machine;
+    DataError where there is no data, or where what was found is seen to be corrupt or another
+    data set.
     """
     if name not in DATASETS:
         raise ValueError(f"dataset={name!r} is unknown: allowed are {', '.join(DATASETS)}")
     spec = DATASETS[name]
     if spec.stored_as == "digits":
         return Source(spec, _EMBEDDED, None, spec.train_examples, spec.test_examples)
-    places = _places(data_dir)
-    for _, root in places:
-        for form in FORMATS:
-            for folder in _with_subfolders(root):
-                if path := _find(form, folder, spec):
-                    return Source(spec, form, path, *form.count(path, spec))
+    places, passed_over = _places(data_dir), []
+    for place in places:
+        if source := _found(place, spec, passed_over):
+            return source
+        if place.file:
+            raise _not_its_file(place, spec)
     remote = download.REMOTES.get(spec.stored_as)
     reason = download.why_unreachable(remote) if remote else None
+    target = next((place.path for place in places if not place.problem), None)
     if remote and reason is None:
-        return Source(spec, None, places[0][1], spec.train_examples, spec.test_examples)
-    raise DataError(_missing(spec, data_dir, reason))
+        if target is not None:
+            return Source(spec, None, target, spec.train_examples, spec.test_examples)
+        reason = "there is no folder for it"
+    raise DataError(_missing(spec, places, passed_over, reason))
 
 
 def load(source: Source, progress: Progress | None = None) -> tuple[Split, Split]:
@@ -150,24 +217,131 @@ def load(source: Source, progress: Progress | None = None) -> tuple[Split, Split
 
     Images are uint8 [N, H, W, C] and labels int32 [N], both in the original order; arrays from
     the cache are read-only maps of its files. A source that is not there yet is downloaded
-    first. Raises DataError where the download breaks or the data is corrupt.
+    first. Raises DataError where the download breaks or the data is corrupt or another data set.
     """
     spec, form, path = source.spec, source.format, source.path
     if form is None:
         form, path = TFDS, download.fetch(spec, path, progress)
+        source = Source(spec, form, path, *form.count(path, spec))
+    splits = _read(source, progress)
+    checksums = identity.of_arrays(splits)
+    found = identity.known(checksums, spec)
+    if found not in (None, spec.stored_as):
+        raise identity.wrong(spec, path, found, "its labels")
+    counts = tuple(len(split.labels) for split in splits)
+    remark = identity.difference(checksums, spec, counts)
+    if remark and not source.remark and path is not None:
+        logger.warning("%s: %s (%s)", spec.name, path, remark)
+    return splits
+
+
+def _read(source: Source, progress: Progress | None) -> tuple[Split, Split]:
+    """The arrays, from the cache or from the files."""
+    spec, form, path = source.spec, source.format, source.path
+    counts = source.train_examples, source.test_examples
     if form.cached:
         try:
             entry = cache.entry_name(spec.stored_as, path, form.files(path))
         except OSError as error:
             raise corrupt(spec, path, error) from error
-        if (cached := cache.load(entry)) is not None:
+        known = spec.image_shape, counts if form.counts else None
+        if (cached := cache.load(entry, *known)) is not None:
             return cached
-        stored = cache.store(entry, lambda: form.read(path, spec, progress))
-        if stored and (cached := cache.load(entry)) is not None:
-            return cached
-    counts = source.train_examples, source.test_examples
+        if not cache.exists(entry):  # a damaged one that cannot be removed
+            stored = cache.store(entry, lambda: form.read(path, spec, progress))
+            if stored and (cached := cache.load(entry)) is not None:
+                return _as_promised(cached, known[1], spec, path)
     blocks = form.read(path, spec, progress)
-    return tuple(_joined(*part, spec, path) for part in zip(blocks, counts, strict=True))
+    splits = tuple(_joined(*part, spec, path) for part in zip(blocks, counts, strict=True))
+    return _as_promised(splits, counts if form.counts else None, spec, path)
+
+
+def _as_promised(
+    splits: tuple[Split, Split],
+    counts: tuple[int, int] | None,
+    spec: DatasetSpec,
+    path: Path | None,
+) -> tuple[Split, Split]:
+    """The arrays, if they have the numbers of examples that `locate` has found."""
+    for split, count in zip(splits, counts or (None, None), strict=True):
+        if count is not None and len(split.labels) != count:
+            raise corrupt(spec, path, f"it does not hold the {count} examples that it promises")
+    return splits
+
+
+def _found(place: _Place, spec: DatasetSpec, passed_over: list[str]) -> Source | None:
+    """The best form of the data set in a place; `passed_over` learns what was not taken, and why."""
+    for form in FORMATS:
+        found = (_find(form, folder, spec) for folder in place.folders)
+        paths = [path for path in dict.fromkeys(found) if path is not None]
+        if place.file:
+            paths = [path for path in paths if place.file in form.files(path)]
+        if form.is_named_by_folder:
+            paths.sort(key=lambda path: _rank(path, spec))
+        for path in paths:
+            judged = _judged(form, path, spec)
+            if isinstance(judged, Source):
+                return judged
+            is_meant = (
+                place.file
+                or path in (place.path, place.path / "raw")
+                or not form.is_named_by_folder
+                or identity.is_exact(path, spec)
+            )
+            if is_meant and isinstance(judged, DataError):
+                raise judged
+            passed_over.append(str(judged))
+    return None
+
+
+def _rank(path: Path, spec: DatasetSpec) -> int:
+    """Folders that are called as the data set first, those that are called as another one last."""
+    if identity.is_exact(path, spec):
+        return 0
+    said = identity.said(path)
+    return 1 if said == spec.stored_as else 2 if said is None else 3
+
+
+def _judged(form: Format, path: Path, spec: DatasetSpec) -> Source | DataError | str:
+    """The source, or why it is none of this data set: an error where it is known to be another.
+
+    Checksums decide, then the name of the folder, where the files' names do not tell. Raises
+    DataError where it is corrupt.
+    """
+    by_name = spec.stored_as
+    if form.is_named_by_folder:
+        by_name = identity.said(path) or "mnist"
+    try:
+        counts = form.count(path, spec)
+        checksums = _checksums(form, path, spec, counts)
+    except DataError as error:
+        if by_name == spec.stored_as:
+            raise
+        return str(error)
+    found = identity.known(checksums, spec)
+    if found not in (None, spec.stored_as):
+        return identity.wrong(spec, path, found, "its checksums")
+    if form is TFDS and not tfds_folder.holds(path, spec) and tfds_folder.told_name(path):
+        told = broken.first_line(tfds_folder.told_name(path))
+        return identity.wrong(spec, path, told, "its dataset_info.json")
+    if found is None and by_name != spec.stored_as:
+        return f"{path}: it holds {by_name} by its name, and no known {spec.stored_as}"
+    remark = identity.difference(checksums, spec, counts)
+    if found and by_name != spec.stored_as:
+        remark = remark or f"{spec.stored_as} by its checksums, not by its name"
+    return Source(spec, form, path, *counts, remark)
+
+
+def _checksums(form: Format, path: Path, spec: DatasetSpec, counts: tuple[int, int]) -> dict:
+    """Those of the parts that have the official size: others are of no official data set."""
+    if form.checksums is None:
+        return {}
+    sizes = zip(("train", "test"), counts, (spec.train_examples, spec.test_examples), strict=True)
+    parts = [part for part, count, official in sizes if count == official]
+    kinds = ["labels", "packed"]
+    if "test_images" in identity.OFFICIAL.get(spec.stored_as, ()):
+        kinds.append("images")
+    return form.checksums(path, spec, [f"{part}_{kind}" for part in parts for kind in kinds])
 
 
 def _joined(blocks: Blocks, count: int, spec: DatasetSpec, path: Path | None) -> Split:
@@ -189,15 +363,29 @@ def _joined(blocks: Blocks, count: int, spec: DatasetSpec, path: Path | None) ->
     return whole
 
 
-def _places(data_dir: str | os.PathLike | None) -> list[tuple[str, Path]]:
-    """The folders to search, each with the name under which the user knows it."""
-    given = [
-        ("--config.data_dir", data_dir),
-        ("$DTP_JAX_DATA", os.environ.get("DTP_JAX_DATA")),
-        ("$TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR")),
-        ("TFDS's default folder", "~/tensorflow_datasets"),
+def _places(data_dir: str | os.PathLike | None) -> list[_Place]:
+    """The places to search, in their order.
+
+    Raises ValueError where one that is ours to understand is no path on this machine.
+    """
+    found = [
+        _Place(f"{prefix}{name}", fields.local_path(name, value))
+        for prefix, name, value in (
+            ("--", "config.data_dir", data_dir),
+            ("", "$DTP_JAX_DATA", os.environ.get("DTP_JAX_DATA")),
+        )
+        if value
     ]
-    return [(label, Path(place).expanduser()) for label, place in given if place]
+    # TFDS itself reads from remote storage.
+    if value := os.environ.get("TFDS_DATA_DIR"):
+        try:
+            found.append(_Place("$TFDS_DATA_DIR", fields.local_path("$TFDS_DATA_DIR", value)))
+        except ValueError as error:
+            found.append(_Place("$TFDS_DATA_DIR", Path(value), f"not searched: {error}"))
+    with contextlib.suppress(ValueError):  # the user's home is not known
+        default = fields.local_path("TFDS's default folder", "~/tensorflow_datasets")
+        found.append(_Place("TFDS's default folder", default))
+    return found
 
 
 def _find(form: Format, folder: Path, spec: DatasetSpec) -> Path | None:
@@ -209,22 +397,42 @@ def _find(form: Format, folder: Path, spec: DatasetSpec) -> Path | None:
 
 def _with_subfolders(root: Path) -> list[Path]:
     try:
-        below = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        below = sorted(p for p in root.iterdir() if os.path.isdir(p) and p.name[0] != ".")
     except OSError:
         return []
     return [root, *below]
 
 
-def _missing(spec: DatasetSpec, data_dir: str | os.PathLike | None, reason: str | None) -> str:
+def _not_its_file(place: _Place, spec: DatasetSpec) -> DataError:
+    """The error for a place that is a file, but none of this data set."""
+    is_pickles = cifar_binary.find_pickles(place.path.parent, spec) in (
+        place.path,
+        place.path.parent,
+    )
+    known = f" (pickles, {_PICKLES})" if is_pickles else ""
+    return DataError(
+        f"{spec.name}: {place.label} is {place.path}{known}; "
+        f"allowed: a folder, or one file of {'; '.join(_ways(spec))}"
+    )
+
+
+def _missing(
+    spec: DatasetSpec, places: list[_Place], passed_over: list[str], reason: str | None
+) -> str:
     """The error for data that is nowhere: where it was looked for, how to provide it."""
     lines = [f"{spec.name}: no data found. Looked in (and one level below):"]
-    for label, root in _places(data_dir):
-        state = "" if root.is_dir() else ": does not exist"
-        lines.append(f"  {root} ({label}){state}")
-        for folder in _with_subfolders(root):
+    for place in places:
+        state = "" if os.path.isdir(place.path) else ": does not exist"
+        lines.append(
+            f"  {place.path} ({place.label})" + (f": {place.problem}" if place.problem else state)
+        )
+        for folder in place.folders:
             for version in tfds_folder.versions(folder, spec):
                 if why := tfds_folder.why_unreadable(version):
                     lines.append(f"    passed over {version}: {why}")
+            if pickles := cifar_binary.find_pickles(folder, spec):
+                lines.append(f"    passed over {pickles}: pickles, {_PICKLES}")
+    lines += [f"  passed over: {problem}" for problem in passed_over]
     unset = [name for name in ("DTP_JAX_DATA", "TFDS_DATA_DIR") if not os.environ.get(name)]
     if unset:
         lines.append(f"  not set: {', '.join('$' + name for name in unset)}")
@@ -253,6 +461,7 @@ def _ways(spec: DatasetSpec) -> list[str]:
     if layout := cifar_binary.LAYOUTS.get(name):
         ways.append(f"{layout.archive}, or its unpacked {layout.folder}/")
     else:
-        folder = "a folder whose name contains 'fashion'" if "fashion" in name else "a folder"
-        ways.append(f"{folder} with train-images-idx3-ubyte[.gz] and the other three idx files")
+        ways.append(
+            f"a folder {name}/ with train-images-idx3-ubyte[.gz] and the other three idx files"
+        )
     return ways

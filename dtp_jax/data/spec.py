@@ -3,10 +3,18 @@
 Nothing here reads a file; everything is known before a run starts.
 """
 
-from collections.abc import Callable, Iterable
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
+
+from dtp_jax import broken
+
+GENEROUS = 16
+"""So many times the usual number of examples may be in a data set of a known name."""
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)` while data is downloaded, prepared or decoded."""
@@ -35,6 +43,16 @@ class DatasetSpec(NamedTuple):
     crop_padding: int = 0  # train augmentation: random crop after this much edge padding
     max_value: int = 255  # the stored uint8 value that means 1.0
     fixed_split: bool = False  # validation is the (stratified) tail of train, whatever the seed
+
+    @property
+    def most_examples(self) -> int:
+        """So many in a part are believed, before any is read."""
+        return GENEROUS * self.train_examples
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes of the pixels of so many examples: no array of a data set has more."""
+        return self.most_examples * math.prod(self.image_shape)
 
 
 class Split(NamedTuple):
@@ -175,6 +193,26 @@ def checked_split(
     if problem:
         raise corrupt(spec, origin, f"{part}: {problem}")
     return Split(images, labels.astype(np.int32))
+
+
+def label_checksum(labels: np.ndarray) -> int:
+    """The CRC-32 of labels [N] or [N, 1], each as one byte."""
+    return zlib.crc32(np.ascontiguousarray(labels).astype(np.uint8))
+
+
+def checked_count(spec: DatasetSpec, part: str, count: int, origin: object) -> int:
+    """The number of examples that a header promises, if it is one that a data set can have."""
+    if not 0 <= count <= spec.most_examples:
+        allowed = f"at most {spec.most_examples:,}"
+        raise corrupt(spec, origin, f"{part}: it promises {count:.6g} examples; allowed: {allowed}")
+    return count
+
+
+@contextmanager
+def reading(spec: DatasetSpec, origin: object, what: str = "") -> Iterator[None]:
+    """What a broken file raises inside becomes `corrupt`. `what` is said before it."""
+    with broken.reading(lambda problem: corrupt(spec, origin, f"{what}{problem}")):
+        yield
 
 
 def corrupt(spec: DatasetSpec, origin: object, problem: object) -> DataError:

@@ -4,7 +4,7 @@ A file of this project names its arrays forward/conv_0/kernel, feedback/fc/bias 
 of the original PyTorch program are read too, see `dtp_jax.torch_layout`.
 """
 
-import zipfile
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
-from dtp_jax import torch_layout
+from dtp_jax import broken, torch_layout
 from dtp_jax.blocks import Network
 from dtp_jax.torch_layout import Place, Trees
 
@@ -50,7 +50,7 @@ def write(file: Path, trees: Trees, metadata: Mapping[str, str]) -> int:
         temporary.replace(file)
     except (OSError, safetensors.SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise WeightsError(f"{file} cannot be written: {_first_line(error)}") from error
+        raise WeightsError(f"{file} cannot be written: {broken.first_line(error)}") from error
     return len(arrays)
 
 
@@ -66,19 +66,13 @@ def read(file: Path) -> Weights:
             f"{file} is no .safetensors or .npz file; allowed: these two, for pickles such as PyTorch's "
             "own files can run any program (safetensors.torch.save_file writes a state dict)"
         )
-    try:
-        return readers[file.suffix](file)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        zipfile.BadZipFile,
-        safetensors.SafetensorError,
-    ) as error:
-        what = "does not exist" if not file.exists() else f"cannot be read: {_first_line(error)}"
-        raise WeightsError(f"{file} {what}") from error
+    if not os.path.exists(file):
+        raise WeightsError(f"{file} does not exist")
+    with broken.reading(lambda problem: WeightsError(f"{file} cannot be read: {problem}")):
+        try:
+            return readers[file.suffix](file)
+        except safetensors.SafetensorError as error:
+            raise ValueError(str(error)) from error
 
 
 def match(network: Network, trees: Trees, weights: Weights) -> dict[str, Any]:
@@ -149,15 +143,10 @@ def _read_safetensors(file: Path) -> Weights:
 
 
 def _read_npz(file: Path) -> Weights:
-    with np.load(file, allow_pickle=False) as opened:
-        return Weights({name: opened[name] for name in opened.files}, {})
+    return Weights(broken.npz_arrays(file), {})
 
 
 def _listed(names) -> str:
     names = list(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return (", ".join(names[:SHOWN]) or "nothing") + more
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

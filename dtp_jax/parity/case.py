@@ -6,13 +6,14 @@ flattens images in (channel, height, width) order; here both are the other way r
 
 import dataclasses
 import json
-import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from dtp_jax import broken
 from dtp_jax.blocks import (
     AdaptiveAveragePool,
     BlockFactory,
@@ -146,33 +147,33 @@ def open_case(path: str) -> Case:
       ParityError: it cannot be read, or holds a rule or block that is not supported.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        spec = json.loads(str(arrays["meta/spec"]))
-        if spec["rule"] not in SUPPORTED_RULES:
-            raise ParityError(
-                f"rule {spec['rule']!r} is not supported; allowed: {', '.join(SUPPORTED_RULES)}"
-            )
-        network = network_from_spec(spec, arrays)
-        return Case(
-            path,
-            spec["rule"],
-            arrays,
-            network,
-            layers=_layers(spec),
-            places=_places(network, direct=spec["rule"] == "drl"),
-            pools={
-                b["name"]: _max_pool(b["pool"])
-                for b in spec["blocks"]
-                if b["kind"] == "conv" and b.get("pool")
-            },
-            batches=spec["n_batches"],
-        )
+        with broken.reading(lambda problem: ParityError(f"not a recorded case: {problem}")):
+            return _case(path, broken.npz_arrays(Path(path)))
     except ParityError as error:
         raise ParityError(f"{path}: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        problem = f"{type(error).__name__}: {error}"
-        raise ParityError(f"{path}: not a recorded case: {problem}") from error
+
+
+def _case(path: str, arrays: Mapping[str, np.ndarray]) -> Case:
+    spec = json.loads(str(arrays["meta/spec"]))
+    if spec["rule"] not in SUPPORTED_RULES:
+        raise ParityError(
+            f"rule {spec['rule']!r} is not supported; allowed: {', '.join(SUPPORTED_RULES)}"
+        )
+    network = network_from_spec(spec, arrays)
+    return Case(
+        path,
+        spec["rule"],
+        arrays,
+        network,
+        layers=_layers(spec),
+        places=_places(network, direct=spec["rule"] == "drl"),
+        pools={
+            b["name"]: _max_pool(b["pool"])
+            for b in spec["blocks"]
+            if b["kind"] == "conv" and b.get("pool")
+        },
+        batches=spec["n_batches"],
+    )
 
 
 def _layers(spec: dict[str, Any]) -> dict[str, ParamPath]:

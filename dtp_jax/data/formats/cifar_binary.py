@@ -8,16 +8,30 @@ no path in it can lead anywhere.
 
 import gzip
 import tarfile
-import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from dtp_jax.data.spec import Contents, DatasetSpec, Progress, Split, checked_split, corrupt
+from dtp_jax.broken import Bounded
+from dtp_jax.data.spec import (
+    Contents,
+    DatasetSpec,
+    Progress,
+    Split,
+    checked_count,
+    checked_split,
+    corrupt,
+    label_checksum,
+    reading,
+)
 
 _PIXELS = 3 * 32 * 32  # bytes
 _BLOCK = 1 << 20  # bytes
+_MOST_MEMBERS = 100  # of an archive; the official ones have 8
+_MOST_TEXT = 1 << 20  # bytes of a file of names
 
 
 class Layout(NamedTuple):
@@ -30,6 +44,8 @@ class Layout(NamedTuple):
     labels: tuple[str, ...]  # of a record, by the names that TFDS has for them
     names: tuple[str, ...]  # files with the names of the classes, for each of `labels`
     telling: str  # a file that tells the unpacked archive under whatever name
+    pickles: tuple[str, ...]  # the other official form: a folder and its archive
+    telling_pickle: str
 
     @property
     def batches(self) -> dict[str, tuple[str, ...]]:
@@ -51,6 +67,8 @@ LAYOUTS = {
         labels=("label",),
         names=("batches.meta.txt",),
         telling="data_batch_1.bin",
+        pickles=("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+        telling_pickle="data_batch_1",
     ),
     "cifar100": Layout(
         archive="cifar-100-binary.tar.gz",
@@ -60,6 +78,8 @@ LAYOUTS = {
         labels=("coarse_label", "label"),
         names=("coarse_label_names.txt", "fine_label_names.txt"),
         telling="fine_label_names.txt",
+        pickles=("cifar-100-python", "cifar-100-python.tar.gz"),
+        telling_pickle="train",
     ),
 }
 
@@ -80,14 +100,46 @@ def find_folder(folder: Path, spec: DatasetSpec) -> Path | None:
     return None
 
 
+def find_pickles(folder: Path, spec: DatasetSpec) -> Path | None:
+    """The pickled batches of `spec` in `folder`, or `folder` itself: they are never read."""
+    if layout := LAYOUTS.get(spec.stored_as):
+        for name in layout.pickles:
+            if (folder / name).exists():
+                return folder / name
+        names = (layout.telling_pickle, f"{layout.telling_pickle}.pkl")
+        if folder.name in layout.pickles and any((folder / name).is_file() for name in names):
+            return folder
+    return None
+
+
+def files(path: Path) -> list[Path]:
+    """The files of the unpacked archive in the folder `path`."""
+    names = [name for layout in LAYOUTS.values() for name in layout.train + layout.test]
+    names += [name for layout in LAYOUTS.values() for name in layout.names]
+    return [path / name for name in names if (path / name).is_file()]
+
+
 def count_archive(path: Path, spec: DatasetSpec) -> tuple[int, int]:
     """The numbers of examples: those of `spec`, for counting needs the whole archive unpacked."""
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            archive.next()
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise corrupt(spec, path, error) from error
+    with _opened(path, spec) as (_, archive):
+        archive.next()
     return spec.train_examples, spec.test_examples
+
+
+def checksums_of_folder(path: Path, spec: DatasetSpec, wanted: Collection[str]) -> dict[str, int]:
+    """The CRC-32 of `wanted` labels; of a folder that `count_folder` has looked at."""
+    layout, found = LAYOUTS[spec.stored_as], {}
+    column = layout.labels.index("label")
+    for key in wanted:
+        part, _, kind = key.partition("_")
+        if kind == "labels":
+            with reading(spec, path):
+                rows = [
+                    np.memmap(path / name, np.uint8, "r").reshape(-1, layout.record)
+                    for name in layout.batches[part]
+                ]
+                found[key] = label_checksum(np.concatenate([r[:, column] for r in rows]))
+    return found
 
 
 def count_folder(path: Path, spec: DatasetSpec) -> tuple[int, int]:
@@ -99,7 +151,8 @@ def count_folder(path: Path, spec: DatasetSpec) -> tuple[int, int]:
             raise corrupt(spec, path, f"{', '.join(missing)} is missing")
         sizes = {name: (path / name).stat().st_size for name in names}
         counts.append(sum(_records(spec, path / name, size) for name, size in sizes.items()))
-    return counts[0], counts[1]
+    parts = zip(LAYOUTS[spec.stored_as].batches, counts, strict=True)
+    return tuple(checked_count(spec, part, count, path) for part, count in parts)
 
 
 def read_archive(
@@ -119,7 +172,7 @@ def _contents(path: Path, spec: DatasetSpec) -> Contents:
     layout = LAYOUTS[spec.stored_as]
     members = _read_members(path, spec, {*layout.train, *layout.test, *layout.names})
     train, test = _splits(spec, path, members)
-    texts = (members.get(name, b"").decode() for name in layout.names)
+    texts = (members.get(name, b"").decode(errors="replace") for name in layout.names)
     label_names = dict(zip(layout.labels, (text.split() for text in texts), strict=True))
     coarse = {}
     if "coarse_label" in layout.labels:
@@ -135,28 +188,38 @@ def read_folder(
     """Reads (train, test) from the unpacked archive."""
     count_folder(path, spec)
     layout = LAYOUTS[spec.stored_as]
-    try:
+    with reading(spec, path):
         members = {name: (path / name).read_bytes() for name in layout.train + layout.test}
-    except OSError as error:
-        raise corrupt(spec, path, error) from error
     return _splits(spec, path, members)
 
 
 def _read_members(path: Path, spec: DatasetSpec, wanted: set[str]) -> dict[str, bytes]:
     """The contents of the regular files of a `.tar.gz` whose last name is in `wanted`."""
     members: dict[str, bytes] = {}
-    try:
-        with gzip.open(path) as unzipped:
-            with tarfile.open(fileobj=unzipped, mode="r:") as archive:
-                for member in archive:
-                    name = member.name.rsplit("/", 1)[-1]
-                    if member.isfile() and name in wanted:
-                        members[name] = archive.extractfile(member).read()
-            while unzipped.read(_BLOCK):  # to the very end, where gzip compares the checksum
-                pass
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise corrupt(spec, path, error) from error
+    layout = LAYOUTS[spec.stored_as]
+    most = {name: _MOST_TEXT for name in layout.names}
+    with _opened(path, spec) as (unzipped, archive):
+        for number, member in enumerate(archive):
+            name = member.name.rsplit("/", 1)[-1]
+            if number == _MOST_MEMBERS:
+                raise corrupt(spec, path, f"it has more than {_MOST_MEMBERS} members")
+            if member.isfile() and name in wanted:
+                if member.size > most.get(name, spec.most_examples * layout.record):
+                    raise corrupt(spec, path, f"{name} promises {member.size:,} bytes")
+                members[name] = archive.extractfile(member).read()
+        while unzipped.read(_BLOCK):  # to the very end, where gzip compares the checksum
+            pass
     return members
+
+
+@contextmanager
+def _opened(path: Path, spec: DatasetSpec) -> Iterator[tuple[Bounded, tarfile.TarFile]]:
+    """The unpacked bytes of a `.tar.gz`, and the archive that they are."""
+    most = 2 * spec.most_examples * LAYOUTS[spec.stored_as].record
+    with reading(spec, path), gzip.open(path) as unzipped:
+        bounded = Bounded(unzipped, most)
+        with tarfile.open(fileobj=bounded, mode="r:") as archive:
+            yield bounded, archive
 
 
 def _splits(spec: DatasetSpec, path: Path, members: dict[str, bytes]) -> tuple[Split, Split]:

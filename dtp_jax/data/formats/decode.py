@@ -1,13 +1,16 @@
 """Decoding JPEG or PNG files to arrays, the same way for every source."""
 
 import io
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from dtp_jax.broken import first_line
 from dtp_jax.data.spec import DatasetSpec, Progress, Split, checked_split, corrupt
 
 CHUNK = 1_000  # images that are decoded at a time
+FORMATS = ("JPEG", "PNG")  # Pillow has fifty more, each with ways of its own to be misused
 
 
 def decoded(
@@ -28,7 +31,9 @@ def decoded(
         raise corrupt(spec, origin, f"{part}: no examples")
     done = 0
     for files, labels in chunks:
-        images = _decode(files, spec, f"{origin} ({part})", first=done)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of sizes and of odd metadata
+            images = _decode(files, spec, f"{origin} ({part})", first=done)
         done += len(files)
         if progress:
             progress(f"decoding {spec.stored_as}", done, count)
@@ -43,16 +48,18 @@ def _decode(files: Sequence[bytes], spec: DatasetSpec, origin: str, first: int) 
     mode = "L" if spec.image_shape[2] == 1 else "RGB"
     for index, file in enumerate(files):
         try:
-            with Image.open(io.BytesIO(file)) as image:
-                pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+            with Image.open(io.BytesIO(file), formats=FORMATS) as image:
+                width, height = image.size  # from the header: a large one is never decoded
+                if (height, width) == spec.image_shape[:2]:
+                    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
         except Exception as error:  # Pillow raises whatever its plugins raise
-            problem = f"image {first + index} cannot be decoded ({error})"
+            problem = f"image {first + index} cannot be decoded ({first_line(error)})"
             raise corrupt(spec, origin, problem) from error
-        if pixels.shape[:2] != spec.image_shape[:2]:
+        if (height, width) != spec.image_shape[:2]:
             raise corrupt(
                 spec,
                 origin,
-                f"image {first + index} is {pixels.shape[0]}x{pixels.shape[1]}, "
+                f"image {first + index} is {height}x{width}, "
                 f"expected {spec.image_shape[0]}x{spec.image_shape[1]}",
             )
         images[index] = pixels.reshape(spec.image_shape)

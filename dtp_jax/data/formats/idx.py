@@ -1,31 +1,50 @@
 """MNIST's idx files (`train-images-idx3-ubyte[.gz]` and its three companions), original order.
 
-Fashion-MNIST's files have the same names, so they are told apart by the folder: one whose name
-(or its parent's, as in `FashionMNIST/raw`) contains "fashion" holds Fashion-MNIST, any other
-holds MNIST.
+Fashion-MNIST's and KMNIST's files have the same names: which data set it is, the folder's name and
+the checksums tell (`data/identity.py`).
 """
 
 import gzip
+import hashlib
 import math
 import struct
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
-from dtp_jax.data.spec import Contents, DatasetSpec, Progress, Split, checked_split, corrupt
+from dtp_jax.broken import crc_of_rest
+from dtp_jax.data.spec import (
+    Contents,
+    DatasetSpec,
+    Progress,
+    Split,
+    checked_count,
+    checked_split,
+    corrupt,
+    reading,
+)
 
 _STEMS = {"train": "train", "test": "t10k"}
 _IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
+_AXES = {_IMAGES: 3, _LABELS: 1}
+_BLOCK = 1 << 20  # bytes
 
 
 def find(folder: Path, spec: DatasetSpec) -> Path | None:
-    """`folder`, if it holds the training images of `spec`."""
-    if spec.stored_as not in ("mnist", "fashion_mnist"):
-        return None
-    if _says_fashion(folder) != (spec.stored_as == "fashion_mnist"):
-        return None
-    return folder if _existing(folder, f"train-{_IMAGES}") else None
+    """`folder`, or its subfolder "raw" as torchvision has it, if the training images are there."""
+    if spec.stored_as in ("mnist", "fashion_mnist"):
+        for place in (folder, folder / "raw"):
+            if _existing(place, f"train-{_IMAGES}"):
+                return place
+    return None
+
+
+def files(folder: Path) -> list[Path]:
+    """The files in `folder`, of which some may be missing."""
+    names = [f"{stem}-{kind}" for stem in _STEMS.values() for kind in _AXES]
+    return [path for name in names for path in _variants(folder, name) if path.is_file()]
 
 
 def count(folder: Path, spec: DatasetSpec) -> tuple[int, int]:
@@ -41,12 +60,30 @@ def count(folder: Path, spec: DatasetSpec) -> tuple[int, int]:
                 f"expected as many images of {height}x{width} as labels"
             )
             raise corrupt(spec, folder, problem)
-        counts.append(images[0])
+        counts.append(checked_count(spec, part, images[0], folder))
     return counts[0], counts[1]
+
+
+def checksums(folder: Path, spec: DatasetSpec, wanted: Collection[str]) -> dict[str, int | str]:
+    """The CRC-32 of `wanted` arrays, and the SHA-256 of packed labels.
+
+    The CRC-32 of a packed file stands at its end, so that nothing need be unpacked.
+    """
+    found = {}
+    for key in wanted:
+        part, _, kind = key.partition("_")
+        if kind in ("images", "labels"):
+            kind = _IMAGES if kind == "images" else _LABELS
+            found[key] = _checksum(_path(folder, spec, f"{_STEMS[part]}-{kind}"), spec, _AXES[kind])
+        elif kind == "packed" and (packed := folder / f"{_STEMS[part]}-{_LABELS}.gz").is_file():
+            with reading(spec, packed), packed.open("rb") as file:
+                found[key] = hashlib.sha256(file.read(_BLOCK)).hexdigest()
+    return found
 
 
 def read(folder: Path, spec: DatasetSpec, progress: Progress | None = None) -> tuple[Split, Split]:
     """Reads (train, test) from the four files in `folder`."""
+    count(folder, spec)
     parts = []
     for part, stem in _STEMS.items():
         images = _array(_path(folder, spec, f"{stem}-{_IMAGES}"), spec, axes=3)
@@ -60,21 +97,14 @@ def read_contents(folder: Path, spec: DatasetSpec) -> Contents:
     return Contents(*read(folder, spec), label_names={}, coarse_labels={})
 
 
-def _says_fashion(folder: Path) -> bool:
-    """What the name of the folder says, or, where it is silent ("raw"), that of its parent."""
-    resolved = folder.resolve()
-    for name in (resolved.name.lower(), resolved.parent.name.lower()):
-        if "mnist" in name or "fashion" in name:
-            return "fashion" in name
-    return False
+def _variants(folder: Path, name: str) -> list[Path]:
+    # Some unpackers write a dot for the last dash of the official name.
+    dotted = name.replace("-idx", ".idx")
+    return [folder / variant for variant in (name, f"{name}.gz", dotted, f"{dotted}.gz")]
 
 
 def _existing(folder: Path, name: str) -> Path | None:
-    # Some unpackers write a dot for the last dash of the official name.
-    for variant in (name, f"{name}.gz", name.replace("-idx", ".idx")):
-        if (folder / variant).is_file():
-            return folder / variant
-    return None
+    return next((path for path in _variants(folder, name) if path.is_file()), None)
 
 
 def _path(folder: Path, spec: DatasetSpec, name: str) -> Path:
@@ -84,29 +114,51 @@ def _path(folder: Path, spec: DatasetSpec, name: str) -> Path:
 
 
 def _array(path: Path, spec: DatasetSpec, axes: int) -> np.ndarray:
-    shape, data = _shape(path, spec, axes), _bytes(path, spec)
-    start = _header_size(axes)
-    if len(data) - start != math.prod(shape):
-        problem = f"its header promises {math.prod(shape):,} bytes, it holds {len(data) - start:,}"
+    """The array of a file whose shape `count` has found possible; reads no more than that."""
+    shape, start = _shape(path, spec, axes), _header_size(axes)
+    data = _bytes(path, spec, start + math.prod(shape) + 1)
+    size = len(data) - start
+    if size != math.prod(shape):
+        holds = f"{size:,}" if size < math.prod(shape) else "more"
+        problem = f"its header promises {math.prod(shape):,} bytes, it holds {holds}"
         raise corrupt(spec, path, problem)
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
 def _shape(path: Path, spec: DatasetSpec, axes: int) -> tuple[int, ...]:
     """The shape in an idx header: 0, 0, 8 (uint8), number of axes, each length (big-endian)."""
-    header = _bytes(path, spec, _header_size(axes))
+    return _parsed(_bytes(path, spec, _header_size(axes)), path, spec, axes)
+
+
+def _parsed(header: bytes, path: Path, spec: DatasetSpec, axes: int) -> tuple[int, ...]:
     if len(header) < _header_size(axes) or header[:4] != bytes((0, 0, 8, axes)):
         raise corrupt(spec, path, f"it does not begin like an idx{axes} file of uint8")
     return struct.unpack(f">{axes}I", header[4:])
+
+
+def _checksum(path: Path, spec: DatasetSpec, axes: int) -> int:
+    """The CRC-32 of the array in a file that `count` has looked at."""
+    header = _bytes(path, spec, _header_size(axes))
+    size = math.prod(_parsed(header, path, spec, axes))
+    with reading(spec, path), path.open("rb") as file:
+        if path.suffix == ".gz":
+            file.seek(-8, 2)
+            whole, length = struct.unpack("<2I", file.read(8))
+            if length == len(header) + size:
+                return crc_of_rest(header, whole, size)
+            return zlib.crc32(_array(path, spec, axes))  # packed in several pieces
+        file.seek(len(header))
+        checksum = 0
+        while block := file.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+        return checksum
 
 
 def _header_size(axes: int) -> int:
     return 4 + 4 * axes  # bytes
 
 
-def _bytes(path: Path, spec: DatasetSpec, limit: int = -1) -> bytes:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return file.read(limit)
-    except (OSError, EOFError, zlib.error) as error:
-        raise corrupt(spec, path, error) from error
+def _bytes(path: Path, spec: DatasetSpec, limit: int) -> bytes:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with reading(spec, path), opened(path, "rb") as file:
+        return file.read(limit)

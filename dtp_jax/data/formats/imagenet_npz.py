@@ -15,8 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from dtp_jax.data.formats.npz import UNREADABLE, member_shape, read_header
-from dtp_jax.data.spec import Blocks, DatasetSpec, Progress, Split, checked_split, corrupt
+from dtp_jax.broken import Bounded, array_header, member_array, member_header
+from dtp_jax.data.spec import (
+    Blocks,
+    DatasetSpec,
+    Progress,
+    Split,
+    checked_count,
+    checked_split,
+    corrupt,
+    reading,
+)
 
 ARCHIVES = {"train": "Imagenet32_train_npz.zip", "test": "Imagenet32_val_npz.zip"}
 _BATCHES = {
@@ -54,7 +63,7 @@ def count(folder: Path, spec: DatasetSpec) -> tuple[int, int]:
         if place.is_file() and place.stat().st_size == _OFFICIAL_SIZES[part]:
             counts.append(known[part])
         else:
-            counts.append(sum(_sizes(place, spec, part)))
+            counts.append(checked_count(spec, part, sum(_sizes(place, spec, part)), place))
     return counts[0], counts[1]
 
 
@@ -71,7 +80,7 @@ def train_labels(folder: Path, spec: DatasetSpec) -> np.ndarray:
     labels = []
     for name in _BATCHES["train"]:
         with _opened(place, spec, name) as archive:
-            labels.append(_labels(archive))
+            labels.append(_labels(archive, spec))
     return np.concatenate(labels)
 
 
@@ -95,7 +104,9 @@ def _sizes(place: Path, spec: DatasetSpec, part: str) -> list[int]:
     sizes = []
     for name in _BATCHES[part]:
         with _opened(place, spec, name) as archive:
-            images, labels = (member_shape(archive, f"{key}.npy") for key in ("data", "labels"))
+            images, labels = (
+                member_header(archive, f"{key}.npy").shape for key in ("data", "labels")
+            )
             if images[1:] != (int(np.prod(spec.image_shape)),) or labels != images[:1]:
                 raise ValueError(f"data is {list(images)} and labels {list(labels)}")
             sizes.append(images[0])
@@ -109,7 +120,7 @@ def _blocks(
     done = 0
     for name in _BATCHES[part]:
         with _opened(place, spec, name) as archive:
-            labels, first = _labels(archive), 0
+            labels, first = _labels(archive, spec), 0
             for images in _images(archive, spec):
                 block = labels[first : first + len(images)]
                 first += len(images)
@@ -119,9 +130,8 @@ def _blocks(
                 yield checked_split(spec, part, images, block, f"{place}/{name}")
 
 
-def _labels(archive: zipfile.ZipFile) -> np.ndarray:
-    with archive.open("labels.npy") as file:
-        labels = np.lib.format.read_array(file, allow_pickle=False)
+def _labels(archive: zipfile.ZipFile, spec: DatasetSpec) -> np.ndarray:
+    labels = member_array(archive, "labels.npy", spec.most_bytes)
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels are {labels.dtype}, expected integers")
     return labels.astype(np.int64) - 1
@@ -132,9 +142,9 @@ def _images(archive: zipfile.ZipFile, spec: DatasetSpec) -> Iterator[np.ndarray]
     height, width, channels = spec.image_shape
     size = height * width * channels
     with archive.open("data.npy") as file:
-        shape, fortran_order, dtype = read_header(file, "data.npy")
-        if dtype != np.uint8 or fortran_order:
-            raise ValueError(f"data is {dtype}{' by columns' * fortran_order}, expected uint8")
+        shape, by_columns, dtype, _ = array_header(file, "data.npy")
+        if dtype != np.uint8 or by_columns:
+            raise ValueError(f"data is {dtype}{' by columns' * by_columns}, expected uint8")
         for first in range(0, shape[0], _BLOCK):
             count = min(_BLOCK, shape[0] - first)
             data = file.read(count * size)
@@ -147,16 +157,14 @@ def _images(archive: zipfile.ZipFile, spec: DatasetSpec) -> Iterator[np.ndarray]
 @contextmanager
 def _opened(place: Path, spec: DatasetSpec, name: str) -> Iterator[zipfile.ZipFile]:
     """The `.npz` file `name` of a folder or an archive; what cannot be read becomes DataError."""
-    try:
-        with ExitStack() as stack:
-            if place.is_dir():
-                file = place / name
-            else:
-                outer = stack.enter_context(zipfile.ZipFile(place))
-                inside = [m for m in outer.namelist() if m.rsplit("/", 1)[-1] == name]
-                if not inside:
-                    raise FileNotFoundError(f"{name} is missing")
-                file = stack.enter_context(outer.open(inside[0]))
-            yield stack.enter_context(zipfile.ZipFile(file))
-    except (*UNREADABLE, KeyError) as error:
-        raise corrupt(spec, f"{place}/{name}", error) from error
+    with reading(spec, f"{place}/{name}"), ExitStack() as stack:
+        if place.is_dir():
+            file = place / name
+        else:
+            outer = stack.enter_context(zipfile.ZipFile(place))
+            inside = [m for m in outer.namelist() if m.rsplit("/", 1)[-1] == name]
+            if not inside:
+                raise FileNotFoundError(f"{name} is missing")
+            member = stack.enter_context(outer.open(inside[0]))
+            file = Bounded(member, 2 * spec.most_bytes)
+        yield stack.enter_context(zipfile.ZipFile(file))

@@ -11,26 +11,24 @@ Both hold the original order. Object arrays are refused: nothing is ever unpickl
 """
 
 import itertools
-import tokenize
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
+from dtp_jax.broken import crc_of_rest, member_array, member_header
 from dtp_jax.data.formats.decode import CHUNK, decoded
-from dtp_jax.data.spec import Blocks, DatasetSpec, Progress, Split, checked_split, corrupt
-
-UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    RuntimeError,  # encrypted, or compressed by an unknown method
-    tokenize.TokenError,  # numpy's, for some malformed headers
-    zipfile.BadZipFile,
-    zlib.error,
+from dtp_jax.data.spec import (
+    Blocks,
+    DatasetSpec,
+    Progress,
+    Split,
+    checked_count,
+    checked_split,
+    corrupt,
+    label_checksum,
+    reading,
 )
 
 
@@ -58,7 +56,8 @@ def count_pixels(path: Path, spec: DatasetSpec) -> tuple[int, int]:
             raise corrupt(spec, path, f"x_{part} is {list(images)}, expected {expected}")
         if images[0] != labels[0]:
             raise corrupt(spec, path, f"{part}: {images[0]} images but {labels[0]} labels")
-    return shapes["x_train"][0], shapes["x_test"][0]
+    counts = {part: shapes[f"x_{part}"][0] for part in ("train", "test")}
+    return tuple(checked_count(spec, part, count, path) for part, count in counts.items())
 
 
 def count_encoded(path: Path, spec: DatasetSpec) -> tuple[int, int]:
@@ -70,7 +69,30 @@ def count_encoded(path: Path, spec: DatasetSpec) -> tuple[int, int]:
         if len(offsets) != 1 or len(labels) != 1 or offsets[0] != labels[0] + 1:
             problem = f"{part}_offsets {list(offsets)} is not one longer than {part}_labels"
             raise corrupt(spec, path, f"{problem} {list(labels)}")
-    return shapes["train_labels"][0], shapes["test_labels"][0]
+    counts = {part: shapes[f"{part}_labels"][0] for part in ("train", "test")}
+    return tuple(checked_count(spec, part, count, path) for part, count in counts.items())
+
+
+def checksums_of_pixels(path: Path, spec: DatasetSpec, wanted: Collection[str]) -> dict[str, int]:
+    """The CRC-32 of `wanted` arrays; those of images are stored in the file."""
+    found = {}
+    for key in wanted:
+        part, _, kind = key.partition("_")
+        if kind == "labels":
+            found[key] = label_checksum(*_arrays(path, spec, [f"y_{part}"]))
+        elif kind == "images":
+            with reading(spec, path), zipfile.ZipFile(path) as archive:
+                member = f"x_{part}.npy"
+                header, whole = member_header(archive, member), archive.getinfo(member).CRC
+            if header.dtype == np.uint8 and not header.by_columns:
+                found[key] = crc_of_rest(header.content, whole, header.nbytes)
+    return found
+
+
+def checksums_of_encoded(path: Path, spec: DatasetSpec, wanted: Collection[str]) -> dict[str, int]:
+    """As `checksums_of_pixels`; those of images are not known before they are decoded."""
+    keys = [key for key in wanted if key.endswith("_labels")]
+    return dict(zip(keys, map(label_checksum, _arrays(path, spec, keys)), strict=True))
 
 
 def read_pixels(
@@ -123,44 +145,19 @@ def _encoded(path: Path, spec: DatasetSpec, part: str) -> tuple[bytes, list[int]
 
 
 def _arrays(path: Path, spec: DatasetSpec, keys: list[str]) -> list[np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return [archive[key] for key in keys]
-    except UNREADABLE as error:
-        raise corrupt(spec, path, error) from error
+    with reading(spec, path), zipfile.ZipFile(path) as archive:
+        return [member_array(archive, f"{key}.npy", spec.most_bytes) for key in keys]
 
 
 def _shapes(path: Path, spec: DatasetSpec, keys: list[str] | tuple[str, ...]) -> dict:
     """The shapes of the arrays `keys`, from their headers; checks that their bytes are there."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            missing = [key for key in keys if f"{key}.npy" not in archive.namelist()]
-            if missing:
-                raise corrupt(spec, path, f"it holds no {', '.join(missing)}")
-            return {key: member_shape(archive, f"{key}.npy") for key in keys}
-    except UNREADABLE as error:
-        raise corrupt(spec, path, error) from error
-
-
-def member_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
-    """The shape of one array of an open `.npz` file; ValueError where its size does not fit it."""
-    with archive.open(member) as file:
-        shape, _, dtype = read_header(file, member)
-        expected = file.tell() + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    if dtype.hasobject:
-        raise ValueError(f"{member} holds Python objects, which are never loaded")
-    if archive.getinfo(member).file_size != expected or not shape:
-        raise ValueError(f"{member} of shape {shape} does not have the size its header promises")
-    return shape
-
-
-def read_header(file: IO[bytes], member: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """The shape, whether it is in Fortran order, and the type of the `.npy` file just opened."""
-    version = np.lib.format.read_magic(file)
-    reader = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if reader is None:
-        raise ValueError(f"{member} has the unknown .npy version {version}")
-    return reader(file)
+    with reading(spec, path), zipfile.ZipFile(path) as archive:
+        missing = [key for key in keys if f"{key}.npy" not in archive.namelist()]
+        if missing:
+            raise corrupt(spec, path, f"it holds no {', '.join(missing)}")
+        shapes = {key: member_header(archive, f"{key}.npy").shape for key in keys}
+    for key, shape in shapes.items():
+        if not shape:
+            problem = f"{key} is a number without axes: not the size its header promises"
+            raise corrupt(spec, path, problem)
+    return shapes

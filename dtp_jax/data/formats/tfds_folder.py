@@ -8,15 +8,15 @@ the stored one, in which the classes are mixed.
 """
 
 import importlib.util
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dtp_jax import broken
 from dtp_jax.data.formats.decode import CHUNK, decoded
-from dtp_jax.data.spec import Blocks, DatasetSpec, Progress, corrupt
+from dtp_jax.data.spec import Blocks, DatasetSpec, Progress, checked_count, corrupt, reading
 
 
 class _Layout(NamedTuple):
@@ -40,9 +40,35 @@ def _layout(spec: DatasetSpec) -> _Layout:
 
 
 def versions(folder: Path, spec: DatasetSpec) -> list[Path]:
-    """The prepared versions of `spec` in `folder`, readable or not, oldest first."""
-    found = (folder / _layout(spec).folder).glob("[0-9]*.[0-9]*.[0-9]*")
+    """The prepared versions of `spec` in `folder`, readable or not, oldest first.
+
+    The folder may also be that of the versions, or a version itself, if the files say so.
+    """
+    below = "[0-9]*.[0-9]*.[0-9]*"
+    named = [*(folder / _layout(spec).folder).glob(below)]
+    told = [p for p in (folder, *folder.glob(below)) if holds(p, spec)]
+    found = dict.fromkeys([*named, *told])
     return sorted((p for p in found if (p / "dataset_info.json").is_file()), key=_version)
+
+
+def holds(path: Path, spec: DatasetSpec) -> bool:
+    """Whether a version folder says of itself that it holds `spec`."""
+    name, _, config = _layout(spec).folder.partition("/")
+    return _told(path, "name") == name and (not config or _told(path, "configName") == config)
+
+
+def told_name(path: Path) -> str:
+    """The data set that a version folder says it holds; empty where it says nothing."""
+    name = _told(path, "name")
+    return name if isinstance(name, str) else ""
+
+
+def _told(path: Path, key: str) -> Any:
+    """An entry of the metadata; None where there is none that can be read."""
+    try:
+        return broken.json_of(path / "dataset_info.json").get(key)
+    except broken.UNREADABLE:
+        return None
 
 
 def find(folder: Path, spec: DatasetSpec) -> Path | None:
@@ -59,11 +85,12 @@ def expected(spec: DatasetSpec) -> str:
 def why_unreadable(path: Path) -> str | None:
     """Why a version folder is passed over: None where it can be read (or is corrupt)."""
     try:
-        file_format = json.loads((path / "dataset_info.json").read_text()).get("fileFormat")
-    except (OSError, ValueError, AttributeError):
+        file_format = broken.json_of(path / "dataset_info.json").get("fileFormat")
+    except broken.UNREADABLE:
         return None
     if file_format != "array_record":
-        return f"it is in the format {file_format}, which only TensorFlow reads"
+        name = broken.first_line(file_format)
+        return f"it is in the format {name}, which only TensorFlow reads"
     if importlib.util.find_spec("tensorflow_datasets") is None:
         return "tensorflow-datasets is not installed"
     return None
@@ -72,12 +99,14 @@ def why_unreadable(path: Path) -> str | None:
 def count(path: Path, spec: DatasetSpec) -> tuple[int, int]:
     """The numbers of train and test examples, from the metadata; checks that the files exist."""
     parts = ("train", _layout(spec).test)
-    try:
-        info = json.loads((path / "dataset_info.json").read_text())
+    with reading(spec, path / "dataset_info.json"):
+        info = broken.json_of(path / "dataset_info.json")
         lengths = {split["name"]: split["shardLengths"] for split in info["splits"]}
         counts = tuple(sum(map(int, lengths[part])) for part in parts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise corrupt(spec, path / "dataset_info.json", repr(error)) from error
+    counts = tuple(
+        checked_count(spec, part, count, path / "dataset_info.json")
+        for part, count in zip(parts, counts, strict=True)
+    )
     for part in parts:
         shards = len(list(path.glob(f"*-{part}.array_record-*-of-*")))
         if shards != len(lengths[part]):
@@ -152,7 +181,7 @@ def _open(path: Path, spec: DatasetSpec, part: str) -> tuple[Any, bool]:
         source = builder.as_data_source(_layout(spec).stored_part(part), decoders=decoders)
         return source, not builder.info.disable_shuffling
     except Exception as error:  # malformed files raise anything in TFDS, protobuf or riegeli
-        raise corrupt(spec, path, f"{part}: {error}") from error
+        raise corrupt(spec, path, f"{part}: {broken.first_line(error)}") from error
 
 
 def _fetch(source: Any, path: Path, spec: DatasetSpec, part: str, which: range) -> _Records:
@@ -165,7 +194,7 @@ def _fetch(source: Any, path: Path, spec: DatasetSpec, part: str, which: range) 
         labels = np.array([int(example["label"]) for example in examples])
         ids = [example["id"] for example in examples if "id" in example]
     except Exception as error:  # see _open
-        raise corrupt(spec, path, f"{part}: {error}") from error
+        raise corrupt(spec, path, f"{part}: {broken.first_line(error)}") from error
     return _Records(files, labels, ids)
 
 
