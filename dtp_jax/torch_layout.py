@@ -24,10 +24,10 @@ SIDES = {
     "fb": "feedback",
     "feedback": "feedback",
 }
-WRAPPERS = ("model", "network", "net", "module", "_orig_mod", "_fsdp_wrapped_module")
-"""Names that stand for no module of the original: Lightning's, DataParallel's, `torch.compile`'s, FSDP's."""
+WRAPPERS = ("model", "network", "net")
+"""What a program may call the whole of the two networks; they stand first in a name."""
 HIDDEN = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""The ones that wrap any module, and so stand anywhere in a name."""
+"""DataParallel, `torch.compile`, FSDP and checkpointing wrap any module: they stand anywhere in a name."""
 LAYERS = ("conv", "linear", "linear1")
 """Names of the one layer with parameters in a module; this project's names do without them."""
 STATISTICS = {"running_mean": "mean", "running_var": "var"}
@@ -67,14 +67,14 @@ def translate(name: str, network: Network) -> str | None:
       None for what has no use here: counters of batches, and running statistics of feedback maps. The
       name itself where it is none of the two networks'.
     """
-    parts = re.split("[./]", name)
-    while parts[0] in WRAPPERS and len(parts) > 1:
-        parts = parts[1:]
+    *path, leaf = re.split("[./]", name)
     own = {block.name for block in network}
-    parts = [part for part in parts if part not in HIDDEN or part in own]
-    if parts[0] not in SIDES or len(parts) < 3:
+    while path and path[0] in (*WRAPPERS, *HIDDEN):
+        path = path[1:]
+    path = [part for part in path if part not in HIDDEN or part in own]
+    if len(path) < 2 or path[0] not in SIDES:
         return name
-    side, block, *modules, leaf = parts
+    side, block, *modules = path
     side = SIDES[side]
     if leaf == "num_batches_tracked" or (side == "feedback" and leaf in STATISTICS):
         return None
@@ -84,8 +84,8 @@ def translate(name: str, network: Network) -> str | None:
         leaf = "scale" if modules and modules[-1].startswith("bn") else "kernel"
     if modules and f"{block}_{modules[0]}" in {b.name for b in network}:  # stages that are split
         block, *modules = f"{block}_{modules[0]}", *modules[1:]
-    path = [f"block_{m}" if m.isdigit() else m for m in modules if m not in LAYERS]
-    return "/".join([side, block, *path, leaf])
+    layers = [f"block_{m}" if m.isdigit() else m for m in modules if m not in LAYERS]
+    return "/".join([side, block, *layers, leaf])
 
 
 def named(trees: Trees) -> dict[str, Any]:

@@ -96,6 +96,67 @@ def test_names_may_be_spelt_in_several_ways(sides, dot, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "_orig_mod.forward_net.conv_0.conv.weight",
+        "forward_net._orig_mod.conv_0.conv.weight",
+        "module._orig_mod.forward_net.conv_0._orig_mod.conv.weight",
+        "_orig_mod.module.model.forward_net.conv_0.conv._orig_mod.weight",
+        "model.forward_net.module.conv_0.conv.weight",
+        "_fsdp_wrapped_module.forward_net._fsdp_wrapped_module.conv_0.conv.weight",
+        "net.forward_net.conv_0._checkpoint_wrapped_module.conv.weight",
+        "_orig_mod/fwd/_orig_mod/conv_0/conv/weight",
+    ],
+)
+def test_wrappers_of_modules_are_seen_through(given):
+    network = simple_vgg((16, 16, 3), 10, channels=(4, 6, 8))
+    assert translate(given, network) == "forward/conv_0/kernel"
+
+
+def test_names_that_are_nothing_but_wrappers_stay():
+    network = simple_vgg((16, 16, 3), 10, channels=(4, 6, 8))
+    for name in ("module", "_orig_mod", "_orig_mod.weight", "model.module.weight", "", "forward_net"):
+        assert translate(name, network) == name
+
+
+def test_a_block_may_have_the_name_of_a_wrapper():
+    network = chain((4,), [dense_block("module", features=3)])
+    assert translate("module.forward_net.module.weight", network) == "forward/module/kernel"
+
+
+def test_a_compiled_network_of_torch_is_that_network(tmp_path):
+    """The names that `torch.compile` and DataParallel give, around the whole and inside."""
+    torch = pytest.importorskip("torch")
+    network, nn = lenet((7, 10, 2), 5, channels=(3,), hidden=()), torch.nn
+    height, width, channels = network[-1].input_shape
+    size = height * width * channels
+
+    def model(wrap):
+        torch.manual_seed(0)
+        one = nn.Module()
+        conv, fc, back = nn.Conv2d(2, 3, 5, padding=2), nn.Linear(size, 5), nn.Linear(5, size)
+        one.forward_net = wrap(
+            nn.ModuleDict(
+                {
+                    "conv_0": nn.ModuleDict({"conv": wrap(conv)}),
+                    "fc1": wrap(nn.ModuleDict({"linear1": fc})),
+                }
+            )
+        )
+        one.feedback_net = nn.ModuleDict({"fc1": nn.ModuleDict({"linear1": wrap(back)})})
+        return wrap(one)
+
+    found = []
+    for number, wrap in enumerate((lambda m: m, torch.compile, nn.DataParallel)):
+        state = {name: a.numpy() for name, a in model(wrap).state_dict().items()}
+        save_file(state, tmp_path / f"{number}.safetensors")
+        found.append(match(network, shapes(network), read(tmp_path / f"{number}.safetensors")))
+        assert number == 0 or any("_orig_mod" in n or "module" in n for n in state)
+    for other in found[1:]:
+        jax.tree.map(np.testing.assert_array_equal, found[0], other)
+
+
 def test_feedback_biases_by_torch_layers(tmp_path):
     """They cancel in targets: against PyTorch's own layers, by the names that it gives them itself."""
     torch = pytest.importorskip("torch")

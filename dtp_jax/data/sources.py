@@ -271,6 +271,9 @@ def _as_promised(
 
 def _found(place: _Place, spec: DatasetSpec, passed_over: list[str]) -> Source | None:
     """The best form of the data set in a place; `passed_over` learns what was not taken, and why."""
+    told = tfds_folder.told_name(place.path)
+    if told and not tfds_folder.holds(place.path, spec):
+        raise identity.wrong(spec, place.path, broken.first_line(told), "its dataset_info.json")
     for form in FORMATS:
         found = (_find(form, folder, spec) for folder in place.folders)
         paths = [path for path in dict.fromkeys(found) if path is not None]
@@ -290,7 +293,7 @@ def _found(place: _Place, spec: DatasetSpec, passed_over: list[str]) -> Source |
             )
             if is_meant and isinstance(judged, DataError):
                 raise judged
-            passed_over.append(str(judged))
+            passed_over.append(str(judged).removeprefix(f"{spec.name}: "))
     return None
 
 
@@ -308,9 +311,8 @@ def _judged(form: Format, path: Path, spec: DatasetSpec) -> Source | DataError |
     Checksums decide, then the name of the folder, where the files' names do not tell. Raises
     DataError where it is corrupt.
     """
-    by_name = spec.stored_as
-    if form.is_named_by_folder:
-        by_name = identity.said(path) or "mnist"
+    said = identity.said(path) if form.is_named_by_folder else spec.stored_as
+    by_name = said or "mnist"  # in a folder of another name
     try:
         counts = form.count(path, spec)
         checksums = _checksums(form, path, spec, counts)
@@ -325,9 +327,10 @@ def _judged(form: Format, path: Path, spec: DatasetSpec) -> Source | DataError |
         told = broken.first_line(tfds_folder.told_name(path))
         return identity.wrong(spec, path, told, "its dataset_info.json")
     if found is None and by_name != spec.stored_as:
-        return f"{path}: it holds {by_name} by its name, and no known {spec.stored_as}"
+        names = f"its name says {said}" if said else "its name does not say so"
+        return f"{path}: its checksums are not those of {spec.stored_as}, and {names}"
     remark = identity.difference(checksums, spec, counts)
-    if found and by_name != spec.stored_as:
+    if found and said not in (None, spec.stored_as):
         remark = remark or f"{spec.stored_as} by its checksums, not by its name"
     return Source(spec, form, path, *counts, remark)
 
