@@ -74,7 +74,7 @@ def _telling(folder: Path) -> str:
     A parent with a longer name than that of a data set speaks of other things.
     """
     own, parent = folder.resolve().name, folder.resolve().parent.name
-    return own if _said(own) or len(_words(parent)) > 2 else parent
+    return own if _said(own) or len(_words(parent)) > 3 else parent
 
 
 def _said(name: str) -> str | None:
