@@ -103,6 +103,105 @@ def test_a_damaged_entry_is_decoded_again(file, defect, encoded, decoded):
     assert len(decoded) == 4, "the entry was not repaired"
 
 
+@pytest.fixture
+def entry(tmp_path):
+    """A small entry and what it holds; loading it gives None where it is damaged."""
+    data = data_files.fake("mnist", train=12, test=10)
+    assert cache.store("mnist-a-b", lambda: tuple([split] for split in data))
+    return data, cache_folder() / "mnist-a-b"
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_every_byte_of_a_header_counts(part, kind, entry, caplog):
+    """A digit of the shape too: other examples would be trained on."""
+    data, folder = entry
+    file = folder / f"{part}_{kind}.npy"
+    content = file.read_bytes()
+    end = content.index(b"\n") + 1
+    assert end % 64 == 0
+    kept = {f: f.read_bytes() for f in folder.iterdir()}
+    for at in range(end + 2):
+        for flip in (1, 0xFF):
+            file.write_bytes(content[:at] + bytes([content[at] ^ flip]) + content[at + 1 :])
+            assert cache.load("mnist-a-b") is None and not folder.exists(), (at, flip)
+            folder.mkdir()
+            for path, saved in kept.items():
+                path.write_bytes(saved)
+    data_files.assert_same(cache.load("mnist-a-b"), data)
+    assert len(caplog.records) == 2 * (end + 2)
+    assert max(len(r.getMessage()) for r in caplog.records) < 300 + len(str(folder))
+    assert all("\n" not in r.getMessage() for r in caplog.records)
+
+
+def test_every_byte_of_the_meta_file_counts(entry):
+    data, folder = entry
+    kept = {f: f.read_bytes() for f in folder.iterdir()}
+    file, content = folder / "meta.json", kept[folder / "meta.json"]
+    changed = [
+        content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :] for at in range(len(content))
+    ]
+    for wrong in (
+        *changed,
+        content[:-1],
+        content + b" ",
+        b"[" * 100_000,
+        b"\0" * 5,
+        b"{}",
+        b"null",
+    ):
+        file.write_bytes(wrong)
+        assert cache.load("mnist-a-b") is None, wrong[:200]
+        folder.mkdir()
+        for path, saved in kept.items():
+            path.write_bytes(saved)
+    data_files.assert_same(cache.load("mnist-a-b"), data)
+
+
+def test_an_entry_of_another_shape_or_number_is_not_taken(entry):
+    data, _ = entry
+    data_files.assert_same(cache.load("mnist-a-b", (28, 28, 1), (12, 10)), data)
+    assert cache.load("mnist-a-b", (28, 28, 1), (12, 11)) is None
+    assert cache.store("mnist-a-b", lambda: tuple([split] for split in data))
+    assert cache.load("mnist-a-b", (32, 32, 3), (12, 10)) is None
+
+
+@pytest.mark.parametrize("file", ["train_images.npy", "meta.json"])
+def test_a_damaged_entry_that_cannot_be_removed_is_done_without(
+    file, encoded, decoded, monkeypatch, caplog
+):
+    data, path = encoded
+    load_cifar(path)
+    target = entries()[0] / file
+    target.write_bytes(target.read_bytes()[:-3] + b"\0\0\0")
+    monkeypatch.setattr("shutil.rmtree", lambda *args, **kwargs: None)
+    for number in (1, 2):
+        data_files.assert_same(load_cifar(path), data)
+        assert len(decoded) == 2 + 2 * number, "decoded once each time"
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert "is damaged, and cannot be removed (" in said and "\n" not in said
+        caplog.clear()
+
+
+@pytest.mark.parametrize("what", ["file", "link", "folder"])
+def test_something_else_in_the_place_of_an_entry(what, encoded, decoded, tmp_path):
+    data, path = encoded
+    load_cifar(path)
+    (entry,) = entries()
+    aside = entry.rename(tmp_path / "aside")
+    if what == "file":
+        entry.write_bytes(b"")
+    elif what == "link":
+        entry.symlink_to(tmp_path / "nowhere")
+    else:
+        (entry / "meta.json").mkdir(parents=True)
+    for _ in range(2):
+        data_files.assert_same(load_cifar(path), data)
+    assert len(decoded) == 4 and sorted(p.name for p in entries()[0].iterdir()) == sorted(
+        p.name for p in aside.iterdir()
+    )
+
+
 def test_objects_in_a_planted_entry_are_not_unpickled(encoded, decoded, tmp_path):
     data, path = encoded
     load_cifar(path)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+import zlib
 from pathlib import Path
 
 import data_files
@@ -45,8 +46,6 @@ def official(monkeypatch):
         labels = {f"{p}_labels": label_checksum(s.labels) for p, s in zip(("train", "test"), parts)}
         sums[name] = labels
         if name in FAMILY:
-            import zlib
-
             for part, split in zip(("train", "test"), parts):
                 sums[name][f"{part}_images"] = zlib.crc32(split.images)
     monkeypatch.setattr(identity, "OFFICIAL", sums)
