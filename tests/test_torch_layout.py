@@ -116,7 +116,14 @@ def test_wrappers_of_modules_are_seen_through(given):
 
 def test_names_that_are_nothing_but_wrappers_stay():
     network = simple_vgg((16, 16, 3), 10, channels=(4, 6, 8))
-    for name in ("module", "_orig_mod", "_orig_mod.weight", "model.module.weight", "", "forward_net"):
+    for name in (
+        "module",
+        "_orig_mod",
+        "_orig_mod.weight",
+        "model.module.weight",
+        "",
+        "forward_net",
+    ):
         assert translate(name, network) == name
 
 
