@@ -83,7 +83,7 @@ def read(plan: Plan, screen: Screen) -> Splits:
       DataError: they are corrupt.
     """
     config = plan.experiment.config
-    with screen.task(f"reading {config['dataset']}") as progress:
+    with screen.hearing(), screen.task(f"reading {config['dataset']}") as progress:
         splits = load_splits(
             plan.source,
             config["val_split"],

@@ -4,6 +4,7 @@ JAX is imported by the functions that need it: a screen can speak before JAX is 
 """
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -91,6 +92,17 @@ class Screen:
             facts["extended"] = extended
         self._facts(facts)
         self._block_table(experiment)
+
+    @contextlib.contextmanager
+    def hearing(self) -> Iterator[None]:
+        """A context in which what this package logs as a warning is shown as one."""
+        logger, handler = logging.getLogger("dtp_jax"), logging.Handler(logging.WARNING)
+        handler.emit = lambda record: self.warn(record.getMessage())
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
 
     @contextlib.contextmanager
     def task(self, what: str) -> Iterator[Any]:
