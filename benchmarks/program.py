@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from dtp_jax.fields import error, local_path
 
 
 def parser_of(benchmark: str, doc: str, **options: Any) -> argparse.ArgumentParser:
@@ -22,7 +25,18 @@ def parser_of(benchmark: str, doc: str, **options: Any) -> argparse.ArgumentPars
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The option --json, for `write_json`."""
-    parser.add_argument("--json", type=Path, help="file for the result")
+    parser.add_argument("--json", type=_file, help="file for the result")
+
+
+def _file(text: str) -> Path:
+    """The path of a file that can be written, found out before anything is measured."""
+    try:
+        path = local_path("--json", text)
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise error("--json", text, "a file in a folder that can be written to")
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from problem
+    return path
 
 
 def write_json(file: Path | None, result: dict[str, Any]) -> None:

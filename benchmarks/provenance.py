@@ -33,4 +33,6 @@ def hardware() -> str:
         )
     except (OSError, StopIteration):
         model = platform.processor()
-    return f"{model}, {len(os.sched_getaffinity(0))} cores"
+    has_affinity = hasattr(os, "sched_getaffinity")  # not everywhere
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
+    return f"{model}, {cores} cores"

@@ -44,9 +44,15 @@ SIDES = ("before", "now")
 
 def git(*args: str) -> str:
     """What it prints; raises ValueError, one line, where it fails."""
-    done = subprocess.run(["git", "-C", HERE, *args], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            ["git", "-C", HERE, *args], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise ValueError(f"git {args[0]}: {error.strerror}; git is needed here") from error
     if done.returncode:
-        raise ValueError(f"git {args[0]}: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ValueError(f"git {args[0]}: {said[-1]}")
     return done.stdout.strip()
 
 
@@ -134,8 +140,10 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--repeats is {args.repeats}; allowed: 1 or more")
     try:
         against = git("rev-parse", "--verify", "--end-of-options", f"{args.commit}^{{commit}}")
-    except ValueError:
-        parser.error(f"--commit is {args.commit}; allowed: a commit of this repository")
+    except ValueError as problem:
+        parser.error(
+            f"--commit is {args.commit}; allowed: a commit of this repository ({problem})"
+        )
     backend.set_flags()
     found = measure(against, SETTING, args.repeats)
     # Only now: it asks for a device, which the processes then would have to share.

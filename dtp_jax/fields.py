@@ -8,15 +8,29 @@ import math
 import numbers
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+
+UNSPEAKABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Categories of characters that a path of a run must not have: control characters such as the null and the
+end of a line, and bytes that are no UTF-8."""
 
 ABC = {int: numbers.Integral, float: numbers.Real}
 """Numbers of other libraries pass for Python's own."""
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """How gs://bucket/run and file:///run begin."""
+FOLDER = "a writable folder"
+LONGEST = 500
+"""Characters of a value in an error."""
+MOST = 2**31 - 1
+"""JAX counts in 32 bits."""
+SMALLEST, LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+"""Of the numbers of float32 above 0 that keep all their digits."""
 
 
 class Field(NamedTuple):
@@ -30,6 +44,8 @@ class Field(NamedTuple):
     """A tuple of such values; one value alone is taken for a tuple of length 1."""
     per_block: bool = False
     """The tuple has one value for each trained feedback map, or one for all."""
+    most: float = MOST
+    """Whole numbers end here."""
     default: Any = None
     """Of a field that a registered rule or network brings; the others have theirs in configs/default.py."""
 
@@ -116,11 +132,29 @@ def checked(name: str, value: Any, field: Field) -> Any:
         known = not is_traced(entry)
         if known and (is_flag or not isinstance(entry, kind) or not field.accepts(entry)):
             raise error(name, value, field.allowed)
+        if known and field.kind is int and entry > field.most:
+            raise error(name, value, f"no more than {field.most}, for JAX counts in 32 bits")
     try:
         entries = tuple(e if is_traced(e) else field.kind(e) for e in entries)
     except OverflowError as problem:  # a whole number beyond every float
         raise error(name, value, field.allowed) from problem
     return entries if field.is_tuple else entries[0]
+
+
+def single(name: str, value: Any, field: Field) -> None:
+    """Raises ValueError, one line, for a number that float32 does not have: it would compute with another.
+
+    Args:
+      value: of a field of numbers, checked.
+    """
+    for number in value if isinstance(value, tuple) else (value,):
+        here = float(np.float32(min(max(number, -LARGEST), LARGEST)))
+        if number and not SMALLEST <= abs(number) <= LARGEST:
+            raise error(
+                name, value, f"{field.allowed}, from 1.2e-38 to 3.4e+38: it is computed in float32"
+            )
+        if not field.accepts(here):
+            raise error(name, value, f"{field.allowed}, also in float32, where it is {here}")
 
 
 def require(field: Field, **values: Any) -> None:
@@ -155,21 +189,51 @@ def error(name: str, value: Any, allowed: str) -> ValueError:
     return ValueError(f"{name} is {described(value)}; allowed: {allowed}")
 
 
-def local_path(name: str, value: str | os.PathLike) -> Path:
+def local_path(name: str, value: str | os.PathLike, kind: str = "a path that can be used") -> Path:
     """The path that a user has given, with ~ spelt out.
 
     Raises:
-      ValueError: one line; it is the address of something remote, or nobody's home.
+      ValueError: one line; it is the address of something remote, nobody's home, or no name that a file
+        can have and a line can show.
     """
     text = os.fspath(value)
     if ADDRESS.match(text):
         raise error(name, text, "a local path; mount remote storage, and give its folder")
-    if "\0" in text:
-        raise error(name, text, "a path without null characters")
+    if not text:
+        raise error(name, text, "a path, one character or more")
+    if any(unicodedata.category(character) in UNSPEAKABLE for character in text):
+        raise error(name, text, "a path of characters that can be shown, in UTF-8")
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
     except RuntimeError as problem:
         raise error(name, text, "a path without ~, for that home folder is not known") from problem
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # to be made, or said by whoever looks for it
+    except OSError as problem:
+        raise error(name, text, f"{kind}; {problem.strerror}") from problem
+    return path
+
+
+def local_folder(name: str, value: str | os.PathLike) -> Path:
+    """The folder that a user has given to write to; it may be yet to be made.
+
+    Raises:
+      ValueError: one line; see `local_path`, or something else is there.
+    """
+    path = local_path(name, value, FOLDER)
+    for place in (path, *path.parents):
+        if os.path.islink(place) and not os.path.exists(place):
+            raise error(name, str(value), f"{FOLDER}; {str(place)!r} is a link that leads nowhere")
+        if os.path.exists(place) and not os.path.isdir(place):
+            raise error(name, str(value), f"{FOLDER}; {str(place)!r} is a file")
+    return path
+
+
+def shown(name: str) -> str:
+    """A name that a user has made up, as it stands in an error."""
+    return name if name.isprintable() and len(name) <= LONGEST else described(name)
 
 
 def described(value: Any) -> str:
@@ -179,10 +243,16 @@ def described(value: Any) -> str:
     """
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype}{list(value.shape)}"
-    text, is_sequence = repr(value), type(value) in (tuple, list)
+    is_sequence = type(value) in (tuple, list)
+    if is_sequence and len(value) > LONGEST:
+        return f"{len(value)} values"
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no more than some thousand digits
+        return "a number of thousands of digits" if not is_sequence else f"{len(value)} values"
     plain_entries = (str, numbers.Number, type(None))
     if all(isinstance(entry, plain_entries) for entry in (value if is_sequence else (value,))):
-        return text
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     if len(text) <= 80 and "\n" not in text:
         return text
     if is_sequence:

@@ -103,3 +103,83 @@ def test_the_xla_that_is_here_is_found_and_starts_with_the_flags(monkeypatch):
         env={**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"},
     )
     assert done.returncode == 0 and done.stdout == "cpu\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ("--xla_no_such_flag=1", "Unknown flag in XLA_FLAGS: --xla_no_such_flag=1"),
+        (
+            "--xla_cpu_prefer_vector_width=wide",
+            "Couldn't interpret value wide for flag xla_cpu_prefer",
+        ),
+        ("--xla_dump_to", "Unknown flag in XLA_FLAGS: --xla_dump_to"),
+        ("no_such_file", 'Could not open file "no_such_file"'),
+    ],
+)
+def test_flags_for_which_xla_would_end_the_process(monkeypatch, flags, said):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    with pytest.raises(ValueError) as error:
+        backend.check_flags()
+    line = str(error.value)
+    assert (
+        line.startswith(f"$XLA_FLAGS is {flags!r}; allowed: ") and said in line and "\n" not in line
+    )
+
+
+def test_flags_that_xla_takes(monkeypatch, tmp_path):
+    """Also from a file, to which this program's own are added."""
+    (tmp_path / "flags").write_text("--xla_cpu_prefer_vector_width=128\n")
+    for flags in ("", "  ", "--xla_cpu_prefer_vector_width=128", str(tmp_path / "flags")):
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        backend.check_flags()
+    backend.set_flags(["--xla_cpu_prefer_vector_width=512", "--xla_dump_to=x"])
+    told = os.environ["XLA_FLAGS"].split()
+    assert told == ["--xla_cpu_prefer_vector_width=128", "--xla_dump_to=x"]
+
+
+def test_a_flag_of_a_plugin_is_not_refused(monkeypatch, tmp_path):
+    (tmp_path / "plugin.so").write_bytes(b"..\0xla_of_a_plugin\0..")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_of_a_plugin=1")
+    monkeypatch.setattr(backend, "libraries", lambda: [tmp_path / "plugin.so"])
+    backend.check_flags()
+
+
+@pytest.mark.parametrize(
+    "problem, said",
+    [
+        (AssertionError(), "no such device can be used here"),
+        (RuntimeError("no cuda\nx"), "no cuda"),
+    ],
+)
+def test_devices_that_are_not_there(monkeypatch, problem, said):
+    def fail():
+        raise problem
+
+    backend.require_devices()
+    monkeypatch.setattr(jax, "devices", fail)
+    with pytest.raises(ValueError, match=rf"\$JAX_PLATFORMS is '\w+': {said}; allowed: cpu, or"):
+        backend.require_devices()
+
+
+def test_a_platform_that_is_not_there_is_one_line(tmp_path):
+    """JAX itself says no more than AssertionError of cuda."""
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "launch.py", "--workdir=w"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cuda" if not backend.has_gpu_plugin() else "tpu"},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: $JAX_PLATFORMS is '")
+    assert done.stderr.count("\n") == 1 and not any(tmp_path.iterdir())
+
+
+def test_without_a_home_programs_are_not_kept(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(backend, "cache_folder", nobody)
+    jax.config.update("jax_compilation_cache_dir", None)
+    backend.prepare()
+    assert jax.config.jax_compilation_cache_dir is None

@@ -132,6 +132,127 @@ def test_invalid_flags(place, args, said):
 
 
 @pytest.mark.parametrize(
+    "args, said",
+    [
+        (
+            ["--workdir=gs://bucket/run"],
+            ["--workdir is 'gs://bucket/run'", "allowed: a local path"],
+        ),
+        (["--workdir=file:///x"], ["--workdir is 'file:///x'", "allowed: a local path"]),
+        (["--workdir=s3:/x"], ["--workdir is 's3:/x'", "allowed: a local path"]),
+        (["--config=gs://b/c.json"], ["--config is 'gs://b/c.json'", "allowed: a local path"]),
+        (["--config=gs://b/c.py"], ["--config is 'gs://b/c.py'", "allowed: a local path"]),
+        (["--config=gs://b/c.py:x"], ["--config is 'gs://b/c.py'", "allowed: a local path"]),
+        (["--plugin=gs://b/c.py"], ["--plugin is 'gs://b/c.py'", "allowed: a local path"]),
+        (["--config.data_dir=gs://b"], ["config.data_dir is 'gs://b'", "allowed: a local path"]),
+        (
+            ["--workdir=~nosuchuser/x"],
+            ["--workdir is '~nosuchuser/x'", "allowed: a path without ~"],
+        ),
+        (
+            ["--config=~nosuchuser/x.py"],
+            ["--config is '~nosuchuser/x.py'", "allowed: a path without ~"],
+        ),
+        (
+            ["--config.data_dir=~nosuchuser"],
+            ["config.data_dir is '~nosuchuser'", "a path without ~"],
+        ),
+        (["--workdir="], ["--workdir is ''", "allowed: "]),
+        (["--workdir", "--config=digits_dtp"], ["--workdir is ''", "allowed: "]),
+        (["--workdir=a\0b"], [r"--workdir is 'a\x00b'", "allowed: "]),
+        (["--workdir=a\nb"], [r"--workdir is 'a\nb'", "allowed: "]),
+        (["--workdir=a\udcffb"], [r"--workdir is 'a\udcffb'", "allowed: "]),
+        (["--config=" + "x" * 300], ["--config is 'xxx", "File name too long"]),
+        (["--config=" + "x" * 300 + ".json"], ["--config is 'xxx", "File name too long"]),
+        (["--plugin=a\0.py"], [r"--plugin is 'a\x00.py'", "allowed: "]),
+        (["--config.x\ny=3"], [r"config.'x\ny'", "no such field"]),
+        (["--x\ny=3"], [r"'--x\ny' is no flag", "allowed: "]),
+        (["--config.epochs=" + "1" * 5000], ["config.epochs is '111", "allowed: a whole number"]),
+        (
+            ["--config.channels=" + "4," * 9999 + "4"],
+            ["config.channels is 10000 values", "allowed"],
+        ),
+        (["--config.epochs=100000000000", "--config.max_steps=1"], ["config.epochs", "32 bits"]),
+        (["--config.t_max=2147483648"], ["config.t_max", "32 bits"]),
+        (["--config.epochs=2147483647"], ["config.epochs", "--config.max_steps=N"]),
+        (["--noconfig.bias=True"], ["--noconfig.bias is 'True'", "allowed: "]),
+        (["--noconfig.seed"], ["config.seed", "allowed: a whole number"]),
+        (["--config.seed", "--config.epochs=1"], ["config.seed: its value is missing; allowed"]),
+        (["--processes=x"], ["--processes is 'x'; allowed: a whole number"]),
+        (["--take-over=maybe"], ["--take-over is 'maybe'; allowed: True or False"]),
+        (["--undefok=x"], ["--undefok is no flag"]),
+    ],
+    ids=lambda value: ascii(value[0])[:40],
+)
+def test_what_nobody_means_is_a_line(place, args, said):
+    message = refused(place, *args)
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize("path", ["loop", "loop/run", "dangling", "dangling/run"])
+def test_links_that_lead_nowhere(place, path):
+    for name, target in (("loop", "other"), ("other", "loop"), ("dangling", "nowhere")):
+        (place / name).symlink_to(target)
+    found = launch(f"--workdir={path}")
+    assert found.code == 2 and found.out == "" and found.err.count("\n") == 1
+    assert f"--workdir is {path!r}; allowed: a writable folder; " in found.err
+    assert {file.name for file in place.iterdir()} == {"loop", "other", "dangling"}
+
+
+@pytest.mark.parametrize(
+    "args, name, expected, recorded",
+    [
+        (["--config.channels=4,8", "--config.channels=2,2"], "channels", (2, 2), "=2,2"),
+        (["--config.channels", "4,8", "--config.channels", "2,2"], "channels", (2, 2), "=2,2"),
+        (["--config.channels=4,8", "--config.channels", "2,2"], "channels", (2, 2), "=2,2"),
+        (["--config.channels=4,8", "--config.channels=()"], "channels", (), "=()"),
+        (["-config.noise=1", "--config.noise=-2"], "noise", (-2.0,), "=-2"),
+        (["--config.noise=1", "--config.noise", "-2"], "noise", (-2.0,), "=-2"),
+        (["--noconfig.bias", "--config.bias"], "bias", True, ""),
+        (["--config.bias", "--noconfig.bias"], "bias", False, None),
+        (["--noconfig.bias", "--config.bias=True"], "bias", True, "=True"),
+        (["--config.bias=True", "--config.bias", "False"], "bias", False, "=False"),
+    ],
+)
+def test_the_last_of_a_flag_holds(place, args, name, expected, recorded):
+    found = cli.parse(["x", *args])
+    assert found.config[name] == expected
+    told = f"--noconfig.{name}" if recorded is None else f"--config.{name}{recorded}"
+    assert found.request.overrides == [told] and found.overridden == (name,)
+    assert cli.parse(["x", *found.request.overrides]).config == found.config
+
+
+def test_the_last_workdir_and_take_over_hold(place):
+    found = cli.parse(["x", "--workdir=a", "--workdir", "b", "--take-over"])
+    assert str(found.workdir.path) == "b" and found.take_over
+    assert not cli.parse(["x", "--take-over", "--take-over=False"]).take_over
+
+
+def test_nobody_without_a_home_trains(place):
+    """An unknown user without $HOME, as in a container."""
+    program = (
+        "import pwd, sys\n"
+        "def nobody(uid): raise KeyError(uid)\n"
+        "pwd.getpwuid = nobody\n"
+        "from dtp_jax.__main__ import train\n"
+        "sys.exit(train(sys.argv[1:], 'x'))"
+    )
+    hidden = ("HOME", "USER", "LOGNAME", "DTP_JAX_CACHE", "XDG_CACHE_HOME")
+    environment = {k: v for k, v in os.environ.items() if k not in hidden}
+    environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *TINY, "--config.max_steps=1", "--workdir=w"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=place,
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert summary(place / "w")["steps"] == 1
+
+
+@pytest.mark.parametrize(
     "body, said",
     [
         ("raise ValueError('no luck\\ntoday')", ["ValueError", "no luck"]),
@@ -328,7 +449,7 @@ def test_overrides_may_stand_before_the_config(place):
     )
     found = cli.parse(["launch.py", *args, "--workdir", "~/w"])
     assert found.config["seed"] == 5 and found.config["rule"] == "backprop"
-    assert found.request.overrides == ["--config.seed=4", "--config.seed=5"]
+    assert found.request.overrides == ["--config.seed=5"]
     assert found.workdir.path == place.parent / "home" / "w"
 
 

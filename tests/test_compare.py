@@ -296,3 +296,39 @@ def test_the_command_speaks_before_jax_is_there(args, code, out, err):
     assert found.stdout.startswith(out) and err in found.stderr
     assert found.stderr.endswith(f"{out.startswith('starting')}\n")
     assert out.startswith("usage") or found.stdout == out
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (
+            ["--configs=digits_dtp", "--config=digits_backprop"],
+            "--config is no flag of a comparison",
+        ),
+        (
+            ["--configs=digits_dtp", "--config.seed=3"],
+            "config.seed is overridden; allowed: --seeds",
+        ),
+        (["--configs=digits_dtp[seed=3]"], "config.seed is overridden; allowed: --seeds"),
+        (
+            ["--configs=digits_dtp", "--workdir=gs://b/c"],
+            "--workdir is 'gs://b/c'; allowed: a local",
+        ),
+        (["--configs=digits_dtp", "--workdir="], "--workdir is ''; allowed: "),
+        (["--configs=digits_dtp", "--lr=3"], "--lr is no flag; did you mean"),
+    ],
+)
+def test_arguments_that_would_be_passed_over(place, args, said):
+    code, out, err = compare(*args)
+    assert code == 2 and err.startswith(f"error: {said}") and err.count("\n") == 1
+    assert not any(place.iterdir())
+
+
+def test_the_last_of_an_override_holds(place):
+    """Of those for all configs, and of a config's own over them."""
+    for overrides in (
+        ["--config.channels=4,8", "--config.channels=2,2"],
+        ["--config.channels", "2,2"],
+    ):
+        common, own = parse_configs("digits_dtp,digits_dtp[channels=3,5]", overrides)
+        assert (common.config["channels"], own.config["channels"]) == ((2, 2), (3, 5))

@@ -228,3 +228,29 @@ def test_wrong_arguments(exported, reference, place):
             export(*args)
         assert stop.value.code == 2
     assert not (place / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (["gs://b/run", "x.safetensors"], "WORKDIR is 'gs://b/run'; allowed: a local path"),
+        (["run", "gs://b/x.safetensors"], "FILE is 'gs://b/x.safetensors'; allowed: a local path"),
+        (["~nosuchuser/run", "x.safetensors"], "WORKDIR is '~nosuchuser/run'; allowed: a path without ~"),
+        (["--to-workdir", "file:///w", "x.npz"], "WORKDIR is 'file:///w'; allowed: a local path"),
+        (["run", ""], "FILE is ''; allowed: "),
+    ],
+)
+def test_paths_that_are_none(place, args, said):
+    code, out, err = export(*args)
+    assert (code, out) == (2, "") and err.startswith(f"error: {said}") and err.count("\n") == 1
+    assert not any(place.iterdir())
+
+
+def test_an_override_in_two_words_is_no_workdir(exported, place):
+    """Of an override that is given twice, the last one holds."""
+    overrides = ("--config.forward_lr=0.5", "--config.forward_lr", "0.25", "--config.seed", "4")
+    code, _, err = export(*overrides, "--to-workdir", "w", exported)
+    assert code == 0, err
+    saved = json.loads((place / "w" / "config.json").read_text())
+    assert (saved["forward_lr"], saved["seed"]) == (0.25, 4)
+    assert {path.name for path in place.iterdir()} == {"w"}

@@ -283,3 +283,48 @@ def test_rates_and_speed_have_a_line_of_every_epoch(place):
             assert row[f"forward_lr/{block}"] == pytest.approx(rate * share, rel=1e-3)
         assert row["feedback_lr/conv_1"] == 0.01 and row["feedback_lr/fc"] == 0.02
         assert row["images_per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    "body", ["raise OSError(8, 'no program')", "raise subprocess.TimeoutExpired('git', 1)"]
+)
+def test_a_git_that_does_not_run_or_end_is_no_commit(monkeypatch, body):
+    def run(*args, **options):
+        assert options["timeout"] == provenance.GIT_SECONDS
+        exec(body)
+
+    monkeypatch.setattr(provenance.subprocess, "run", run)
+    monkeypatch.setattr(provenance.shutil, "which", lambda name: "/usr/bin/git")
+    assert provenance.commit() is None
+
+
+def test_a_git_that_distrusts_the_folder_is_no_commit(monkeypatch, tmp_path):
+    """As where the checkout is somebody else's: git fails, and says why on stderr."""
+    git = tmp_path / "git"
+    git.write_text("#!/bin/sh\necho fatal: detected dubious ownership >&2\nexit 128\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.commit() is None
+    git.unlink()
+    assert provenance.commit() is None
+
+
+@pytest.mark.parametrize(
+    "saved, said",
+    [
+        ({"items": 3}, "config.items: no such field"),
+        ({"a.b": 3}, "config.a.b: no such field"),
+        ({"provenance": ["x"], "rule": "none"}, "config.rule is 'none'; allowed"),
+        ({"provenance": {"registered_by": 3}, "rule": "none"}, "config.rule is 'none'; allowed"),
+        ({"extended": [{"x": 1}]}, "extended is "),
+        ({"rule": ["ldrl"]}, "config.rule is "),
+        ({"epochs": {"a": 1}}, "config.epochs is "),
+        ({"channels": [[1]]}, "config.channels is "),
+    ],
+)
+def test_a_config_json_that_nobody_has_written(place, saved, said):
+    (place / "c.json").write_text(json.dumps(saved))
+    found = launch("--config=c.json", "--workdir=w")
+    assert found.code == 2 and f"error: {said}" in found.err and found.err.count("\n") == 1
+    (place / "c.json").write_text("[" * 100_000)
+    assert "which cannot be read" in launch("--config=c.json").err

@@ -10,6 +10,7 @@ import pytest
 from helpers import GOLDEN, load
 
 from dtp_jax.parity import ParityError, __main__, compare, open_case, replay
+from dtp_jax.parity.compare import rounding_of_angle
 
 RECORDED = (
     "ldrl_vgg",
@@ -335,3 +336,53 @@ def test_unseen_case(unseen, name):
     kinds = {row.name.split()[1] for row in rows}
     assert kinds >= {row.name.split()[1] for row in compare(*golden("ldrl_vgg"), "float64")}
     assert sum(row.arrays for row in rows) == len(list(recorded_outputs(case)))
+
+
+@pytest.mark.parametrize("entries", [10, 240, 4096])
+def test_what_rounding_does_to_an_angle_is_within_its_tolerance(entries):
+    """float32 sums in several orders, of arrays and themselves: the angle is 0, or near it, or not at all."""
+    rng = np.random.default_rng(entries)
+    worst = 0.0
+    for _ in range(100):
+        a = rng.standard_normal(entries).astype(np.float32)
+        b = (a + np.float32(10.0 ** rng.uniform(-6, 1)) * rng.standard_normal(entries)).astype("f4")
+        angles = []
+        for order in (slice(None), slice(None, None, -1), rng.permutation(entries)):
+            x, y = a[order], b[order]
+            sums = [np.cumsum(p * q, dtype=np.float32)[-1] for p, q in ((x, y), (x, x), (y, y))]
+            cosine = sums[0] / (np.sqrt(sums[1]) * np.sqrt(sums[2]) + np.float32(1e-8))
+            angles.append(float(np.rad2deg(np.arccos(np.clip(cosine, -1, 1)))))
+        for angle in angles:
+            allowed = rounding_of_angle(angles[0], entries)
+            assert abs(angle - angles[0]) <= allowed
+            worst = max(worst, abs(angle - angles[0]) / allowed)
+    assert worst > 0.1  # and not because everything is
+
+
+def test_the_tolerance_of_an_angle_in_float32():
+    """0.06 degrees at angle 0 are rounding, at 45 and 90 they are not; nor is any distance of 0.06."""
+    case, outputs = golden(SMALLEST, "float32")
+    key = next(key for key in recorded_outputs(case, "float32") if key.split("/")[3] == "cmp")
+    n = case.arrays["fwd/" + key.partition("/cmp/")[2]].size
+    assert rounding_of_angle(0, n) == pytest.approx(
+        np.rad2deg(np.sqrt(4 * (5 + 1.23 * n**0.5) * 2.0**-24)), rel=1e-3
+    )
+    for recorded, actual, passes in (
+        ([0.1, 0.0], [0.1, 0.06], True),
+        ([0.1, 0.0], [0.1, 0.3], False),
+        ([0.1, 0.0], [0.16, 0.0], False),
+        ([0.1, 45.0], [0.1, 45.06], False),
+        ([0.1, 90.0], [0.1, 90.04], True),
+        ([0.1, 180.0], [0.1, 179.94], True),
+    ):
+        recorded = np.float32(recorded)
+        changed_case = with_array(case, key, recorded)
+        instead = {**outputs, key.removeprefix("f32/"): np.float32(actual)}
+        rows = compare(changed_case, instead, "float32")
+        assert all(row.passed for row in rows if row.name == "b0 cmp") == passes, (recorded, actual)
+
+
+@pytest.mark.parametrize("path", ["gs://b/x.npz", "~nosuchuser/x.npz", ""])
+def test_files_that_are_none(path, capsys):
+    assert __main__.main([path]) == 2
+    assert capsys.readouterr().err.startswith(f"FILE is {path!r}; allowed: ")

@@ -1,14 +1,19 @@
 """Several processes: how they find each other, and that they do what one process does."""
 
+import os
 import signal
+import socket
+import threading
+import time
 
 import jax
 import numpy as np
 import pytest
-from launching import TINY, finish_all, launch, rows, start_two, summary, wait_for
+from launching import TINY, finish, finish_all, launch, rows, start, start_two, summary, wait_for
 
 from dtp_jax.parallel import processes
 from dtp_jax.parallel.processes import Cluster, cluster
+from dtp_jax.run import signals
 
 pytest_plugins = ["run_fixtures"]
 
@@ -26,6 +31,14 @@ FOUND = Cluster(None, None, None)
         (("h:1", 2, 1), {}, Cluster("h:1", 2, 1)),
         (("", 0, -1), SLURM, FOUND),
         (("", 0, -1), {**SLURM, "SLURM_NTASKS": "1"}, None),
+        # salloc -n8: the shell is a step of one task, with the number of its allocation.
+        (("", 0, -1), {**SLURM, "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1"}, None),
+        (("", 0, -1), {**SLURM, "SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "8"}, FOUND),
+        (("h:1", 0, -1), {**SLURM, "SLURM_STEP_NUM_TASKS": "4"}, Cluster("h:1", 4, 1)),
+        # mpirun in a job of Slurm: its daemons are the tasks of the step.
+        (("", 0, -1), {**SLURM, "OMPI_COMM_WORLD_SIZE": "1"}, None),
+        (("", 0, -1), {**SLURM, "SLURM_STEP_NUM_TASKS": "1", **OPEN_MPI}, FOUND),
+        (("h:1", 0, -1), {**SLURM, **OPEN_MPI}, Cluster("h:1", 4, 3)),
         # The shell of a job, where srun is yet to come.
         (("", 0, -1), {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, None),
         (("h:1", 0, -1), SLURM, Cluster("h:1", 2, 1)),
@@ -65,6 +78,10 @@ def test_cluster_errors(flags, words):
         ({**SLURM, "SLURM_NNODES": "2"}, "all"),  # a task per machine
         ({**SLURM, "SLURM_NNODES": "1"}, "1"),  # two tasks on one machine
         ({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, "all"),
+        # a daemon per machine, with two processes each
+        ({**SLURM, "SLURM_NNODES": "2", **OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, "1"),
+        # one task on one of eight machines
+        ({**SLURM, "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NNODES": "1"}, "all"),
         ({**SLURM, "SLURM_NNODES": "2", "JAX_LOCAL_DEVICE_IDS": "0,3"}, "1"),
     ],
 )
@@ -81,6 +98,76 @@ def test_a_process_alone_on_its_machine_has_all_its_gpus(monkeypatch, environmen
     )
     processes.join(FOUND)
     assert told["jax_cuda_visible_devices"] == devices
+
+
+def join_with(monkeypatch, initialize, found=FOUND):
+    """`join`, with what JAX does instead; returns what it has said."""
+    said = []
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **options: initialize())
+    monkeypatch.setattr(processes, "FIRST_WORD_SECONDS", 0.05)
+    monkeypatch.setattr(processes, "NEXT_WORD_SECONDS", 0.1)
+    try:
+        processes.join(found, said.append)
+    finally:
+        assert all("\n" not in line for line in said)
+    return said
+
+
+def test_a_join_that_waits_says_for_whom(monkeypatch):
+    said = join_with(monkeypatch, lambda: time.sleep(0.6), Cluster("h:1", 8, 3))
+    assert len(said) >= 2 and not processes.is_joining()
+    assert said[0].startswith("waiting for 8 processes at h:1, of which this is process 3: 0 s")
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    (first, *_) = join_with(monkeypatch, lambda: time.sleep(0.3))
+    assert "the other processes ($SLURM_NTASKS is 2; --coordinator=none trains alone)" in first
+    assert join_with(monkeypatch, lambda: None) == []
+
+
+def test_a_join_is_left_by_a_signal_and_after_its_time(monkeypatch):
+    """While JAX waits in its thread, which goes on."""
+    end = threading.Event()
+    try:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        assert signals.until_stopped(lambda: join_with(monkeypatch, end.wait), "left") == 143
+        assert processes.is_joining()
+        monkeypatch.setattr(processes, "JOIN_SECONDS", 0.3)
+        with pytest.raises(
+            ValueError, match="'h:1': the others have not come within 0.3 s; allowed"
+        ):
+            join_with(monkeypatch, end.wait, Cluster("h:1", 2, 0))
+    finally:
+        end.set()
+
+
+@pytest.mark.parametrize("problem", [KeyError("SLURM_LOCALID"), RuntimeError("a\nb"), ValueError()])
+def test_whatever_jax_finds_amiss_is_one_line(monkeypatch, problem):
+    def fail():
+        raise problem
+
+    with pytest.raises(ValueError, match="did not lead to the others: .*; allowed: ") as error:
+        join_with(monkeypatch, fail)
+    assert "\n" not in str(error.value)
+    assert not isinstance(problem, KeyError) or "KeyError: 'SLURM_LOCALID'" in str(error.value)
+
+
+@pytest.mark.parametrize("number, name", [(signal.SIGINT, "130"), (signal.SIGTERM, "143")])
+def test_a_process_that_waits_for_others_ends_at_once(place, number, name):
+    """JAX itself waits, in C++, for a process that never comes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    waiting = start(
+        *TINY, "--workdir=w", f"--coordinator=127.0.0.1:{port}", "--processes=2", "--process=0"
+    )
+    lines = iter(waiting.stdout.readline, "")
+    assert any(f"waiting for 2 processes at 127.0.0.1:{port}" in line for line in lines)
+    waiting.send_signal(number)
+    found = finish(waiting, timeout=30)
+    assert str(found.code) == name and found.err.endswith("stopped before the first step\n")
+    assert "Traceback" not in found.err
+    assert not (place / "w").exists()
 
 
 def test_errors_that_are_no_loss(monkeypatch):

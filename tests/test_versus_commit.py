@@ -112,3 +112,17 @@ def test_options_that_mean_nothing(option, value, capsys):
     with pytest.raises(SystemExit, match="2"):
         versus_commit.main([option, value])
     assert f"{option} is {value}; allowed: " in capsys.readouterr().err
+
+
+def test_without_git_it_says_so(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit) as left:
+        versus_commit.main([])
+    assert left.value.code == 2 and "git is needed here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["gs://b/x.json", "~nosuchuser/x.json", "none/x.json", ".", ""])
+def test_a_result_that_could_not_be_written_is_said_before_anything_is_measured(file, capsys):
+    with pytest.raises(SystemExit) as left:
+        versus_commit.main([f"--json={file}"])
+    assert left.value.code == 2 and f"--json is {file!r}; allowed: " in capsys.readouterr().err

@@ -15,7 +15,6 @@ does not stop the others; the exit code is that of the first that failed.
 import argparse
 import shlex
 import sys
-from pathlib import Path
 
 from dtp_jax.output import steady_streams
 from dtp_jax.run import signals
@@ -38,7 +37,7 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.compar
     )
     parser.add_argument("--configs", required=True, help="separated by commas")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, starting at 0")
-    parser.add_argument("--workdir", type=Path, default=Path("runs/compare"))
+    parser.add_argument("--workdir", default="runs/compare")
     given = sys.argv[1:] if argv is None else argv
     args, overrides = parser.parse_known_args(given)
     if args.seeds < 1:

@@ -1,18 +1,18 @@
 """A comparison from its arguments to its report."""
 
 import os
-from pathlib import Path
 
 from dtp_jax.compare.plan import parse_configs
 from dtp_jax.compare.report import NAMES, show, write_report
 from dtp_jax.compare.runs import INTERRUPTED, run_all
+from dtp_jax.fields import local_folder
 from dtp_jax.parallel import processes
 from dtp_jax.run import cli
 from dtp_jax.run.screen import Screen
 
 
 def compare(
-    configs: str, seeds: int, workdir: Path, overrides: list[str], command: str, screen: Screen
+    configs: str, seeds: int, workdir: str, overrides: list[str], command: str, screen: Screen
 ) -> int:
     """Runs all configs and seeds, writes the report, shows the table.
 
@@ -27,16 +27,17 @@ def compare(
         screen.error("there are several processes; allowed: one, which runs everything in turn")
         return cli.EXIT_INVALID
     try:
+        folder = local_folder("--workdir", workdir)
         entries = parse_configs(configs, overrides)
     except ValueError as error:
         screen.error(str(error))
         return cli.EXIT_INVALID
-    results = run_all(entries, seeds, workdir, overrides, screen)
+    results = run_all(entries, seeds, folder, overrides, screen)
     codes = [run.code for result in results for run in result.runs if run.code != 0]
     if codes and codes[-1] >= INTERRUPTED:
         return codes[-1]
     with screen.task("drawing the learning curves"):
-        rows = write_report(results, command, workdir)
+        rows = write_report(results, command, folder)
     show(rows, screen)
-    screen.note(f"{workdir}: {', '.join(NAMES)}")
+    screen.note(f"{folder}: {', '.join(NAMES)}")
     return codes[0] if codes else 0

@@ -36,6 +36,8 @@ def parse_configs(text: str, overrides: list[str]) -> list[Entry]:
     Raises:
       ValueError: one line; a config does not exist or is not valid, or two have the same label.
     """
+    for flag in cli.flags_of(overrides).given:
+        raise ValueError(f"--{flag} is no flag of a comparison; allowed: --config.FIELD=VALUE")
     entries: list[Entry] = []
     for part in re.split(r",(?![^\[]*\])", text):
         entry = _entry(part.strip())
@@ -43,7 +45,12 @@ def parse_configs(text: str, overrides: list[str]) -> list[Entry]:
             raise ValueError(
                 f"--configs names {entry.label!r} twice; allowed: configs of different names"
             )
-        config = validate(cli.parse(entry.arguments(overrides)).config).config
+        arguments = cli.parse(entry.arguments(overrides))
+        if "seed" in arguments.overridden:
+            raise ValueError(
+                "config.seed is overridden; allowed: --seeds=N, for the seeds 0 to N - 1"
+            )
+        config = validate(arguments.config).config
         entries.append(entry._replace(config=config))
     return entries
 

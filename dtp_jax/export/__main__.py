@@ -14,11 +14,12 @@ or not those of this config.
 """
 
 import argparse
+import re
 import sys
-from pathlib import Path
 
 from dtp_jax.export.runs import export_run, import_weights
 from dtp_jax.export.weights import WeightsError
+from dtp_jax.fields import local_folder, local_path
 from dtp_jax.output import steady_streams
 from dtp_jax.run import cli, signals
 from dtp_jax.run.loading import load_plugins
@@ -34,8 +35,8 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.export
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR")
-    parser.add_argument("file", type=Path, metavar="FILE", help="to write; to read: .npz, too")
+    parser.add_argument("workdir", metavar="WORKDIR")
+    parser.add_argument("file", metavar="FILE", help="to write; to read: .npz, too")
     parser.add_argument("--best", action="store_true", help="the best checkpoint by validation")
     parser.add_argument("--to-workdir", action="store_true", help="from the file to a new workdir")
     parser.add_argument("--config", help="name or file; --config.FIELD=VALUE overrides a field")
@@ -45,8 +46,8 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.export
         default=[],
         help="file or module that registers rules or networks",
     )
-    args, overrides = parser.parse_known_args(argv)
-    strange = [o for o in overrides if not cli.OVERRIDE.match(o)]
+    args, overrides = parser.parse_known_args(cli.joined(sys.argv[1:] if argv is None else argv))
+    strange = [o for o in overrides if not re.match(r"--?(no)?config\.", o)]
     if strange:
         parser.error(f"argument {strange[0]!r} is not understood")
     if args.to_workdir and args.best:
@@ -56,10 +57,11 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.export
     screen = Screen()
     try:
         load_plugins(args.plugin)
+        folder, file = local_folder("WORKDIR", args.workdir), local_path("FILE", args.file)
         print(
-            import_weights(args.workdir, args.file, config=args.config, overrides=tuple(overrides))
+            import_weights(folder, file, config=args.config, overrides=tuple(overrides))
             if args.to_workdir
-            else export_run(args.workdir, args.file, best=args.best, warn=screen.warn)
+            else export_run(folder, file, best=args.best, warn=screen.warn)
         )
     except ValueError as error:
         screen.error(str(error))

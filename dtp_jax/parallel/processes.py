@@ -8,21 +8,33 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
+import time
 import traceback
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+JOINING = "joining"
+"""Name of the thread that does."""
 HEARTBEAT_SECONDS = 30
 """After this time without a sign of life a process counts as lost, and the others end."""
 
 
 OWN_ERRORS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED", "NOT_FOUND")
 """How errors of JAX's runtime begin that are this process's own, such as memory that is used up."""
+
+SLURM_TASKS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+"""Of a step. An interactive shell is a step of one task, whose SLURM_NTASKS is that of its allocation."""
+
+JOIN_SECONDS = 300
+"""After this time without the others a process ends."""
+FIRST_WORD_SECONDS, NEXT_WORD_SECONDS = 2.0, 30.0
+"""After which a process says for whom it waits, and says so again."""
 
 LAST_WORDS = """
 import pathlib, sys
@@ -75,7 +87,7 @@ def cluster(
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise ValueError(f"--coordinator is {coordinator!r}; allowed: HOST:PORT, auto or none")
-    processes = processes or _number(environment, "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS")
+    processes = processes or _number(environment, "OMPI_COMM_WORLD_SIZE", *SLURM_TASKS)
     if process == -1:
         process = _number(environment, "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", missing=-1)
     if processes < 1:
@@ -86,21 +98,25 @@ def cluster(
 
 
 def several(environment: Mapping[str, str]) -> bool:
-    """Whether the environment speaks of more than one process: in a Slurm step (not in the shell that
-    submits one), under Open MPI, on a TPU slice."""
-    if "SLURM_STEP_NODELIST" in environment and _number(environment, "SLURM_NTASKS") > 1:
-        return True
-    if _number(environment, "OMPI_COMM_WORLD_SIZE") > 1:
+    """Whether the environment speaks of more than one process: under Open MPI, in a Slurm step (not in the
+    shell that submits one, which may be a step of one task in an allocation for many), on a TPU slice."""
+    if (
+        "OMPI_COMM_WORLD_SIZE" in environment
+    ):  # nearer than the Slurm job that it may have started in
+        return _number(environment, "OMPI_COMM_WORLD_SIZE") > 1
+    if "SLURM_STEP_NODELIST" in environment and _number(environment, *SLURM_TASKS) > 1:
         return True
     return len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
 
 
 def alone_on_its_machine(environment: Mapping[str, str]) -> bool:
     """Whether Slurm or Open MPI has started one process per machine."""
-    if "SLURM_STEP_NODELIST" in environment:
-        tasks = _number(environment, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
-        return tasks == _number(environment, "SLURM_STEP_NUM_NODES", "SLURM_NNODES")
-    return _number(environment, "OMPI_COMM_WORLD_LOCAL_SIZE") == 1
+    if "OMPI_COMM_WORLD_LOCAL_SIZE" in environment:
+        return _number(environment, "OMPI_COMM_WORLD_LOCAL_SIZE") == 1
+    if "SLURM_STEP_NODELIST" not in environment:
+        return False
+    nodes = _number(environment, "SLURM_STEP_NUM_NODES", "SLURM_NNODES")
+    return _number(environment, *SLURM_TASKS) == nodes
 
 
 def _number(environment: Mapping[str, str], *names: str, missing: int = 0) -> int:
@@ -108,35 +124,84 @@ def _number(environment: Mapping[str, str], *names: str, missing: int = 0) -> in
     return next((int(environment[n]) for n in names if environment.get(n, "").isdigit()), missing)
 
 
-def join(found: Cluster) -> None:
+def join(found: Cluster, say: Callable[[str], None] = lambda text: None) -> None:
     """Waits for all processes; to be called before anything asks for a device.
 
     A process that is alone on its machine has all its GPUs, one of several on a machine the GPU of its
     number, unless $JAX_LOCAL_DEVICE_IDS says otherwise.
+
+    Args:
+      say: told for whom this process waits, where that takes longer.
 
     Raises:
       ValueError: one line; they were not found.
     """
     # The project's own handler saves on SIGTERM; JAX's would swallow the signal.
     jax.config.update("jax_enable_preemption_service", False)
+    problems: list[Exception] = []
+    joining = threading.Thread(
+        target=_initialize, args=(found, problems), name=JOINING, daemon=True
+    )
+    joining.start()
+    _wait_for(
+        joining, lambda seconds: say(f"waiting for {_whom(found, os.environ)}: {seconds:.0f} s")
+    )
+    if joining.is_alive():
+        problems.append(ValueError(f"the others have not come within {JOIN_SECONDS} s"))
+    for problem in problems:
+        reason = (str(problem).splitlines() or [""])[0]
+        if not isinstance(problem, (ValueError, RuntimeError)) or not reason:
+            reason = f"{type(problem).__name__}: {reason}"
+        raise ValueError(
+            f"{_given(found)}: {reason}; "
+            "allowed: the address of process 0, with --processes and --process in every process"
+        ) from problem
+    if "JAX_LOCAL_DEVICE_IDS" not in os.environ and alone_on_its_machine(os.environ):
+        # JAX takes every task of Slurm or Open MPI for one of a single GPU.
+        jax.config.update("jax_cuda_visible_devices", "all")
+        jax.config.update("jax_rocm_visible_devices", "all")
+
+
+def is_joining() -> bool:
+    """Whether JAX still waits for other processes, in a thread that nothing can end."""
+    return any(thread.name == JOINING for thread in threading.enumerate())
+
+
+def _initialize(found: Cluster, problems: list[Exception]) -> None:
+    """JAX waits in C++, and nothing in Python runs in the thread that does."""
     try:
         jax.distributed.initialize(
             found.coordinator,
             found.processes,
             found.process,
+            initialization_timeout=100 * JOIN_SECONDS,  # at its end JAX aborts the process
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
-    except (ValueError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{_given(found)}: {reason}; "
-            "allowed: the address of process 0, with --processes and --process in every process"
-        ) from error
-    if "JAX_LOCAL_DEVICE_IDS" not in os.environ and alone_on_its_machine(os.environ):
-        # JAX takes every task of Slurm or Open MPI for one of a single GPU.
-        jax.config.update("jax_cuda_visible_devices", "all")
-        jax.config.update("jax_rocm_visible_devices", "all")
+    except Exception as problem:  # such as a variable of the environment that JAX misses
+        problems.append(problem)
+
+
+def _wait_for(thread: threading.Thread, say: Callable[[float], None]) -> None:
+    """Waits for its end, at most JOIN_SECONDS, now and then with a word. Signals are handled meanwhile."""
+    start, next_word = time.monotonic(), FIRST_WORD_SECONDS
+    while thread.is_alive() and (waited := time.monotonic() - start) < JOIN_SECONDS:
+        if waited >= next_word:
+            next_word += NEXT_WORD_SECONDS
+            say(waited)
+        thread.join(0.1)
+
+
+def _whom(found: Cluster, environment: Mapping[str, str]) -> str:
+    """The processes that are waited for, and where."""
+    if found.coordinator is not None:
+        return (
+            f"{found.processes} processes at {found.coordinator}, of which this is process "
+            f"{found.process}"
+        )
+    names = ("OMPI_COMM_WORLD_SIZE", *SLURM_TASKS, "TPU_WORKER_HOSTNAMES")
+    told = [f"${name} is {environment[name]}" for name in names if environment.get(name)]
+    return f"the other processes ({(told or ['as asked'])[0]}; --coordinator=none trains alone)"
 
 
 def _given(found: Cluster) -> str:

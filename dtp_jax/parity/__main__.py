@@ -14,6 +14,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from dtp_jax.fields import local_path
 from dtp_jax.output import steady_streams
 from dtp_jax.parity.case import ParityError, open_case
 from dtp_jax.parity.compare import Row, compare
@@ -60,7 +61,10 @@ def rows_of(path: str, dtype: str) -> list[Row]:
     Raises:
       ParityError: one line; the file cannot be replayed.
     """
-    case = open_case(path)
+    try:
+        case = open_case(str(local_path("FILE", path)))
+    except ValueError as error:
+        raise ParityError(str(error)) from error
     try:
         return compare(case, replay(case, dtype), dtype)
     except ParityError as error:

@@ -96,10 +96,19 @@ def _error(
         actual = flat_pool_index(case, path, actual)
     if actual.shape != expected.shape:
         return np.inf, 1.0
-    error = float(np.max(np.abs(actual.astype(np.float64) - expected), initial=0.0))
+    errors = np.abs(actual.astype(np.float64) - expected)
+    error = float(np.max(errors, initial=0.0))
     error = error if np.isfinite(error) else np.inf
     largest = float(np.max(np.abs(expected), initial=0.0))
-    return error, tolerance(case, match["batch"], kind, path, largest, double)
+    allowed = tolerance(case, match["batch"], kind, path, largest, double)
+    if double or not is_alignment(kind) or error == np.inf:
+        return error, allowed
+    # [distance, angle], or the angles of all iterations; the one that is worst for its tolerance.
+    is_angle = np.ones(expected.shape, bool) if kind == "fb_angle" else np.arange(2) == 1
+    rounding = rounding_of_angle(expected, _entries(case, path))
+    each = np.broadcast_to(np.where(is_angle, np.maximum(allowed, rounding), allowed), errors.shape)
+    worst = np.unravel_index(np.argmax(errors / each), errors.shape)
+    return float(errors[worst]), float(each[worst])
 
 
 def _rounding(case: Case, key: str) -> float:
@@ -113,10 +122,9 @@ def tolerance(case: Case, batch: str, kind: str, path: str, largest: float, doub
     """Allowed absolute difference for an array whose largest recorded entry is `largest`."""
     if kind == "pool_idx":
         return 0.5  # integers
-    is_alignment = kind.startswith(("cmp", "align_", "fb_angle"))
     if double:
-        return 1e-6 if is_alignment else 1e-10 * largest + 1e-12
-    if is_alignment:
+        return 1e-6 if is_alignment(kind) else 1e-10 * largest + 1e-12
+    if is_alignment(kind):
         return _alignment_tolerance_float32(kind)
     if case.rule == "drl" and batch != "b0":
         return 5e-3 * largest + 1e-12  # Adam with tiny gradients amplifies rounding
@@ -129,11 +137,49 @@ def tolerance(case: Case, batch: str, kind: str, path: str, largest: float, doub
     return (1e-4 if kind.endswith(("grad", "velocity")) else 1e-5) * largest + 1e-12
 
 
+def is_alignment(kind: str) -> bool:
+    """Whether it is a distance and an angle, or angles."""
+    return kind.startswith(("cmp", "align_", "fb_angle"))
+
+
 def _alignment_tolerance_float32(kind: str) -> float:
-    """Degrees and relative distances: arccos loses half the digits, 0.03 degrees at angle 0, and the
-    targets of a small beta are differences of nearly equal numbers."""
+    """Degrees and relative distances, away from angle 0: the targets of a small beta are differences of
+    nearly equal numbers."""
     beta = re.fullmatch(r"cmp_beta(.+)", kind)
     return 0.05 + (1e-4 / float(beta[1]) if beta else 0.0)
+
+
+def rounding_of_angle(degrees: np.ndarray, entries: int) -> np.ndarray:
+    """How far two float32 runs can be apart by rounding alone at an angle of arrays of so many entries.
+
+    The cosine is a quotient of three sums of n products, <F,G> and, below square roots, <F,F> and <G,G>. With
+    the unit roundoff u = 2**-24, the n roundings of a sum of terms of one sign, each of up to u times the sum
+    so far, add up to about u sqrt(n) / 3 (Higham and Mary 2019: to a multiple of u sqrt(n), not of u n). The
+    three, of weights 1, 1/2 and 1/2, make u sqrt(n) sqrt(3/2) / 3, of which three deviations are 1.23 u
+    sqrt(n). Two square roots, a product, a sum and a quotient add at most 5 u. So the cosines of two runs
+    are at most 2 (5 + 1.23 sqrt(n)) u apart, in whatever order each one adds. d(angle) = d(cosine) / sin(angle)
+    makes that 2e-4 degrees at 90 degrees; at 0 it is arccos(1 - d(cosine)), 0.14 degrees for the 240 entries of a
+    small readout.
+
+    Args:
+      degrees: the recorded angles.
+
+    Returns:
+      Degrees, of the shape of the angles.
+    """
+    apart = 2 * (5 + 1.23 * np.sqrt(entries)) * 2.0**-24
+    angle = np.deg2rad(np.asarray(degrees, np.float64))
+    below, above = (np.arccos(np.clip(np.cos(angle) + d, -1, 1)) for d in (apart, -apart))
+    return np.rad2deg(np.maximum(angle - below, above - angle))
+
+
+def _entries(case: Case, path: str) -> int:
+    """Of the largest of the parameters that a recorded alignment is about."""
+    names = (f"fwd/{path}", f"fwd/{path}/")
+    sizes = (
+        a.size for key, a in case.arrays.items() if key == names[0] or key.startswith(names[1])
+    )
+    return max(sizes, default=1)
 
 
 def flat_pool_index(case: Case, name: str, index: np.ndarray) -> np.ndarray:

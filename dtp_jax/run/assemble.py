@@ -9,9 +9,9 @@ from dtp_jax.parallel.mesh import Mesh
 from dtp_jax.run import program
 from dtp_jax.run.build import Experiment, build_learner
 from dtp_jax.run.checkpoints import Checkpoints
-from dtp_jax.run.config import check_sizes, validate
+from dtp_jax.run.config import check_schedule, check_sizes, validate
 from dtp_jax.run.extension import Extension, continued
-from dtp_jax.run.passes import Pass, passes, total_steps
+from dtp_jax.run.passes import Passes, passes, total_steps
 from dtp_jax.run.screen import Screen
 from dtp_jax.run.workdir import Workdir
 
@@ -41,7 +41,7 @@ class Parts(NamedTuple):
     evaluate: Any
     """See `program.evaluator`."""
     checkpoints: Checkpoints
-    passes: tuple[Pass, ...]
+    passes: Passes
     steps_per_epoch: int
     total_steps: int
 
@@ -73,6 +73,8 @@ def plan(
     )
     experiment = experiment._replace(config=fields, extensions=extensions)
     total = total_steps(fields, left)
+    last = passes(fields)[max(total - 1, 0) // steps_per_epoch]
+    check_schedule(experiment, last.epoch)
     return Plan(experiment, source, folder, folder.status(fields, total), total)
 
 

@@ -1,14 +1,20 @@
 """What JAX is told before it starts: where compiled programs are kept, to give the same bits again, and
 to use a CPU's vectors and caches."""
 
+import contextlib
+import functools
 import importlib.util
 import mmap
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
+from dtp_jax import fields
 from dtp_jax.data.cache import cache_folder
 
 GPU_FLAG = "--xla_gpu_exclude_nondeterministic_ops=true"
@@ -21,6 +27,13 @@ Winograd's products and then all products, where an operand used at once is stil
 10 % of the feedback training of the default network."""
 PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13", "libtpu")
 """Packages that bring an XLA of their own."""
+READS_FLAGS = "from jaxlib import xla_client; xla_client.make_cpu_client()"
+REFUSALS = (
+    re.compile(r"Unknown flag in XLA_FLAGS: (.*)"),
+    re.compile(r"Couldn't interpret value .* for flag ()(.*)"),
+    re.compile(r"Could not open file ()\"[^\"]*\""),
+)
+"""What XLA says before it ends the process; in brackets a flag that it does not know."""
 SMALLEST_LIBRARY = 10_000_000
 """Bytes. XLA is never that small."""
 
@@ -35,8 +48,62 @@ def prepare() -> None:
     `launch.py` and `dtp_jax.train` do this by themselves. A second start takes seconds.
     """
     if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+        with contextlib.suppress(RuntimeError):  # nobody's home: programs are compiled each time
+            jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     set_flags()
+
+
+def require_devices() -> None:
+    """Raises ValueError, one line, where JAX has no device to compute on."""
+    try:
+        jax.devices()
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as problem:  # it asserts that a platform it knows is there
+        asked = jax.config.jax_platforms
+        reason = (str(problem).splitlines() or [""])[0].partition(" (set JAX_PLATFORMS")[0]
+        reason = reason or "no such device can be used here"
+        where = f"$JAX_PLATFORMS is {asked!r}" if asked else "$JAX_PLATFORMS is not set"
+        raise ValueError(
+            f"{where}: {reason}; allowed: cpu, or a kind of device that this machine and JAX have"
+        ) from problem
+
+
+def check_flags() -> None:
+    """Raises ValueError, one line, where XLA would end the process for what is in $XLA_FLAGS."""
+    given = os.environ.get("XLA_FLAGS", "")
+    refusal = _refusal(given) if given.strip() else ""
+    if refusal:
+        raise fields.error("$XLA_FLAGS", given, f"flags of XLA, which says: {refusal}")
+
+
+@functools.lru_cache
+def _refusal(given: str) -> str:
+    """What XLA says before it ends the process for such an $XLA_FLAGS; "" where it takes it.
+
+    It reads them in a process of its own, for a third of a second.
+    """
+    environment = {**os.environ, "XLA_FLAGS": given}
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        said = subprocess.run(
+            [sys.executable, "-P", "-c", READS_FLAGS],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment,
+            timeout=30,
+        ).stderr.decode(errors="replace")
+        for refusal in REFUSALS:
+            found = refusal.search(said)
+            if found and not _known_elsewhere(found[1]):
+                return found[0]
+    return ""
+
+
+def _known_elsewhere(flag: str) -> bool:
+    """Whether the XLA of a plugin, which may be another one, knows a flag."""
+    plugins = [library for library in libraries() if "jaxlib" not in library.parts]
+    return any(known([flag], [library]) for library in plugins if flag)
 
 
 def set_flags(flags: Sequence[str] = ()) -> None:
@@ -47,6 +114,8 @@ def set_flags(flags: Sequence[str] = ()) -> None:
     """
     flags = flags or ((*CPU_FLAGS, GPU_FLAG) if has_gpu_plugin() else CPU_FLAGS)
     set_already = os.environ.get("XLA_FLAGS", "")
+    if set_already.strip() and not set_already.lstrip().startswith("-"):  # a file that holds them
+        set_already = Path(set_already).read_text()
     wanted = [flag for flag in flags if flag.split("=")[0] not in set_already]
     os.environ["XLA_FLAGS"] = " ".join(filter(None, [set_already, *known(wanted, libraries())]))
 

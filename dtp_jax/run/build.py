@@ -118,7 +118,7 @@ def _forward_optimizer(experiment: Experiment, steps_per_epoch: int) -> Gradient
     """One optimizer for all blocks, or one for each where their rates or epsilons differ."""
     config = experiment.config
     names = [block.name for block in experiment.network]
-    settings = list(zip(_forward_rates(experiment), config["forward_eps"], strict=True))
+    settings = list(zip(forward_rates(experiment), config["forward_eps"], strict=True))
 
     def build(rate: float, eps: float) -> GradientTransformation:
         rate = _schedule(experiment, rate, steps_per_epoch)
@@ -131,7 +131,7 @@ def _forward_optimizer(experiment: Experiment, steps_per_epoch: int) -> Gradient
     return optim.per_block({name: build(*s) for name, s in zip(names, settings, strict=True)})
 
 
-def _forward_rates(experiment: Experiment) -> list[float]:
+def forward_rates(experiment: Experiment) -> list[float]:
     """One for each block, before the schedule."""
     config = experiment.config
     rates = config["block_forward_lr"] or (config["forward_lr"],) * len(experiment.network)
@@ -148,7 +148,9 @@ def _schedule(experiment: Experiment, rate: float, steps_per_epoch: int) -> Scal
     schedule = optim.cosine_per_epoch(rate, t_max=first_t_max(config, epochs), **options)
     for one in extensions:
         added = optim.cosine_per_epoch(rate, t_max=one.t_max, rises=False, **options)
-        schedule = optim.switched(schedule, added, one.from_epochs * steps_per_epoch)
+        # No run gets beyond the last step that can be counted.
+        at_step = min(one.from_epochs * steps_per_epoch, fields.MOST)
+        schedule = optim.switched(schedule, added, at_step)
     return schedule
 
 
@@ -159,7 +161,7 @@ def learning_rates(experiment: Experiment, epoch: int) -> dict[str, float]:
     """
     config, training = experiment.config, experiment.rule.feedback_training
     rates = {}
-    for block, rate in zip(experiment.network, _forward_rates(experiment), strict=True):
+    for block, rate in zip(experiment.network, forward_rates(experiment), strict=True):
         schedule = _schedule(experiment, rate, 1)
         now = schedule(np.int32(epoch - 1)) if callable(schedule) else schedule
         rates[f"forward_lr/{block.name}"] = float(now)

@@ -6,15 +6,17 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from absl import flags
 from ml_collections import config_flags
+from ml_collections.config_dict import ConfigDict
 
 from dtp_jax.data import DataError
-from dtp_jax.fields import Field, local_path
+from dtp_jax.fields import LONGEST, Field, described, error, local_folder, shown
 from dtp_jax.parallel import processes
 from dtp_jax.parallel.mesh import Mesh, data_share, make_mesh
 from dtp_jax.run import backend, guard, loading, loop, signals
@@ -29,7 +31,8 @@ from dtp_jax.run.workdir import FINISHED, Workdir, default_workdir
 EXIT_INVALID, EXIT_DATA, EXIT_DIVERGED, EXIT_LOST, EXIT_DISK, EXIT_MEMORY = 2, 3, 4, 5, 6, 7
 ABRUPT = (EXIT_INVALID, EXIT_DATA, EXIT_LOST, EXIT_DISK, EXIT_MEMORY)
 """With these a process may be the only one of several that ends."""
-OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
+OWN_FLAGS = ("config", "plugin", "workdir", "take-over", "coordinator", "processes", "process")
+FIELD = re.compile(r"(no)?config\.(.*)", re.DOTALL)
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 
 
@@ -47,11 +50,13 @@ def main(argv: list[str], description: str, screen: Screen | None = None) -> int
     if any(arg in HELP for arg in argv[1:]):
         print(help_text(description))
         return 0
-    backend.prepare()
     screen = screen or Screen()
-    return signals.until_stopped(
+    code = signals.until_stopped(
         lambda: _run(argv, screen), "stopped before the first step", screen.abandon
     )
+    if processes.is_joining():  # in a thread that nothing can end
+        processes.leave(code)
+    return code
 
 
 class Arguments(NamedTuple):
@@ -75,6 +80,8 @@ class Arguments(NamedTuple):
 def _run(argv: list[str], screen: Screen) -> int:
     """Checks everything that can be checked at once, then trains."""
     try:
+        backend.check_flags()
+        backend.prepare()
         arguments = parse(argv)
         made = plan(
             arguments.config,
@@ -96,11 +103,12 @@ def _run(argv: list[str], screen: Screen) -> int:
         return 0
     try:
         if arguments.cluster is not None:
-            processes.join(arguments.cluster)
+            processes.join(arguments.cluster, screen.note)
             processes.require_same(
                 "config or workdir",
                 json.dumps([experiment.config, folder.path.name], sort_keys=True),
             )
+        backend.require_devices()
         mesh = make_mesh(experiment.config["data_parallel"], experiment.config["layer_parallel"])
         data_share(mesh)
     except ValueError as error:
@@ -134,63 +142,46 @@ def _train_alone(made: Plan, arguments: Arguments, screen: Screen, mesh: Mesh | 
 
 
 def parse(argv: list[str]) -> Arguments:
-    """Reads the flags and the config file.
+    """Reads the flags and the config file. Of a flag that is given twice, the last one holds.
 
     Raises:
       ValueError: one line naming the flag, its value and what is allowed.
     """
-    given, rest = _take("config", argv[1:])
-    plugins, rest = _take("plugin", rest)
+    given, plugins, fields = flags_of(argv[1:])
     loading.load_plugins(itertools.chain.from_iterable(p.split(",") for p in plugins))
-    loaded = loading.load_config(given[-1] if given else _config_of(rest))
-    config, names = loaded.config, [match[1] for match in map(OVERRIDE.match, rest) if match]
-    overrides = [
-        arg if "=" in arg or not after or after.startswith("-") else f"{arg}={after}"
-        for arg, after in itertools.zip_longest(rest, rest[1:])
-        if OVERRIDE.match(arg)
-    ]
-    values = {OVERRIDE.match(arg)[1]: arg.partition("=")[2] for arg in overrides}
-    chosen = {kind: values[kind] for kind in ("rule", "network") if kind in values}
+    workdir = local_folder("--workdir", given["workdir"]) if "workdir" in given else None
+    loaded = loading.load_config(given.get("config", _config_of(workdir)))
+    config = loaded.config
+    values = {name: told.partition("=")[2] for name, told in fields.items() if "=" in told}
+    chosen = {name: values[name] for name in ("rule", "network") if name in values}
     loading.add_brought(config, chosen)
     known = fields_of({**config.to_dict(), **chosen})
-    for name in names:
+    for name in fields:
         if name not in known:
             raise unknown(name)
         if config.get(name) is None:  # absl takes the type from there
             raise ValueError(
                 f"config.{name}: --config={loaded.shown} lacks it; allowed: fields that it has"
             )
-    flags_, argv = flags.FlagValues(), [argv[0], *rest]
-    try:
-        config_flags.DEFINE_config_dict("config", config, flag_values=flags_, sys_argv=argv)
-        flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=flags_)
-        flags.DEFINE_boolean("take-over", False, "See below.", flag_values=flags_)
-        flags.DEFINE_string("coordinator", "", "Address of process 0.", flag_values=flags_)
-        flags.DEFINE_integer("processes", 0, "How many processes there are.", flag_values=flags_)
-        flags.DEFINE_integer("process", -1, "Which of them this is.", flag_values=flags_)
-        left = flags_(argv)[1:]
-    except flags.Error as error:
-        raise ValueError(_flag_message(error, rest, known)) from error
-    if left:
-        raise ValueError(
-            f"argument {left[0]!r} is not understood; allowed: flags such as --config=FILE; see --help"
-        )
-    folder = default_workdir(loaded.name)
-    if flags_.workdir:
-        folder = Workdir(local_path("--workdir", flags_.workdir))
-    cluster = processes.cluster(flags_.coordinator, flags_.processes, flags_.process, os.environ)
-    if cluster and not flags_.workdir:
+        if name not in values and known[name].kind is not bool:
+            raise ValueError(f"config.{name}: its value is missing; allowed: {known[name].allowed}")
+    cluster = processes.cluster(
+        given.get("coordinator", ""),
+        _number("--processes", given.get("processes", "0")),
+        _number("--process", given.get("process", "-1")),
+        os.environ,
+    )
+    if cluster and workdir is None:
         raise ValueError(
             "--workdir is missing; allowed: with several processes, a folder that all of them see"
         )
-    command = f"{argv[0]} {shlex.join(_told(given, plugins) + rest)}"
-    request = Request(loaded.shown, overrides, command.strip())
+    command = f"{argv[0]} {shlex.join(argv[1:])}".strip()
     return Arguments(
-        flags_.config.to_dict(),
-        request,
-        tuple(names),
-        folder,
-        flags_["take-over"].value,
+        _overridden(config, fields, known).to_dict(),
+        Request(loaded.shown, list(fields.values()), command),
+        tuple(fields),
+        default_workdir(loaded.name) if workdir is None else Workdir(workdir),
+        _switch("--take-over", given.get("take-over", "False")),
         cluster,
         loaded.extended,
     )
@@ -269,49 +260,141 @@ def help_text(description: str) -> str:
     return "\n".join(lines)
 
 
-def _take(flag: str, args: list[str]) -> tuple[list[str], list[str]]:
-    """All that a flag is given; and the other arguments."""
-    given, rest, arguments = [], [], iter(args)
-    for arg in arguments:
-        if arg in (f"--{flag}", f"-{flag}"):
-            given.append(next(arguments, ""))
-        elif re.match(rf"--?{flag}=", arg):
-            given.append(arg.split("=", 1)[1])
+class Flags(NamedTuple):
+    """The arguments of a command line."""
+
+    given: dict[str, str]
+    """Flags of this program but --plugin, and their values."""
+    plugins: list[str]
+    fields: dict[str, str]
+    """Overridden fields, and how: "--config.NAME=VALUE", "--config.NAME" or "--noconfig.NAME"."""
+
+
+def flags_of(args: list[str]) -> Flags:
+    """Reads arguments. Of a flag that is given twice the last one holds; plugins are all loaded.
+
+    A value stands behind "=", or is the next argument where that is no flag.
+
+    Raises:
+      ValueError: one line; an argument is no flag, or one of this program's has no value.
+    """
+    given: dict[str, str] = {}
+    plugins: list[str] = []
+    fields: dict[str, str] = {}
+    for name, value in _pairs(args):
+        field = FIELD.match(name)
+        if field:
+            if field[1] and value is not None:
+                raise error(
+                    shown(f"--{name}"), value, "--noconfig.FIELD alone, or --config.FIELD=False"
+                )
+            fields.pop(field[2], None)  # in the order of those that hold
+            fields[field[2]] = f"--{name}" if value is None else f"--{name}={value}"
+        elif name not in OWN_FLAGS:
+            raise _no_flag(name, value)
+        elif value is None and name == "take-over":
+            given[name] = "True"
+        elif value is None:
+            raise error(f"--{name}", "", f"--{name}=VALUE; see --help")
+        elif name == "plugin":
+            plugins.append(value)
         else:
-            rest.append(arg)
-    return given, rest
+            given[name] = value
+    return Flags(given, plugins, fields)
 
 
-def _told(configs: list[str], plugins: list[str]) -> list[str]:
-    """The flags that `_take` has taken out."""
-    return [f"--config={c}" for c in configs[-1:]] + [f"--plugin={p}" for p in plugins]
+def _pairs(args: list[str]) -> Iterator[tuple[str, str | None]]:
+    """(name, value) of every flag."""
+    waiting = list(reversed(args))
+    while waiting:
+        flag, equals, value = waiting.pop().partition("=")
+        if not _is_flag(flag):
+            raise ValueError(
+                f"argument {described(flag + equals + value)} is not understood; allowed: flags such "
+                "as --config=FILE; see --help"
+            )
+        name = flag.removeprefix("-").removeprefix("-")
+        follows = not equals and waiting and not name.startswith("noconfig.")
+        if follows and not _is_flag(waiting[-1]):
+            yield name, waiting.pop()
+        else:
+            yield name, value if equals else None
 
 
-def _config_of(rest: list[str]) -> str:
-    """Without --config: that of the run in --workdir, or else the quick start."""
-    workdirs, _ = _take("workdir", rest)
-    file = Path(workdirs[-1]).expanduser() / "config.json" if workdirs and workdirs[-1] else None
+def joined(args: list[str]) -> list[str]:
+    """Overrides in two arguments as one, for programs with arguments that are no flags."""
+    found: list[str] = []
+    for argument in args:
+        open_ = found and FIELD.match(found[-1].lstrip("-")) and "=" not in found[-1]
+        if open_ and not found[-1].lstrip("-").startswith("no") and not _is_flag(argument):
+            found[-1] += f"={argument}"
+        else:
+            found.append(argument)
+    return found
+
+
+def _is_flag(argument: str) -> bool:
+    """Whether it is a flag; numbers such as -1 are values."""
+    return re.match(r"--?[A-Za-z]", argument) is not None and not re.match(r"-inf|-nan", argument)
+
+
+def _overridden(
+    config: ConfigDict, fields: Mapping[str, str], known: Mapping[str, Field]
+) -> ConfigDict:
+    """The config with these fields changed, whose types are those of the values that they have.
+
+    Raises:
+      ValueError: one line; a value is not of the type.
+    """
+    found, argv = flags.FlagValues(), ["", *fields.values()]
     try:
-        json.loads(file.read_text())
-        return str(file)
-    # No folder, no run, or a damaged one: said later.
-    except (AttributeError, OSError, ValueError, RecursionError):
+        config_flags.DEFINE_config_dict("config", config, flag_values=found, sys_argv=argv)
+        found(argv)
+    except flags.Error as problem:
+        named = re.match(r"flag --config\.(\w+)=", str(problem))
+        if not named or named[1] not in known:
+            raise ValueError(
+                f"{loading.first_line(problem)}; allowed: the flags of --help"
+            ) from problem
+        value = fields[named[1]].partition("=")[2]
+        raise error(f"config.{named[1]}", value, known[named[1]].allowed) from problem
+    return found.config
+
+
+def _number(flag: str, text: str) -> int:
+    """The whole number that a flag is given."""
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise error(flag, text, "a whole number")
+    return int(text)
+
+
+def _switch(flag: str, text: str) -> bool:
+    """Whether a flag that needs no value holds."""
+    if text.lower() not in ("true", "false"):
+        raise error(flag, text, "True or False")
+    return text.lower() == "true"
+
+
+def _config_of(workdir: Path | None) -> str:
+    """Without --config: that of the run in --workdir, or else the quick start."""
+    try:
+        json.loads((workdir / "config.json").read_text())
+        return str(workdir / "config.json")
+    except (
+        TypeError,
+        OSError,
+        ValueError,
+        RecursionError,
+    ):  # no folder, no run, or a damaged one: said later
         return loading.QUICK_START
 
 
-def _flag_message(error: flags.Error, rest: list[str], known: dict[str, Field]) -> str:
-    """absl's error, in the words of this program."""
-    match = re.match(r"flag --config\.(\w+)=(.*?): ", str(error), re.DOTALL)
-    if match and match[1] in known:
-        return f"config.{match[1]} is {match[2]!r}; allowed: {known[match[1]].allowed}"
-    strange = re.match(r"Unknown command line flag '(\w+)'", str(error))
-    fields = meant(strange[1]) if strange else ()
-    if fields:
-        told = next((arg for arg in rest if arg.lstrip("-").startswith(strange[1])), "")
-        value = told.partition("=")[1] + told.partition("=")[2]
-        hints = " or ".join(f"--config.{field}{value}" for field in fields)
-        return f"--{strange[1]} is no flag; did you mean {hints}? See --help"
-    return f"{loading.first_line(error)}; allowed: the flags of --help"
+def _no_flag(name: str, value: str | None) -> ValueError:
+    """The error for a flag that does not exist."""
+    told = f"={value}" if value and value.isprintable() and len(value) <= LONGEST else ""
+    hints = " or ".join(f"--config.{field}{told}" for field in meant(name))
+    does = f"did you mean {hints}? See --help" if hints else "allowed: the flags of --help"
+    return ValueError(f"{shown(f'--{name}')} is no flag; {does}")
 
 
 def _fail(screen: Screen, error: Exception | str, code: int) -> int:

@@ -1,10 +1,13 @@
 """The config: every field is checked here, before anything is read or compiled."""
 
 import difflib
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from dtp_jax.blocks import Network
+import jax
+
+from dtp_jax.blocks import Network, count, init_forward
 from dtp_jax.data import DATASETS, PLACES, DatasetSpec
 from dtp_jax.fields import (
     AT_LEAST_1,
@@ -28,13 +31,16 @@ from dtp_jax.fields import (
     error,
     for_no_maps,
     full_length,
+    local_path,
     positive,
+    shown,
+    single,
 )
 from dtp_jax.networks import NETWORKS
 from dtp_jax.ops import ACTIVATIONS
 from dtp_jax.rules import RULES
-from dtp_jax.run.build import Experiment, build_network, build_rule
-from dtp_jax.run.extension import from_json
+from dtp_jax.run.build import Experiment, build_network, build_rule, forward_rates
+from dtp_jax.run.extension import first_t_max, from_json
 
 Config = Mapping[str, Any]
 
@@ -135,6 +141,12 @@ OTHER_WORDS = {
     **dict.fromkeys(("target_stepsize", "eta"), ("beta",)),
 }
 """What others call the fields, where no typing error leads there."""
+MOST_VALUES = 1_000
+"""Of a tuple; no network has more blocks."""
+MOST_TURNS = 4_096
+"""Half turns of the cosine schedule. After them its angle is off by 1e-3 in float32."""
+MOST_BYTES = 2**40
+"""Of memory; no device has more."""
 SIMILAR = 0.75
 """From here on (difflib's ratio) a name is taken for a misspelt one."""
 
@@ -183,7 +195,7 @@ def unknown(name: str) -> ValueError:
                 )
     hint = " or ".join(meant(name))
     return ValueError(
-        f"config.{name}: no such field; "
+        f"config.{shown(name)}: no such field; "
         + (f"did you mean {hint}?" if hint else "allowed: " + ", ".join(FIELDS))
     )
 
@@ -210,14 +222,77 @@ def validate(config: Config, overridden: Collection[str] = ()) -> Experiment:
     for name, field in known.items():
         if name not in config and field.default is None:
             raise ValueError(f"config.{name}: missing; allowed: {field.allowed}")
-        config[name] = checked(f"config.{name}", config.get(name, field.default), field)
+        config[name] = _checked(f"config.{name}", config.get(name, field.default), field)
+    if config["data_dir"]:
+        local_path("config.data_dir", config["data_dir"])
     data = DATASETS[config["dataset"]]
     data = data._replace(flip=data.flip or config["flip"])
     network = build_network(config, data)
+    _check_memory(config, network, overridden)
     _fill_tuples(config, known, network, overridden)
     left = data.train_examples - _held_out(config, data)
     check_sizes(config, min(left, config["train_images"] or left))
-    return Experiment(config, data, network, build_rule(config), extensions)
+    experiment = Experiment(config, data, network, build_rule(config), extensions)
+    _check_samples(experiment)
+    if config["normalize_lr"]:
+        for rate in forward_rates(experiment):
+            single("config.forward_lr / config.beta", rate, RATE)
+    return experiment
+
+
+def _checked(name: str, value: Any, field: Field) -> Any:
+    """The value as a run can compute with it."""
+    if isinstance(value, (tuple, list)) and len(value) > MOST_VALUES:
+        raise error(name, value, f"no more than {MOST_VALUES} values")
+    value = checked(name, value, field)
+    if field.kind is float:
+        single(name, value, field)
+    return value
+
+
+def least_bytes(config: Config, network: Network) -> int:
+    """What a device needs at the least, in float32: the parameters, and the activations of its batch."""
+    batch = max(1, config["batch_size"] // config["data_parallel"])
+    activations = batch * sum(math.prod(block.output_shape) for block in network)
+    parameters = count(jax.eval_shape(lambda: init_forward(network, jax.random.key(0))))
+    return 4 * (parameters + activations)
+
+
+def _check_memory(config: Config, network: Network, overridden: Collection[str]) -> None:
+    """Raises ValueError where no device has the memory for a network."""
+    needed = least_bytes(config, network)
+    if needed > MOST_BYTES:
+        widest = max(("channels", "hidden"), key=lambda name: max(config[name], default=0))
+        names = (widest, "channels", "hidden", "batch_size", "network")
+        blamed = [name for name in names if name in overridden] or [widest]
+        name = next((name for name in blamed if config[name]), "network")
+        raise error(
+            f"config.{name}",
+            config[name],
+            f"less: parameters and activations of this network are {needed:,} bytes, and no device "
+            f"has more than {MOST_BYTES:,}",
+        )
+
+
+def _check_samples(experiment: Experiment) -> None:
+    """Raises ValueError where no device has the memory for the noise of an iteration."""
+    config, network = experiment.config, experiment.network
+    training = experiment.rule.feedback_training
+    if training is None:
+        return
+    # Noise is drawn in the shape of what a block takes, of what it puts out, or of both.
+    sizes = [
+        min(math.prod(network[i].input_shape), math.prod(network[i].output_shape))
+        for i in training.blocks(network)
+    ]
+    of_a_sample = 4 * (config["batch_size"] // config["data_parallel"]) * max(sizes, default=0)
+    if of_a_sample * config["feedback_samples"] > MOST_BYTES:
+        raise error(
+            "config.feedback_samples",
+            config["feedback_samples"],
+            f"at most {MOST_BYTES // of_a_sample}: the noise of one is {of_a_sample:,} bytes, and no "
+            f"device has more than {MOST_BYTES:,}",
+        )
 
 
 def _fill_tuples(
@@ -270,6 +345,24 @@ def _held_out(config: Config, data: DatasetSpec) -> int:
         allowed = f"0 to {(count - 1) // data.classes}, for {data.name} has {count} training images"
         raise error("config.val_per_class", per_class, f"{allowed} of {data.classes} classes")
     return per_class * data.classes or round(config["val_split"] * count)
+
+
+def check_schedule(experiment: Experiment, epoch: int) -> None:
+    """Raises ValueError where float32 has too few digits for the angle of the cosine schedule.
+
+    Args:
+      epoch: the last one of the run.
+    """
+    config, extensions = experiment.config, experiment.extensions
+    epochs = extensions[0].from_epochs if extensions else config["epochs"]
+    t_max = first_t_max(config, epochs)
+    if config["schedule"] == "cosine" and min(epoch, epochs) > MOST_TURNS * t_max:
+        raise error(
+            "config.t_max",
+            config["t_max"],
+            f"0, or {-(-epoch // MOST_TURNS)} or more for {epoch} epochs: after {MOST_TURNS} times t_max "
+            "float32 does not tell the rates apart",
+        )
 
 
 def check_sizes(config: Config, left: int) -> None:

@@ -8,7 +8,7 @@ everything that a run writes says where it was extended.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dtp_jax.fields import AT_LEAST_1, error
+from dtp_jax.fields import AT_LEAST_1, MOST, checked, error
 from dtp_jax.run.passes import passes
 
 
@@ -51,7 +51,7 @@ def _is_extension(one: Any) -> bool:
     return (
         isinstance(one, Mapping)
         and one.keys() == set(Extension._fields)
-        and all(type(value) is int and AT_LEAST_1.accepts(value) for value in one.values())
+        and all(type(value) is int and 1 <= value <= MOST for value in one.values())
         and one["from_epochs"] < one["to_epochs"]
     )
 
@@ -84,7 +84,7 @@ def continued(
         same = inherited and config["epochs"] == inherited[-1].to_epochs
         again = tuple(one._replace(at_step=steps(one.from_epochs)) for one in inherited)
         return config, again if same else ()
-    known, had = from_json(saved), saved["epochs"]
+    known, had = from_json(saved), checked("epochs of config.json", saved["epochs"], AT_LEAST_1)
     asked, config["t_max"] = config["t_max"], saved.get("t_max", 0)
     if known and config["epochs"] == known[0].from_epochs:
         raise error(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import config_dict
 
-from dtp_jax.fields import checked, choice
+from dtp_jax.fields import checked, choice, local_path
 from dtp_jax.networks import NETWORKS
 from dtp_jax.rules import RULES
 from dtp_jax.run import formats
@@ -45,13 +45,13 @@ def load_config(given: str) -> Loaded:
       ValueError: one line; there is no such config, or it fails.
     """
     if given.endswith(".json"):
-        return _from_json(Path(given))
+        return _from_json(local_path("--config", given))
     file, arguments = _split(given)
 
     def error(problem: str) -> ValueError:
         return ValueError(f"--config is {given!r}, {problem}")
 
-    if not file.is_file() or file.suffix != ".py":
+    if not os.path.isfile(file) or file.suffix != ".py":
         raise error(_what_is_wrong(file))
     try:
         config = runpy.run_path(str(file))["get_config"](*arguments)
@@ -72,9 +72,12 @@ def load_plugins(given: Iterable[str]) -> None:
       ValueError: one line; there is none of this name, or it fails.
     """
     for name in given:
+        file = None
+        if name.endswith(".py") or os.sep in name or not name.isprintable():
+            file = local_path("--plugin", name)
         try:
-            if name.endswith(".py") or os.sep in name:
-                _run_file(Path(name).expanduser())
+            if file is not None:
+                _run_file(file)
             else:
                 importlib.import_module(name)
         except (Exception, SystemExit) as problem:  # it may raise anything
@@ -146,18 +149,20 @@ def _split(given: str) -> tuple[Path, list[str]]:
     """FILE.py:ARGUMENT or NAME:ARGUMENT as the file and its arguments, of which there is one or none."""
     file, suffix, argument = given.partition(".py:")
     if suffix:
-        return Path(file + ".py"), [argument]
+        return local_path("--config", file + ".py"), [argument]
     name, colon, argument = given.partition(":")
-    if re.fullmatch(r"\w+", name) and (name in names() or not Path(given).exists()):
-        return CONFIGS / f"{name}.py", [argument] if colon else []
-    return Path(given), []
+    inside = CONFIGS / f"{name}.py", [argument] if colon else []
+    if name in names():
+        return inside
+    path = local_path("--config", given)
+    return inside if re.fullmatch(r"\w+", name) and not os.path.exists(path) else (path, [])
 
 
 def _what_is_wrong(file: Path) -> str:
     known = f"allowed: a Python file, a config.json, or one of {', '.join(names())}"
-    if file.is_dir() and (file / "config.json").is_file():
+    if os.path.isdir(file) and (file / "config.json").is_file():
         return f"which is a folder; did you mean {file / 'config.json'}?"
-    if file.exists():
+    if os.path.exists(file):
         return f"which is no Python file; {known}"
     hint = f"; did you mean {file.stem}?" if file.stem in names() else ""
     return f"which does not exist{hint or f'; {known}'}"

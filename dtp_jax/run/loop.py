@@ -18,7 +18,6 @@ from dtp_jax.parallel.mesh import Mesh, placement, replicated
 from dtp_jax.run import guard, program
 from dtp_jax.run.assemble import Parts, Plan, assemble, read
 from dtp_jax.run.build import learning_rates
-from dtp_jax.run.passes import Pass
 from dtp_jax.run.provenance import Request, provenance
 from dtp_jax.run.rows import Row, guard_row, last_angle, step_rows, weight_rows
 from dtp_jax.run.screen import Screen
@@ -167,7 +166,7 @@ class Run:
         parts, chunks = self.parts, {}
         self.probe = program.probe(parts.learner, parts.experiment.data)
         with self.screen.task("compiling the training step"):
-            for trains in {one.trains for one in self._passes_left()}:
+            for trains in self._ways_left():
                 chunk = program.train_chunk(
                     parts.learner._replace(trains=trains),
                     parts.experiment.data,
@@ -178,10 +177,11 @@ class Run:
                 ).compile()
         return chunks
 
-    def _passes_left(self) -> tuple[Pass, ...]:
+    def _ways_left(self) -> set[tuple[str, ...]]:
+        """What the passes to come train, each way once."""
         parts, last = self.parts, self.parts.total_steps - 1
         first = self.progress.step // parts.steps_per_epoch
-        return parts.passes[first : last // parts.steps_per_epoch + 1]
+        return parts.passes.ways(first, last // parts.steps_per_epoch)
 
     def _train_some(self, chunk, number: int) -> None:
         """One chunk of steps of the pass with this number, then whatever is due after it."""

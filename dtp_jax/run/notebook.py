@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dtp_jax.data import DatasetSpec, Split
 from dtp_jax.data.batches import resident_evaluation
-from dtp_jax.fields import local_path
+from dtp_jax.fields import local_folder
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.parallel.mesh import make_mesh
 from dtp_jax.run import backend, formats, loading, loop, program, signals
@@ -51,6 +51,7 @@ def train(
       DataError: the data is missing or corrupt. DiskError: the disk refuses.
       guard.Diverged: a loss is not finite. loop.Interrupted: ctrl-C; the run is saved and can go on.
     """
+    backend.check_flags()
     backend.prepare()
     extended = ()
     if isinstance(config, Mapping) or hasattr(config, "to_dict"):
@@ -63,10 +64,11 @@ def train(
             loaded.config, {k: overrides[k] for k in ("rule", "network") if k in overrides}
         )
         fields, name, shown, extended = loaded.config.to_dict(), *loaded[1:]
-    folder = Workdir(local_path("workdir", workdir)) if workdir else default_workdir(name)
+    folder = Workdir(local_folder("workdir", workdir)) if workdir else default_workdir(name)
     made = plan(fields | overrides, folder, overridden=tuple(overrides), extended=extended)
     if made.status != FINISHED:
         fields = made.experiment.config
+        backend.require_devices()
         mesh = make_mesh(fields["data_parallel"], fields["layer_parallel"])
         told = [f"{name}={value!r}" for name, value in overrides.items()]
         screen = BriefScreen(Console(quiet=True)) if quiet else Screen()

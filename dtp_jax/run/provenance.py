@@ -21,6 +21,10 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 """What the numbers of a run depend on, beside this package."""
 
 
+GIT_SECONDS = 10
+"""After this time nobody waits for git any more."""
+
+
 class Request(NamedTuple):
     """What somebody asked for."""
 
@@ -66,7 +70,17 @@ def commit() -> str | None:
         return None
 
     def ask(*args: str) -> str | None:
-        done = subprocess.run([git, "-C", here.parent, *args], capture_output=True, text=True)
+        try:
+            done = subprocess.run(
+                [git, "-C", here.parent, *args],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=GIT_SECONDS,
+            )
+        except (OSError, subprocess.TimeoutExpired):  # a git that does not run, or does not end
+            return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     if not ask("ls-files", "--error-unmatch", here.name):
