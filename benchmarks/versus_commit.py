@@ -141,9 +141,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         against = git("rev-parse", "--verify", "--end-of-options", f"{args.commit}^{{commit}}")
     except ValueError as problem:
-        parser.error(
-            f"--commit is {args.commit}; allowed: a commit of this repository ({problem})"
-        )
+        parser.error(f"--commit is {args.commit}; allowed: a commit of this repository ({problem})")
     backend.set_flags()
     found = measure(against, SETTING, args.repeats)
     # Only now: it asks for a device, which the processes then would have to share.

@@ -231,6 +231,11 @@ def local_folder(name: str, value: str | os.PathLike) -> Path:
     return path
 
 
+def first_line(error: BaseException) -> str:
+    """Of what an error says, or its type where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def shown(name: str) -> str:
     """A name that a user has made up, as it stands in an error."""
     return name if name.isprintable() and len(name) <= LONGEST else described(name)

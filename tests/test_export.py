@@ -235,7 +235,10 @@ def test_wrong_arguments(exported, reference, place):
     [
         (["gs://b/run", "x.safetensors"], "WORKDIR is 'gs://b/run'; allowed: a local path"),
         (["run", "gs://b/x.safetensors"], "FILE is 'gs://b/x.safetensors'; allowed: a local path"),
-        (["~nosuchuser/run", "x.safetensors"], "WORKDIR is '~nosuchuser/run'; allowed: a path without ~"),
+        (
+            ["~nosuchuser/run", "x.safetensors"],
+            "WORKDIR is '~nosuchuser/run'; allowed: a path without ~",
+        ),
         (["--to-workdir", "file:///w", "x.npz"], "WORKDIR is 'file:///w'; allowed: a local path"),
         (["run", ""], "FILE is ''; allowed: "),
     ],

@@ -266,7 +266,10 @@ def test_a_run_that_was_started_in_between(tmp_path):
     folder = Workdir(tmp_path / "run")
     assert folder.status({"rule": "ldrl"}, 10) == "new"
     Workdir(tmp_path / "run").create({"rule": "dtp"})
-    with pytest.raises(WorkdirError, match="just been started in it; allowed: the same command"), folder.owned():
+    with (
+        pytest.raises(WorkdirError, match="just been started in it; allowed: the same command"),
+        folder.owned(),
+    ):
         pass
     assert left(tmp_path / "run") == ["config.json"]
 

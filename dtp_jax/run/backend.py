@@ -62,7 +62,7 @@ def require_devices() -> None:
         AssertionError,
     ) as problem:  # it asserts that a platform it knows is there
         asked = jax.config.jax_platforms
-        reason = (str(problem).splitlines() or [""])[0].partition(" (set JAX_PLATFORMS")[0]
+        reason = str(problem).split("\n")[0].partition(" (set JAX_PLATFORMS")[0]
         reason = reason or "no such device can be used here"
         where = f"$JAX_PLATFORMS is {asked!r}" if asked else "$JAX_PLATFORMS is not set"
         raise ValueError(

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dtp_jax.fields import first_line
 from dtp_jax.parallel import processes
 from dtp_jax.run import formats, provenance
 from dtp_jax.run.files import DiskError, WorkdirError, disk_errors, read_object, write_json
@@ -277,7 +278,6 @@ def _reason(error: BaseException) -> str:
     """What went wrong, in a line: of a long message of tensorstore, what the operating system says."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = str(error)
-    if said := SYSTEM_REASON.findall(text):
+    if said := SYSTEM_REASON.findall(str(error)):
         return said[-1]
-    return (text.splitlines() or [""])[0].partition(" [tensorstore_spec")[0] or type(error).__name__
+    return first_line(error).partition(" [tensorstore_spec")[0]

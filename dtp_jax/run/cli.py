@@ -16,7 +16,7 @@ from ml_collections import config_flags
 from ml_collections.config_dict import ConfigDict
 
 from dtp_jax.data import DataError
-from dtp_jax.fields import LONGEST, Field, described, error, local_folder, shown
+from dtp_jax.fields import LONGEST, Field, described, error, first_line, local_folder, shown
 from dtp_jax.parallel import processes
 from dtp_jax.parallel.mesh import Mesh, data_share, make_mesh
 from dtp_jax.run import backend, guard, loading, loop, signals
@@ -219,7 +219,7 @@ def _fail_at_run_time(screen: Screen, error: Exception, folder: Workdir) -> int:
     if processes.is_memory_used_up(error):
         return _fail(
             screen,
-            f"memory is used up ({loading.first_line(error)}); allowed: a smaller --config.batch_size, "
+            f"memory is used up ({first_line(error)}); allowed: a smaller --config.batch_size, "
             "feedback_samples, channels or eval_batch_size, or images that stay on the host with "
             f"--config.images_on=host; the run can go on from {newest}",
             EXIT_MEMORY,
@@ -353,9 +353,7 @@ def _overridden(
     except flags.Error as problem:
         named = re.match(r"flag --config\.(\w+)=", str(problem))
         if not named or named[1] not in known:
-            raise ValueError(
-                f"{loading.first_line(problem)}; allowed: the flags of --help"
-            ) from problem
+            raise ValueError(f"{first_line(problem)}; allowed: the flags of --help") from problem
         value = fields[named[1]].partition("=")[2]
         raise error(f"config.{named[1]}", value, known[named[1]].allowed) from problem
     return found.config

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dtp_jax.fields import Field, checked, described
+from dtp_jax.fields import Field, checked, described, first_line
 from dtp_jax.run.config import fields_of
 from dtp_jax.run.extension import from_json
 from dtp_jax.version import __version__
@@ -102,7 +102,7 @@ def read(file: Path, *, whole: bool = True) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise FormatError("cannot be read", A_CONFIG_FILE, _first_line(error)) from error
+        raise FormatError("cannot be read", A_CONFIG_FILE, first_line(error)) from error
     return parse(text, whole=whole)
 
 
@@ -128,7 +128,7 @@ def parse(text: str, *, whole: bool = True) -> dict[str, Any]:
     except RecursionError as error:
         raise FormatError("cannot be read", A_CONFIG_FILE, "it is nested too deep") from error
     except ValueError as error:
-        problem, says, allowed = _first_line(error).partition("; allowed: ")
+        problem, says, allowed = first_line(error).partition("; allowed: ")
         if says:
             raise FormatError(f"says {problem}", allowed) from error
         raise FormatError("cannot be read", A_CONFIG_FILE, problem) from error
@@ -205,7 +205,3 @@ def _check_origin(found: Mapping[str, Any]) -> None:
 
 def _is_line(value: Any) -> bool:
     return isinstance(value, str) and value.isprintable()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

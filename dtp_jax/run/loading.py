@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import config_dict
 
-from dtp_jax.fields import checked, choice, local_path
+from dtp_jax.fields import checked, choice, first_line, local_path
 from dtp_jax.networks import NETWORKS
 from dtp_jax.rules import RULES
 from dtp_jax.run import formats
@@ -172,8 +172,3 @@ def _relative(given: str) -> str:
     """A path relative to the current folder, where it lies in it."""
     relative = os.path.relpath(given)
     return given if relative.startswith(os.pardir) else relative
-
-
-def first_line(error: BaseException) -> str:
-    """Of what an error says."""
-    return (str(error).splitlines() or [""])[0]
