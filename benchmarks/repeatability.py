@@ -148,7 +148,7 @@ def largest_difference(run: FinishedRun, first: FinishedRun) -> float | None:
     for mine, other in zip(*map(jax.tree.leaves, (run.state, first.state)), strict=True):
         mine, other = map(_numbers, (mine, other))
         if mine.tobytes() != other.tobytes():
-            differences.append(np.abs(mine - other).max() / np.abs(other).max())
+            differences.append(float(np.abs(mine - other).max() / np.abs(other).max()))
     return max(differences, default=None)
 
 
