@@ -44,8 +44,6 @@ class Field(NamedTuple):
     """A tuple of such values; one value alone is taken for a tuple of length 1."""
     per_block: bool = False
     """The tuple has one value for each trained feedback map, or one for all."""
-    most: float = MOST
-    """Whole numbers end here."""
     default: Any = None
     """Of a field that a registered rule or network brings; the others have theirs in configs/default.py."""
 
@@ -132,8 +130,8 @@ def checked(name: str, value: Any, field: Field) -> Any:
         known = not is_traced(entry)
         if known and (is_flag or not isinstance(entry, kind) or not field.accepts(entry)):
             raise error(name, value, field.allowed)
-        if known and field.kind is int and entry > field.most:
-            raise error(name, value, f"no more than {field.most}, for JAX counts in 32 bits")
+        if known and field.kind is int and entry > MOST:
+            raise error(name, value, f"no more than {MOST}, for JAX counts in 32 bits")
     try:
         entries = tuple(e if is_traced(e) else field.kind(e) for e in entries)
     except OverflowError as problem:  # a whole number beyond every float

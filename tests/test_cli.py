@@ -239,6 +239,7 @@ def test_nobody_without_a_home_trains(place):
         "sys.exit(train(sys.argv[1:], 'x'))"
     )
     hidden = ("HOME", "USER", "LOGNAME", "DTP_JAX_CACHE", "XDG_CACHE_HOME")
+    hidden += ("JAX_COMPILATION_CACHE_DIR",)
     environment = {k: v for k, v in os.environ.items() if k not in hidden}
     environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(

@@ -10,7 +10,7 @@ from test_config_errors import refused
 from dtp_jax import fields
 from dtp_jax.learning.learner import BOTH, FEEDBACK_ONLY, FORWARD_ONLY
 from dtp_jax.run import assemble
-from dtp_jax.run.config import FIELDS, check_schedule, least_bytes, validate
+from dtp_jax.run.config import FIELDS, least_bytes, validate
 from dtp_jax.run.extension import Extension, continued, from_json
 from dtp_jax.run.passes import passes, total_steps
 
@@ -176,14 +176,6 @@ def test_extensions_that_nobody_has_written(extended):
     with pytest.raises(ValueError, match="allowed: ") as error:
         from_json({"extended": extended})
     assert "\n" not in str(error.value)
-
-
-def test_the_schedule_has_the_digits_of_its_angle():
-    made = validate(config_fields(epochs=10**6, t_max=1))
-    check_schedule(made, 4096)
-    with pytest.raises(ValueError, match="config.t_max is 1; allowed: 0, or 25 or more for 100000"):
-        check_schedule(made, 100_000)
-    check_schedule(validate(config_fields(epochs=10**6, t_max=1, schedule="constant")), 10**6)
 
 
 def test_words_stay_short():

@@ -9,7 +9,7 @@ from dtp_jax.parallel.mesh import Mesh
 from dtp_jax.run import program
 from dtp_jax.run.build import Experiment, build_learner
 from dtp_jax.run.checkpoints import Checkpoints
-from dtp_jax.run.config import check_schedule, check_sizes, validate
+from dtp_jax.run.config import check_sizes, validate
 from dtp_jax.run.extension import Extension, continued
 from dtp_jax.run.passes import Passes, passes, total_steps
 from dtp_jax.run.screen import Screen
@@ -73,8 +73,6 @@ def plan(
     )
     experiment = experiment._replace(config=fields, extensions=extensions)
     total = total_steps(fields, left)
-    last = passes(fields)[max(total - 1, 0) // steps_per_epoch]
-    check_schedule(experiment, last.epoch)
     return Plan(experiment, source, folder, folder.status(fields, total), total)
 
 

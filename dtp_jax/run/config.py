@@ -40,7 +40,7 @@ from dtp_jax.networks import NETWORKS
 from dtp_jax.ops import ACTIVATIONS
 from dtp_jax.rules import RULES
 from dtp_jax.run.build import Experiment, build_network, build_rule, forward_rates
-from dtp_jax.run.extension import first_t_max, from_json
+from dtp_jax.run.extension import from_json
 
 Config = Mapping[str, Any]
 
@@ -143,8 +143,6 @@ OTHER_WORDS = {
 """What others call the fields, where no typing error leads there."""
 MOST_VALUES = 1_000
 """Of a tuple; no network has more blocks."""
-MOST_TURNS = 4_096
-"""Half turns of the cosine schedule. After them its angle is off by 1e-3 in float32."""
 MOST_BYTES = 2**40
 """Of memory; no device has more."""
 SIMILAR = 0.75
@@ -345,24 +343,6 @@ def _held_out(config: Config, data: DatasetSpec) -> int:
         allowed = f"0 to {(count - 1) // data.classes}, for {data.name} has {count} training images"
         raise error("config.val_per_class", per_class, f"{allowed} of {data.classes} classes")
     return per_class * data.classes or round(config["val_split"] * count)
-
-
-def check_schedule(experiment: Experiment, epoch: int) -> None:
-    """Raises ValueError where float32 has too few digits for the angle of the cosine schedule.
-
-    Args:
-      epoch: the last one of the run.
-    """
-    config, extensions = experiment.config, experiment.extensions
-    epochs = extensions[0].from_epochs if extensions else config["epochs"]
-    t_max = first_t_max(config, epochs)
-    if config["schedule"] == "cosine" and min(epoch, epochs) > MOST_TURNS * t_max:
-        raise error(
-            "config.t_max",
-            config["t_max"],
-            f"0, or {-(-epoch // MOST_TURNS)} or more for {epoch} epochs: after {MOST_TURNS} times t_max "
-            "float32 does not tell the rates apart",
-        )
 
 
 def check_sizes(config: Config, left: int) -> None:
