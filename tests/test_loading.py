@@ -316,9 +316,9 @@ def test_a_git_that_distrusts_the_folder_is_no_commit(monkeypatch, tmp_path):
         ({"a.b": 3}, "config.a.b: no such field"),
         ({"provenance": ["x"], "rule": "none"}, "--config is 'c.json', which has a malformed"),
         ({"extended": [{"x": 1}]}, "--config is 'c.json', which says extended is "),
-        ({"rule": ["ldrl"]}, "config.rule is "),
-        ({"epochs": {"a": 1}}, "config.epochs is "),
-        ({"channels": [[1]]}, "config.channels is "),
+        ({"rule": ["ldrl"]}, "--config is 'c.json', which has the rule ['ldrl']; allowed: text"),
+        ({"epochs": {"a": 1}}, "--config is 'c.json', which says epochs is {'a': 1}; "),
+        ({"channels": [[1]]}, "--config is 'c.json', which says channels is "),
     ],
 )
 def test_a_config_json_that_nobody_has_written(place, saved, said):

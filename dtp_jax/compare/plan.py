@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dtp_jax.run import cli
+from dtp_jax.run.arguments import flags_of, parse
 from dtp_jax.run.config import validate
 
 
@@ -36,7 +36,7 @@ def parse_configs(text: str, overrides: list[str]) -> list[Entry]:
     Raises:
       ValueError: one line; a config does not exist or is not valid, or two have the same label.
     """
-    for flag in cli.flags_of(overrides).given:
+    for flag in flags_of(overrides).given:
         raise ValueError(f"--{flag} is no flag of a comparison; allowed: --config.FIELD=VALUE")
     entries: list[Entry] = []
     for part in re.split(r",(?![^\[]*\])", text):
@@ -45,7 +45,7 @@ def parse_configs(text: str, overrides: list[str]) -> list[Entry]:
             raise ValueError(
                 f"--configs names {entry.label!r} twice; allowed: configs of different names"
             )
-        arguments = cli.parse(entry.arguments(overrides))
+        arguments = parse(entry.arguments(overrides))
         if "seed" in arguments.overridden:
             raise ValueError(
                 "config.seed is overridden; allowed: --seeds=N, for the seeds 0 to N - 1"

@@ -21,7 +21,7 @@ from dtp_jax.export.runs import export_run, import_weights
 from dtp_jax.export.weights import WeightsError
 from dtp_jax.fields import local_folder, local_path
 from dtp_jax.output import steady_streams
-from dtp_jax.run import cli, signals
+from dtp_jax.run import arguments, cli, signals
 from dtp_jax.run.loading import load_plugins
 from dtp_jax.run.screen import Screen
 
@@ -46,7 +46,9 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.export
         default=[],
         help="file or module that registers rules or networks",
     )
-    args, overrides = parser.parse_known_args(cli.joined(sys.argv[1:] if argv is None else argv))
+    args, overrides = parser.parse_known_args(
+        arguments.joined(sys.argv[1:] if argv is None else argv)
+    )
     strange = [o for o in overrides if not re.match(r"--?(no)?config\.", o)]
     if strange:
         parser.error(f"argument {strange[0]!r} is not understood")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from dtp_jax.export.weights import WeightsError, match, read, write
 from dtp_jax.learning import learner
 from dtp_jax.learning.learner import Learner, TrainState
-from dtp_jax.run import cli, formats
+from dtp_jax.run import arguments, formats
 from dtp_jax.run.config import validate
 from dtp_jax.run.files import DiskError
 from dtp_jax.run.loop import Progress
@@ -124,7 +124,7 @@ def _config_for(
 ) -> dict[str, Any]:
     """The config of an import, with overrides."""
     if config is not None:
-        return cli.parse(["export", f"--config={config}", *overrides]).config
+        return arguments.parse(["export", f"--config={config}", *overrides]).config
     otherwise = "--config=FILE that says of which network"
     if "config" not in metadata:
         raise ValueError(f"{file} holds no config; allowed: {otherwise}")
@@ -135,4 +135,4 @@ def _config_for(
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "config.json"
         saved.write_text(metadata["config"], encoding="utf-8")
-        return cli.parse(["export", f"--config={saved}", *overrides]).config
+        return arguments.parse(["export", f"--config={saved}", *overrides]).config
