@@ -48,7 +48,7 @@ def prepare() -> None:
     `launch.py` and `dtp_jax.train` do this by themselves. A second start takes seconds.
     """
     if not jax.config.jax_compilation_cache_dir:
-        with contextlib.suppress(RuntimeError):  # nobody's home: programs are compiled each time
+        with contextlib.suppress(OSError):  # nobody's home: programs are compiled each time
             jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     set_flags()
 
