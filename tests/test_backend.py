@@ -177,7 +177,7 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path):
 
 def test_without_a_home_programs_are_not_kept(monkeypatch):
     def nobody():
-        raise RuntimeError("Could not determine home directory.")
+        raise OSError("that home folder is not known")
 
     monkeypatch.setattr(backend, "cache_folder", nobody)
     jax.config.update("jax_compilation_cache_dir", None)
