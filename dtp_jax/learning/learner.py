@@ -52,12 +52,12 @@ class Learner:
     """Which parameters a step changes: BOTH, FEEDBACK_ONLY or FORWARD_ONLY."""
     stale_gradients: str = "none"
     """How the original's DRL steps on gradients that it has not renewed; see `fields.STALE_GRADIENTS`."""
-    guard: str = "stop"
-    """What a step does where numbers go wrong: nothing with "stop"; else see `dtp_jax.learning.recovery`."""
     precision: str = "tf32"
     """Of products and convolutions; see `ops.PRECISIONS`."""
     mesh: Mesh | None = None
     """The devices, where there are several; see `dtp_jax.parallel.mesh`."""
+    guard: str = "stop"
+    """What a step does where numbers go wrong: nothing with "stop"; else see `dtp_jax.learning.recovery`."""
 
     def __post_init__(self) -> None:
         for name, value in checks.learner_options(self).items():
