@@ -1,0 +1,106 @@
+"""What is declared is what is imported; what is locked is what is declared."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib import metadata
+
+import pytest
+from helpers import REPOSITORY
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+DECLARED = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+NOT_IMPORTED = {
+    "array-record": "tensorflow-datasets reads its files with it, and does not bring it",
+    "importlib-resources": "tensorflow-datasets needs it to prepare data, and does not bring it",
+    "jaxlib": "jax's other half: the two have one version",
+}
+"""Declared all the same, and why."""
+LOCKS = ("build", "run", "dev", "cuda")
+
+
+def imported(*folders):
+    """The distributions of other people that Python files import, anywhere in them."""
+    names = set()
+    for folder in folders:
+        for file in (REPOSITORY / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Import):
+                    names |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    names.add(node.module.partition(".")[0])
+    ours = {path.stem for path in (REPOSITORY / "tests").rglob("*.py")}
+    ours |= {"dtp_jax", "benchmarks", "tests", "reliability"}
+    foreign = names - ours - sys.stdlib_module_names
+    owners = metadata.packages_distributions()
+    return {canonicalize_name(owners[name][0]) if name in owners else name for name in foreign}
+
+
+def locked(name):
+    """The entries of a lock, by distribution: the requirement, and its hashes."""
+    found = {}
+    for entry in re.split(r"\n(?=\S)", (REPOSITORY / f"requirements/{name}.lock").read_text()):
+        if not entry.startswith("#"):
+            line, *hashes = re.split(r"\s*\\\n\s*", entry.strip())
+            found[canonicalize_name(Requirement(line).name)] = (Requirement(line), hashes)
+    return found
+
+
+def test_every_import_of_the_package_is_declared():
+    assert imported("dtp_jax") <= DECLARED
+
+
+def test_every_dependency_is_imported_or_has_a_reason():
+    assert DECLARED - imported("dtp_jax") == set(NOT_IMPORTED)
+
+
+def test_every_import_of_tests_and_benchmarks_is_declared():
+    extra = PROJECT["optional-dependencies"]["dev"]
+    known = DECLARED | {canonicalize_name(Requirement(line).name) for line in extra}
+    # These come with jax, with pytest; nothing else would do in their place.
+    assert imported("tests", "benchmarks") <= known | {"scipy", "packaging"}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_has_one_version_and_hashes_for_everything(name):
+    entries = locked(name)
+    assert entries
+    for requirement, hashes in entries.values():
+        assert re.fullmatch(r"==[^,*]+", str(requirement.specifier)), requirement
+        assert hashes and all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", h) for h in hashes)
+
+
+@pytest.mark.parametrize("name", ["run", "dev"])
+def test_the_locks_have_what_pyproject_asks_for(name):
+    """In versions that it allows, and the same in both."""
+    entries = locked(name)
+    extra = PROJECT["optional-dependencies"]["dev"] if name == "dev" else []
+    for line in PROJECT["dependencies"] + extra:
+        wanted = Requirement(line)
+        found, _ = entries[canonicalize_name(wanted.name)]
+        version = str(found.specifier).removeprefix("==")
+        assert wanted.specifier.contains(version, prereleases=True), (line, version)
+    assert locked("run").items() <= locked("dev").items()
+
+
+def test_the_locks_are_complete():
+    """Whatever a locked package needs here is locked too: pip is told to look for nothing else."""
+    here = locked("run") | locked("dev") | locked("build")
+    for name, (requirement, _) in here.items():
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
+        for line in metadata.requires(name) or ():
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                known = here | locked("cuda")
+                assert canonicalize_name(needed.name) in known, f"{name} needs {needed}"
+
+
+def test_without_the_cuda_libraries_of_torch():
+    """CI has a CPU build, which needs none of them."""
+    cuda = re.compile("(cuda-|nvidia-|triton$)")
+    assert not any(map(cuda.match, locked("dev")))
+    assert all(map(cuda.match, locked("cuda")))
