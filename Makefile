@@ -34,10 +34,10 @@ $(VENV)/.installed: pyproject.toml requirements/build.lock requirements/run.lock
 	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
-# A CPU build of torch needs nothing of cuda.lock.
-$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.lock requirements/cuda.lock
+# Where pip finds no CPU build of torch (it is not on PyPI), torch has its CUDA libraries with it.
+$(VENV)/.installed-dev: $(VENV)/.installed $(addprefix requirements/,dev.lock torch_cpu.lock torch_cuda.lock)
+	$(INSTALL) requirements/torch_cpu.lock || $(INSTALL) requirements/torch_cuda.lock
 	$(INSTALL) requirements/dev.lock
-	$(BIN)/python -m pip show torch | grep -q '^Version: .*+cpu' || $(INSTALL) requirements/cuda.lock
 	touch $@
 else
 $(VENV)/.installed: pyproject.toml
@@ -54,24 +54,20 @@ endif
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes --no-annotate \
 	--custom-compile-command='make lock' $(LOCK_FLAGS)
 BUILD := setuptools>=77
-# The CPU build of torch that CI has: torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl.
-TORCH_CPU := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
-
 lock:  ## write requirements/*.lock anew: what pyproject.toml asks for, for every platform and Python
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) uv==0.13.9
 	echo '$(BUILD)' | $(COMPILE) -o requirements/build.lock -
 	echo '$(BUILD)' | $(COMPILE) -o requirements/run.lock pyproject.toml -
-	cat requirements/cuda.lock >> requirements/dev.lock
+	cat requirements/torch_cuda.lock >> requirements/dev.lock
 	echo '$(BUILD)' | $(COMPILE) -o requirements/dev.lock --extra=dev -c requirements/run.lock pyproject.toml -
-	grep -q $(TORCH_CPU) requirements/dev.lock || sed -i 's/^torch==2.13.0 .*/&\n    --hash=sha256:$(TORCH_CPU) \\/' requirements/dev.lock
-	awk '/^[a-z]/ {out = /^(cuda-|nvidia-|triton=)/ ? "cuda" : "dev"} {print > "requirements/" (out ? out : "dev") ".new"}' \
+	awk '/^[a-z]/ {cuda = /^(cuda-|nvidia-|triton=)/} {print > "requirements/" (cuda ? "torch_cuda" : "dev") ".new"}' \
 		requirements/dev.lock
-	for name in cuda dev; do mv requirements/$$name.new requirements/$$name.lock; done
+	for name in torch_cuda dev; do mv requirements/$$name.new requirements/$$name.lock; done
 
 audit: $(VENV)/.audit  ## known vulnerabilities of what is locked; asks PyPI
-	for name in run dev cuda; do \
-		$(VENV)/.audit/bin/pip-audit --require-hashes --disable-pip -r requirements/$$name.lock || exit; done
+	for name in build dev torch_cuda; do \
+		$(VENV)/.audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements/$$name.lock || exit; done
 
 $(VENV)/.audit:
 	$(PYTHON) -m venv $(VENV)

@@ -19,7 +19,7 @@ NOT_IMPORTED = {
     "jaxlib": "jax's other half: the two have one version",
 }
 """Declared all the same, and why."""
-LOCKS = ("build", "run", "dev", "cuda")
+LOCKS = ("build", "run", "dev", "torch_cpu", "torch_cuda")
 
 
 def imported(*folders):
@@ -95,12 +95,14 @@ def test_the_locks_are_complete():
         for line in metadata.requires(name) or ():
             needed = Requirement(line)
             if needed.marker is None or needed.marker.evaluate({"extra": ""}):
-                known = here | locked("cuda")
+                known = here | locked("torch_cuda")
                 assert canonicalize_name(needed.name) in known, f"{name} needs {needed}"
 
 
-def test_without_the_cuda_libraries_of_torch():
-    """CI has a CPU build, which needs none of them."""
+def test_the_cuda_libraries_of_torch_are_by_themselves():
+    """A CPU build needs none of them."""
     cuda = re.compile("(cuda-|nvidia-|triton$)")
     assert not any(map(cuda.match, locked("dev")))
-    assert all(map(cuda.match, locked("cuda")))
+    assert all(map(cuda.match, locked("torch_cuda")))
+    version = str(locked("dev")["torch"][0].specifier)
+    assert str(locked("torch_cpu")["torch"][0].specifier) == f"{version}+cpu"
