@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Recorded layers, schedules and initial values: the tests compare these, not a replay.
 OTHER_RECORDS := $(patsubst %,tests/golden/%.npz,init_facts schedule torch_layers)
 
-.PHONY: run test parity lint lock audit clean
+.PHONY: run test parity lint reliability fuzz lock audit clean
 
 run: $(VENV)/.installed  ## install, then L-DRL and backprop on scikit-learn's digits, three seeds each
 	$(BIN)/python -m dtp_jax.compare --configs=digits_dtp,digits_backprop --seeds=3 --workdir=runs/quick_start
@@ -23,6 +23,12 @@ parity: $(VENV)/.installed  ## replay the recorded numbers of the original progr
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+reliability: $(VENV)/.installed-dev  ## faults in real runs, kills, double starts; writes docs/reliability.md
+	$(BIN)/python -m tests.reliability
+
+fuzz: $(VENV)/.installed-dev  ## the fuzz tests, a hundred times longer; SEED=N repeats one
+	$(BIN)/python -m tests.reliability.fuzz $(if $(SEED),--seed=$(SEED))
 
 # One set of versions that passed all tests, each file known by its hash. `make run LOCKED=` installs the newest.
 ifeq ($(LOCKED),yes)

@@ -1,0 +1,41 @@
+"""Numbers that go wrong, and memory that is used up."""
+
+from tests.reliability.fault import ANYTHING, FINISHED, fault
+from tests.reliability.place import Ended, Place
+
+TRAIN = "dtp train --config=tiny.py --workdir=run"
+
+
+@fault(code=4, words="loss|parameter", left=ANYTHING)
+def explodes(place: Place) -> Ended:
+    """A rate so large that the loss is not finite after some steps"""
+    return place.run(f"{TRAIN} --config.forward_lr=1e6")
+
+
+@fault(code=4, words="loss|parameter|weight", left=ANYTHING)
+def last_step_explodes(place: Place) -> Ended:
+    """The very last step leaves weights that are not finite"""
+    ended = place.run(
+        f"{TRAIN} --config.forward_lr=1e30 --config.weight_decay=1e30 --config.max_steps=1"
+    )
+    assert not place.path("run/summary.json").exists()
+    return ended
+
+
+@fault(code=0, words="workdir +run", left=FINISHED)
+def guard_skips(place: Place) -> Ended:
+    """guard=skip: batches whose numbers are not finite are left out, and counted"""
+    return place.run(f"{TRAIN} --config.guard=skip --config.forward_lr=1e6")
+
+
+@fault(code=0, words="workdir +run", left=FINISHED)
+def guard_halves(place: Place) -> Ended:
+    """guard=halve: the rate of a feedback map that diverges is halved, and the screen says so"""
+    return place.run(f"{TRAIN} --config.guard=halve --config.feedback_lr=1e4")
+
+
+@fault(code=7, words="memory", left=ANYTHING)
+def out_of_memory(place: Place) -> Ended:
+    """The memory is used up while the run trains"""
+    # A quarter of an hour of patience is of no use here: the limit comes with the first step.
+    return place.run(f"ulimit -d 3000000; {TRAIN} --config.channels=4,60000")

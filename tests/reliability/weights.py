@@ -1,0 +1,77 @@
+"""Weights out of a run and into one."""
+
+import numpy as np
+
+from tests.reliability.fault import ANYTHING, NOTHING, fault
+from tests.reliability.place import Ended, Place
+
+TRAIN = "dtp train --config=tiny.py --config.max_steps=5 --workdir=first"
+
+
+def exported(place: Place) -> None:
+    """weights.npz, of a run."""
+    from safetensors.numpy import load_file
+
+    assert place.run(TRAIN).code == 0
+    assert place.run("dtp export first weights.safetensors").code == 0
+    np.savez(place.path("weights.npz"), **load_file(place.path("weights.safetensors")))
+
+
+def imported(place: Place, file: str) -> Ended:
+    """Into a new workdir."""
+    return place.run(f"dtp export --to-workdir run {file} --config=tiny.py")
+
+
+@fault(code=0, words="run", left=ANYTHING)
+def no_damage(place: Place) -> Ended:
+    """None: weights are taken out of a run and start another one, which trains"""
+    exported(place)
+    ended = imported(place, "weights.safetensors")
+    assert place.run("dtp train --workdir=run").code == 0
+    return ended
+
+
+@fault(code=3, words="weights", left=NOTHING)
+def npz_flipped_byte_of_weights(place: Place) -> Ended:
+    """A byte of the weights (.npz) is changed"""
+    exported(place)
+    file = place.path("weights.npz")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    return imported(place, "weights.npz")
+
+
+@fault(code=3, words="weights", left=NOTHING)
+def safetensors_cut_off(place: Place) -> Ended:
+    """The weights (.safetensors) are cut off"""
+    exported(place)
+    file = place.path("weights.safetensors")
+    file.write_bytes(file.read_bytes()[:-100])
+    return imported(place, "weights.safetensors")
+
+
+@fault(code=3, words="weights", left=NOTHING)
+def weights_not_finite(place: Place) -> Ended:
+    """A weight is not a number"""
+    exported(place)
+    with np.load(place.path("weights.npz")) as arrays:
+        found = {name: array.copy() for name, array in arrays.items()}
+    next(iter(found.values())).flat[0] = np.nan
+    np.savez(place.path("weights.npz"), **found)
+    return imported(place, "weights.npz")
+
+
+@fault(code=3, words="weights", left=NOTHING)
+def weights_of_another_network(place: Place) -> Ended:
+    """The weights are those of another network"""
+    exported(place)
+    return place.run(
+        "dtp export --to-workdir run weights.safetensors --config=tiny.py --config.channels=4,16"
+    )
+
+
+@fault(code=3, words="weights", left=NOTHING)
+def weights_missing(place: Place) -> Ended:
+    """The file of the weights does not exist"""
+    return imported(place, "nowhere.npz")
