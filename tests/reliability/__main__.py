@@ -1,7 +1,6 @@
 """Runs the faults, the kills and the starts, and writes what came out into docs/reliability.md."""
 
 import argparse
-import importlib
 import random
 import re
 import sys
@@ -10,20 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.reliability import __doc__ as description
 from tests.reliability import kills, report, starts
-from tests.reliability.fault import FAULTS, Fault, Row, timed
-
-KINDS = (
-    "folders",
-    "owners",
-    "signals",
-    "screens",
-    "disks",
-    "data",
-    "checkpoints",
-    "configs",
-    "training",
-)
-KINDS += ("weights", "processes")
+from tests.reliability.fault import Fault, Row, all_faults, timed
 
 
 def main() -> int:
@@ -46,11 +32,11 @@ def main() -> int:
     parser.add_argument("--parallel", type=int, default=2, help="faults at a time")
     args = parser.parse_args()
     everything = args.only is None and args.kills is None and args.starts is None
-    for kind in KINDS:
-        importlib.import_module(f"tests.reliability.{kind}")
     bad = 0
     if args.only or everything:
-        chosen = [f for f in FAULTS if everything or any(re.search(o, f.name) for o in args.only)]
+        chosen = [
+            f for f in all_faults() if everything or any(re.search(o, f.name) for o in args.only)
+        ]
         rows = all_tried(chosen, args.parallel)
         bad += sum(bool(row.wrong) for row in rows)
         if everything and not bad:

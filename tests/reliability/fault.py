@@ -1,6 +1,7 @@
 """What a fault is: what is done, how it is to end, and what is to be left on disk."""
 
 import dataclasses
+import importlib
 import inspect
 import json
 import re
@@ -55,7 +56,29 @@ class Row:
     """Why it could not be tried here; empty where it was."""
 
 
+KINDS = (
+    "folders",
+    "owners",
+    "signals",
+    "screens",
+    "disks",
+    "data",
+    "checkpoints",
+    "configs",
+    "training",
+    "weights",
+    "processes",
+)
+"""The modules with the faults, in the order of the page."""
 FAULTS: list[Fault] = []
+"""Those of the modules imported so far; see `all_faults`."""
+
+
+def all_faults() -> list[Fault]:
+    """In the order of the page."""
+    for kind in KINDS:
+        importlib.import_module(f"tests.reliability.{kind}")
+    return sorted(FAULTS, key=lambda fault: KINDS.index(fault.kind))
 
 
 def fault(
@@ -64,7 +87,7 @@ def fault(
     """Adds a function to the table; its module is the kind, its docstring says what is done."""
 
     def add(do: Callable[[Place], Ended]) -> Callable[[Place], Ended]:
-        kind = do.__module__.rpartition(".")[2].replace("_", " ")
+        kind = do.__module__.rpartition(".")[2]
         what = " ".join(inspect.getdoc(do).split())
         FAULTS.append(Fault(do.__name__, kind, what, code, words, left, workdir, do))
         return do

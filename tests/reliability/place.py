@@ -236,9 +236,12 @@ class Running:
         self.wait_for(lambda: len(steps_of(self.place.path(workdir))) >= count, f"{count} steps")
 
     def wait_for_checkpoint(self, workdir: str = "run") -> None:
-        """Returns when there is one."""
+        """Returns when there is one, and a step after it."""
         folder = self.place.path(workdir)
-        self.wait_for(lambda: checkpoints_of(folder), "checkpoint")
+        self.wait_for(
+            lambda: checkpoints_of(folder) and steps_of(folder)[-1] > checkpoints_of(folder)[-1],
+            "step after a checkpoint",
+        )
 
     def end(self, timeout: float = TIME_LIMIT) -> Ended:
         """Waits for the end."""

@@ -1,0 +1,101 @@
+"""docs/reliability.md tells of all faults, and of as many kills, starts and fuzzed values as it is to."""
+
+import re
+
+import pytest
+from helpers import REPOSITORY
+
+from tests.reliability import fuzz, report
+from tests.reliability.fault import ANYTHING, FINISHED, NOTHING, SAVED, all_faults, found
+from tests.reliability.place import STEPS
+
+FAULTS = all_faults()
+PAGE = (REPOSITORY / "docs" / "reliability.md").read_text()
+
+
+def section(name):
+    """The text between the marks of a section."""
+    return PAGE.partition(f"<!-- begin of {name} -->")[2].partition(f"<!-- end of {name} -->")[0]
+
+
+def cells(name):
+    """The cells of the rows of a section, without those of heads."""
+    lines = [line for line in section(name).splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [
+        row
+        for i, row in enumerate(rows)
+        if row[0] != "--" and rows[i + 1 : i + 2] != [["--"] * len(row)]
+    ]
+
+
+def test_the_page_has_a_row_for_every_fault():
+    rows = cells("faults")
+    assert [row[0] for row in rows] == [fault.what for fault in FAULTS] and len(rows) >= 45
+    for row, fault in zip(rows, FAULTS, strict=True):
+        assert row[3] == str(fault.code) or row[1].startswith("not tried"), row
+
+
+def test_names_of_faults_are_not_used_twice():
+    """`--only` finds one by its name."""
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+    assert len({fault.what for fault in FAULTS if fault.what != "None"}) >= len(FAULTS) - 2
+
+
+def test_the_page_has_the_kills_the_starts_and_the_numbers_of_the_fuzzing():
+    kills = cells("kills")
+    for processes, least in (("1", 20), ("2", 10)):
+        runs = [row for row in kills if row[1] == processes]
+        assert sum(len(row[2].split(";")) for row in runs) >= least
+    assert all(row[3] == "yes" for row in kills)
+    assert len(cells("starts")) >= 10
+    tried = {what: int(count.replace(",", "")) for what, count in cells("fuzz")}
+    assert all(tried[what] >= least for what, least in fuzz.LEAST.items())
+
+
+def test_a_section_is_written_between_its_marks(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- begin of x -->\nold\n<!-- end of x -->\nb\n<!-- begin of y -->\n")
+    report.write("x", "new", page)
+    text = page.read_text()
+    assert text.startswith("a\n<!-- begin of x -->\nWritten on ") and "old" not in text
+    assert text.endswith("\n\nnew\n<!-- end of x -->\nb\n<!-- begin of y -->\n")
+
+
+@pytest.mark.parametrize(
+    "steps, checkpoints, summary, expected, problem",
+    [
+        (range(1, STEPS + 1), (39, STEPS), STEPS, FINISHED, None),
+        (range(1, 21), (20,), None, SAVED, None),
+        (range(1, 26), (20,), None, SAVED, None),  # killed after it
+        ((*range(1, 21), 20), (20,), None, SAVED, "twice"),
+        ((*range(1, 10), *range(11, 21)), (20,), None, SAVED, "steps"),
+        (range(1, 21), (), None, SAVED, "checkpoints"),
+        (range(1, 21), (20,), 20, SAVED, "summary"),
+        (range(1, 21), (20,), None, FINISHED, "summary"),
+        (range(1, 21), (20,), 21, FINISHED, "summary"),
+        (range(1, 21), (20,), 20, NOTHING, "expected nothing"),
+        ((1, 1), (), None, ANYTHING, None),
+    ],
+)
+def test_what_is_left_is_compared(tmp_path, steps, checkpoints, summary, expected, problem):
+    for step in checkpoints:
+        folder = tmp_path / "checkpoints" / str(step)
+        folder.mkdir(parents=True)
+        (folder / "checksums.json").write_text("{}")
+    lines = "".join(f'{{"step": {step}, "split": "train"}}\n' for step in steps)
+    (tmp_path / "metrics.jsonl").write_text(lines)
+    if summary is not None:
+        (tmp_path / "summary.json").write_text(f'{{"steps": {summary}}}')
+    if problem is None:
+        assert f"{len(steps)} steps" in found(tmp_path, expected)
+    else:
+        with pytest.raises(AssertionError, match=problem):
+            found(tmp_path, expected)
+
+
+def test_what_was_tried_is_added_up(tmp_path):
+    file = tmp_path / "tally.jsonl"
+    assert not fuzz.read(file)
+    file.write_text('{"what": "files", "tried": 2}\n{"what": "configs", "tried": 5}\n' * 2)
+    assert fuzz.read(file) == {"files": 4, "configs": 10}
