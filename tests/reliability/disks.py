@@ -44,7 +44,7 @@ def full_of_checkpoints(place: Place) -> Ended:
     return place.run(f"dtp train {MANY}")
 
 
-@fault(code=6, words="No space left on device|a writable folder", left=ANYTHING)
+@fault(code=2, words="No space left on device; allowed: a writable folder", left=ANYTHING)
 def full_at_the_start(place: Place) -> Ended:
     """The disk is full before the run starts"""
     place.mount("run", "1m")

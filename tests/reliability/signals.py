@@ -1,6 +1,7 @@
 """Signals, and the terminal that sends them."""
 
 import signal
+import time
 
 from tests.reliability.fault import ANYTHING, FINISHED, NOTHING, SAVED, fault
 from tests.reliability.place import LONG, STEPS, Ended, Place, Running, steps_of
@@ -55,14 +56,15 @@ def ctrl_c_of_a_pipe(place: Place) -> Ended:
     return running.end()
 
 
-@fault(code=130, words="stopping after this chunk", left=ANYTHING)
+@fault(code=130, words="once more to stop at once", left=ANYTHING)
 def ctrl_c_twice(place: Place) -> Ended:
-    """ctrl-C twice, a second apart: the process ends at once; the last checkpoint stays"""
-    steps = "--config.checkpoint_every=5 --config.batch_size=32"
-    running = place.start(f"dtp train {LONG.replace('--config.checkpoint_every=20', steps)}")
-    running.wait_for_checkpoint()
+    """ctrl-C twice, a second apart, in the middle of a long work: the process ends at once"""
+    running = place.start(f"env -u JAX_COMPILATION_CACHE_DIR dtp train {LONG}")
+    running.wait_for_words("compiling the training step")
     running.ctrl_c()
     running.wait_for_words("once more to stop at once")
+    time.sleep(1)
+    running.ctrl_c()
     return running.end()
 
 
