@@ -178,6 +178,18 @@ def test_errors_that_are_no_loss(monkeypatch):
     assert processes.lost(ValueError("UNAVAILABLE")) is None
 
 
+def test_errors_that_say_that_memory_is_used_up():
+    """As JAX tells it on a GPU, and on a CPU."""
+    error = jax.errors.JaxRuntimeError
+    for told in (
+        "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes.",
+        "INTERNAL: Error dispatching computation: Out of memory allocating 5184000000 bytes.",
+    ):
+        assert processes.is_memory_used_up(error(told))
+    assert processes.is_memory_used_up(MemoryError())
+    assert not processes.is_memory_used_up(error("INTERNAL: something else"))
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_an_error_ends_a_process_that_others_would_wait_for(monkeypatch, capsys, count):
     left = []

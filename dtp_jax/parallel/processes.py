@@ -254,7 +254,11 @@ def _everyone(number: int) -> np.ndarray:
 
 def is_memory_used_up(error: BaseException) -> bool:
     """Whether an error says that there is no memory left, on the device or the host."""
-    return isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED")
+    # On a CPU it is an INTERNAL error, told when a result is asked for.
+    says_so = str(error).startswith("RESOURCE_EXHAUSTED") or "Out of memory allocating" in str(
+        error
+    )
+    return isinstance(error, MemoryError) or says_so
 
 
 def lost(error: BaseException) -> str | None:

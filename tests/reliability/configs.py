@@ -87,9 +87,7 @@ def no_such_device(place: Place) -> Ended:
     return place.run(f"JAX_PLATFORMS=cuda {TRAIN}")
 
 
-@fault(code=2, words="config.data_parallel is 64; allowed", left=NOTHING)
+@fault(code=2, words="config.data_parallel is 64.*; allowed", left=NOTHING)
 def more_devices_than_there_are(place: Place) -> Ended:
     """More devices than there are"""
-    return place.run(
-        f"{TRAIN} --config.data_parallel=32 --config.batch_size=64".replace("=32 ", "=64 ")
-    )
+    return place.run(f"{TRAIN} --config.data_parallel=64 --config.batch_size=64")

@@ -42,7 +42,7 @@ def ascii_terminal(place: Place) -> Ended:
     return place.run("PYTHONIOENCODING=ascii dtp train --config=tiny.py --workdir=café")
 
 
-@fault(code=0, words="workdir +run", left=FINISHED)
+@fault(code=0, words="", left=FINISHED)
 def narrow_terminal(place: Place) -> Ended:
     """The terminal is one column wide"""
     running = place.start(f"stty cols 1; COLUMNS=1 {TRAIN}", terminal=True)

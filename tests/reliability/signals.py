@@ -14,7 +14,7 @@ def training(place: Place, command: str, **options: bool) -> Running:
     return running
 
 
-@fault(code=129, words="stopp", left=SAVED)
+@fault(code=129, words="", left=SAVED)
 def terminal_closed(place: Place) -> Ended:
     """The terminal is closed while the run trains"""
     running = training(place, f"dtp train {LONG}", terminal=True)

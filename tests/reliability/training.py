@@ -40,6 +40,5 @@ def guard_halves(place: Place) -> Ended:
 
 @fault(code=7, words="memory", left=ANYTHING)
 def out_of_memory(place: Place) -> Ended:
-    """The memory is used up while the run trains"""
-    # A quarter of an hour of patience is of no use here: the limit comes with the first step.
-    return place.run(f"ulimit -d 3000000; {TRAIN} --config.channels=4,60000")
+    """The network needs more memory than there is (here: ulimit -d)"""
+    return place.run(f"ulimit -d 4000000; {TRAIN} --config.channels=12000,12000")
