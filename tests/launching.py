@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from helpers import REPOSITORY
@@ -165,14 +166,16 @@ def checkpoint_steps(workdir: Path) -> list[int]:
 def arrays(workdir: Path, step: int | None = None) -> dict[str, bytes]:
     """Every array of a checkpoint (default: the last), by its path in the state, read by orbax alone."""
     step = checkpoint_steps(workdir)[-1] if step is None else step
-    with ocp.StandardCheckpointer() as reader:
-        state = reader.restore(workdir.absolute() / "checkpoints" / str(step) / "state")
-    found = {}
-    for path, leaf in jax.tree.leaves_with_path(state):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        found[jax.tree_util.keystr(path)] = (leaf.dtype, leaf.shape, jax.device_get(leaf).tobytes())
-    return found
+    folder = workdir.absolute() / "checkpoints" / str(step) / "state"
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        there = reader.metadata(folder).item_metadata.tree
+        # To the host, whatever devices it was saved from.
+        to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), there)
+        state = reader.restore(folder, restore_args=to_host)
+    return {
+        jax.tree_util.keystr(path): (leaf.dtype, leaf.shape, leaf.tobytes())
+        for path, leaf in jax.tree.leaves_with_path(state)
+    }
 
 
 def assert_same_run(workdir: Path, reference: Path) -> None:

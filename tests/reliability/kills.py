@@ -1,5 +1,6 @@
 """kill -9 at random moments: what goes on afterwards ends with the bits of a run that was never killed."""
 
+import logging
 import os
 import random
 import signal
@@ -33,6 +34,7 @@ class Killed(NamedTuple):
 
 def tried(count: int, seed: int) -> tuple[str, int]:
     """Kills; returns what to write, and how many runs were not as expected."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
     begin = time.monotonic()
     on_two = count // 3
     runs = _killed(1, count - on_two, seed) + _killed(2, on_two, seed)
