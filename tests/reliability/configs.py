@@ -17,13 +17,15 @@ def twice_the_same_flag(place: Place) -> Ended:
 @fault(code=0, words="workdir +run", left=FINISHED)
 def endless_epochs_but_one_step(place: Place) -> Ended:
     """Two billion epochs, of which one step is taken"""
-    return place.run(f"{TRAIN} --config.epochs=2000000000 --config.max_steps=1")
+    return place.run(
+        f"{TRAIN} --config.schedule=constant --config.epochs=2000000000 --config.max_steps=1"
+    )
 
 
 @fault(code=2, words=r"config.epochs is 2000000000; allowed", left=NOTHING)
 def endless_epochs(place: Place) -> Ended:
     """Two billion epochs: more steps than JAX counts"""
-    return place.run(f"{TRAIN} --config.epochs=2000000000")
+    return place.run(f"{TRAIN} --config.schedule=constant --config.epochs=2000000000")
 
 
 @fault(code=2, words=r"config.epochs is 100000000000; allowed", left=NOTHING)

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import tarfile
 
+from tests.reliability import REPOSITORY
 from tests.reliability.fault import ANYTHING, FINISHED, NOTHING, SAVED, fault
 from tests.reliability.place import LONG, STEPS, Ended, Place
 
@@ -152,6 +154,17 @@ def config_of_a_newer_format(place: Place) -> Ended:
     file = place.path("run/config.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 999}))
     return place.run("dtp train --workdir=run")
+
+
+@fault(code=0, words="workdir +run", left=FINISHED)
+def of_the_first_format(place: Place) -> Ended:
+    """The workdir is one of the first version, and not finished: the run goes on"""
+    with tarfile.open(REPOSITORY / "tests/old_runs/format_1/ldrl-unfinished.tar.gz") as tar:
+        tar.extractall(place.folder, filter="data")
+    place.path("ldrl-unfinished").rename(place.path("run"))
+    ended = place.run("dtp train --workdir=run")
+    assert "going on from step" in ended.screen, ended
+    return ended
 
 
 @fault(code=2, words="is 4, here it is 5", left=ANYTHING)

@@ -36,7 +36,8 @@ def get_config():
 """The config tiny.py of every place: 39 steps per epoch."""
 STEPS = 78
 """Of a run of it."""
-LONG = "--config=tiny.py --config.epochs=100000 --config.checkpoint_every=20 --workdir=run"
+ENDLESS = "--config.epochs=100000 --config.schedule=constant --config.checkpoint_every=20"
+LONG = f"--config=tiny.py {ENDLESS} --workdir=run"
 """A run that does not end by itself."""
 
 QUICK = {

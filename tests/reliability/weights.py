@@ -31,6 +31,25 @@ def no_damage(place: Place) -> Ended:
     return ended
 
 
+@fault(code=0, words="to train: ", left=ANYTHING)
+def of_a_compiled_module(place: Place) -> Ended:
+    """The weights are a state dict of PyTorch, of a module that torch.compile has wrapped"""
+    exported(place)
+    state = {}
+    with np.load(place.path("weights.npz")) as arrays:
+        for name, array in arrays.items():
+            side, block, kind = name.split("/")
+            if array.ndim == 4:
+                array = array.transpose(3, 2, 0, 1)
+            elif array.ndim == 2 and side == "forward":
+                array = array.T
+            layer = "conv" if block.startswith("conv") else "linear"
+            kind = {"kernel": "weight"}.get(kind, kind)
+            state[f"_orig_mod.{side}_net.{block}.{layer}.{kind}"] = array
+    np.savez(place.path("state_dict.npz"), **state)
+    return imported(place, "state_dict.npz")
+
+
 @fault(code=3, words="weights", left=NOTHING)
 def npz_flipped_byte_of_weights(place: Place) -> Ended:
     """A byte of the weights (.npz) is changed"""
