@@ -33,7 +33,7 @@ def hangup(place: Place) -> Ended:
 @fault(code=0, words="", left=FINISHED)
 def nohup(place: Place) -> Ended:
     """SIGHUP is ignored (nohup), and the terminal is closed while the run trains"""
-    command = "nohup dtp train --config=tiny.py --config.epochs=40 --workdir=run"
+    command = "nohup dtp train --config=tiny.py --config.epochs=20 --workdir=run"
     running = place.start(command, terminal=True)
     running.wait_for_steps(1)
     running.close_terminal()
@@ -109,7 +109,7 @@ def terminated_by_timeout(place: Place) -> Ended:
 @fault(code=0, words="workdir +run", left=FINISHED)
 def killed_before_the_first_checkpoint(place: Place) -> Ended:
     """kill -9 before the first checkpoint: the next start begins anew, every step is in the metrics once"""
-    command = "dtp train --config=tiny.py --config.epochs=30 --config.checkpoint_every=10000 --workdir=run"
+    command = "dtp train --config=tiny.py --config.epochs=12 --config.checkpoint_every=10000 --workdir=run"
     running = place.start(command)
     running.wait_for_steps(5)
     running.kill()
@@ -120,7 +120,7 @@ def killed_before_the_first_checkpoint(place: Place) -> Ended:
 def killed_after_a_checkpoint(place: Place) -> Ended:
     """kill -9 after a checkpoint: the next start goes on from there"""
     command = (
-        "dtp train --config=tiny.py --config.epochs=60 --config.checkpoint_every=20 --workdir=run"
+        "dtp train --config=tiny.py --config.epochs=12 --config.checkpoint_every=20 --workdir=run"
     )
     training(place, command).kill()
     ended = place.run("dtp train --workdir=run")
