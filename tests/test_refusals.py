@@ -1024,3 +1024,33 @@ def test_a_rule_of_ones_own_needs_to_say_nothing():
         partial(dtp.train_step, make(rule=rule)), shapes_of(make(rule=rule)), *batch_of()
     )
     assert after.step.shape == ()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda targets: targets[1:],
+        lambda targets: (*targets[:-1], targets[-1][:1]),  # one example's, for all of them
+        lambda targets: (jnp.float32(0), *targets[1:]),
+    ],
+    ids=["one too few", "of another shape", "a number"],
+)
+def test_targets_of_a_rule_that_do_not_fit(spoil):
+    """They would be broadcast, or a block stay untrained, in silence."""
+    rule = RULE._replace(targets=lambda *given: tuple(spoil(RULE.targets(*given))))
+    made = make(rule=rule)
+    with pytest.raises(ValueError, match=r"^targets of the rule ldrl is .*; allowed: float32\[4, "):
+        jax.eval_shape(partial(dtp.train_step, made), shapes_of(made), *batch_of())
+
+
+def test_a_gradient_of_a_rule_that_does_not_fit():
+    training = RULE.feedback_training
+
+    def gradient(network, omega, i, prepared):
+        loss, found = training.gradient(network, omega, i, prepared)
+        return loss, jax.tree.map(lambda leaf: leaf.mean(), found)
+
+    made = make(rule=RULE._replace(feedback_training=training._replace(gradient=gradient)))
+    line = r"^gradient of the feedback map conv_1 is {'bias': 'float32\[\]', .*; allowed: {'bias': "
+    with pytest.raises(ValueError, match=line):
+        jax.eval_shape(partial(dtp.train_step, made), shapes_of(made), *batch_of())

@@ -7,13 +7,14 @@ nothing is added to the compiled program.
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from dtp_jax import fields
-from dtp_jax.blocks import Network, batch_of, check_images, check_network
+from dtp_jax.blocks import Activations, Network, batch_of, check_images, check_network
 from dtp_jax.learning import optim
 from dtp_jax.parallel.mesh import DATA, LAYERS
 from dtp_jax.rules.rule import Rule
@@ -166,6 +167,27 @@ def check_activations(network: Network, activations: Any) -> None:
         expected = (h[0].shape[0], *block.output_shape)
         if h[i + 1].shape != expected:
             raise fields.error(f"activations.h[{i + 1}]", h[i + 1], batch_of(block.output_shape))
+
+
+def check_targets(rule: Rule, targets: Any, activations: Activations) -> None:
+    """Raises ValueError, one line, where a rule's targets are not one for every block, of its output's shape.
+
+    They would be broadcast, or a block be left out, without a word.
+    """
+    try:
+        chex.assert_trees_all_equal_shapes(tuple(targets), tuple(activations.h[1:]))
+    except (AssertionError, TypeError) as problem:
+        shapes = ", ".join(map(fields.described, activations.h[1:]))
+        raise fields.error(f"targets of the rule {rule.name}", targets, shapes) from problem
+
+
+def check_gradient(name: str, gradient: Any, parameters: Any) -> None:
+    """Raises ValueError, one line, where a rule's gradient is none of these parameters."""
+    try:
+        chex.assert_trees_all_equal_shapes(gradient, parameters)
+    except AssertionError as problem:
+        found, allowed = (jax.tree.map(fields.described, tree) for tree in (gradient, parameters))
+        raise fields.error(f"gradient of the feedback map {name}", found, str(allowed)) from problem
 
 
 def check_noise(noise: Any, name: str, draw: Callable[[], Any], counts: tuple[int, int]) -> None:

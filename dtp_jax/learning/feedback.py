@@ -11,6 +11,7 @@ import optax
 
 from dtp_jax.blocks import Activations, Block, Network, Params
 from dtp_jax.blocks import count as count_parameters
+from dtp_jax.learning.checks import check_gradient
 from dtp_jax.rules.rule import FeedbackTraining
 
 Array = jax.Array
@@ -95,6 +96,7 @@ def train_feedback_map(
         omega, opt_state, noise = carry
         samples = jax.vmap(one_sample, in_axes=(None, 0))(omega, noise)
         loss, gradient = jax.tree.map(lambda s: s.mean(axis=0), samples)
+        check_gradient(network[i].name, gradient, omega)
         updates, opt_state = optimizer.update(gradient, opt_state, omega)
         seen = observe(i, Iteration(loss, gradient, omega))
         return (optax.apply_updates(omega, updates), opt_state, draw(next_source)), seen

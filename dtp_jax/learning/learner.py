@@ -248,6 +248,7 @@ def step(
         top = rule.output_target(activations.h[-1], labels)
         used = before.feedback if rule.targets_first else feedback
         targets = rule.targets(network, state.forward, used, activations, top)
+        checks.check_targets(rule, targets, activations)
         forward_loss, gradient = local_gradients(network, rule, state.forward, activations, targets)
     else:
         targets, forward_loss = (), {}
