@@ -4,8 +4,8 @@
 
 Every row is a run of two epochs of `digits_dtp`'s network, in processes of its own. Its last weights,
 optimizer states and counters are compared with those of the first run: the same bits, or the largest
-difference of a number, relative to the largest number of its array. --python names interpreters of other
-environments, such as one with another version of JAX.
+difference of a forward weight, relative to the largest one of its array. --python names interpreters of
+other environments, such as one with another version of JAX.
 """
 
 import json
@@ -143,18 +143,21 @@ def version_of(python: str) -> str:
 
 
 def largest_difference(run: FinishedRun, first: FinishedRun) -> float | None:
-    """Of a number of the states, relative to the largest of its array; None for the same bits."""
-    differences = []
-    for mine, other in zip(*map(jax.tree.leaves, (run.state, first.state)), strict=True):
-        mine, other = map(_numbers, (mine, other))
-        if mine.tobytes() != other.tobytes():
-            differences.append(float(np.abs(mine - other).max() / np.abs(other).max()))
-    return max(differences, default=None)
+    """Of a forward weight, relative to the largest of its array; None where all states have the same bits."""
+    if _bits(run.state) == _bits(first.state):
+        return None
+    pairs = zip(*map(jax.tree.leaves, (run.state.forward, first.state.forward)), strict=True)
+    return max(float(np.abs(mine - other).max() / np.abs(other).max()) for mine, other in pairs)
 
 
-def _numbers(leaf: Any) -> np.ndarray:
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+def _bits(state: Any) -> list[bytes]:
+    """Of every leaf."""
+
+    def numbers(leaf: Any) -> Any:
+        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.random.key_data(leaf) if is_key else leaf
+
+    return [np.asarray(numbers(leaf)).tobytes() for leaf in jax.tree.leaves(state)]
 
 
 def main() -> None:
@@ -179,10 +182,12 @@ def main() -> None:
             points = 100 * abs(run.summary["test_accuracy"] - first.summary["test_accuracy"])
             rows.append({"what": change.what, "difference": difference, "points": points})
             print(json.dumps(rows[-1]), flush=True)
-    table = make_table("what differs", ("what", "bits", "test accuracy"), words=("what",))
+    table = make_table(
+        "what differs", ("what", "state and weights", "test accuracy"), words=("what",)
+    )
     for row in rows:
         same = row["difference"] is None
-        bits = "the same" if same else f"{row['difference']:.1e} apart"
+        bits = "the same bits" if same else f"{row['difference']:.1e} apart"
         table.add_row(
             row["what"], bits, "the same" if same else f"{row['points']:.2f} points apart"
         )
