@@ -27,7 +27,7 @@ lint: $(VENV)/.installed-dev
 reliability: $(VENV)/.installed-dev  ## faults in real runs, kills, double starts; writes docs/reliability.md
 	$(BIN)/python -m tests.reliability
 
-fuzz: $(VENV)/.installed-dev  ## the fuzz tests, a hundred times longer; SEED=N repeats one
+fuzz: $(VENV)/.installed-dev  ## the fuzz tests, a dozen times longer; SEED=N repeats one
 	$(BIN)/python -m tests.reliability.fuzz $(if $(SEED),--seed=$(SEED))
 
 # One set of versions that passed all tests, each file known by its hash. `make run LOCKED=` installs the newest.

@@ -91,7 +91,7 @@ def line_of(error):
     return line
 
 
-@few(60)
+@few(180)
 @given(changes)
 def test_a_config_is_valid_or_refused_in_a_line(changes):
     tried["configs"] += 1

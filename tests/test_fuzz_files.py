@@ -1,6 +1,6 @@
 """Damaged files of every format: read correctly, or refused in one line, and never with much memory.
 
-FUZZ=100 tries a hundred times as many. FUZZ_REPORT names a file that gets a line of JSON at the end.
+FUZZ=12 tries twelve times as many. FUZZ_REPORT names a file that gets a line of JSON at the end.
 """
 
 import json

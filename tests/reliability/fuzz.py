@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.reliability import REPOSITORY, report
 
-BUDGET = 100
+BUDGET = 12
 """$FUZZ: so many times the budget of CI."""
 MEMORY = 2 * 10**9
 """Bytes of data (RLIMIT_DATA): address space that a library only reserves does not count."""
