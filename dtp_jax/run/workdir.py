@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import itertools
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,8 +26,9 @@ from dtp_jax.run.files import (
 from dtp_jax.run.owner import Ownership
 
 FILES = ("config.json", "metrics.jsonl", "summary.json")
-NEEDED = ("steps", "test_accuracy", "wall_seconds", "images_per_second")
-"""In a summary: whoever shows one counts on them."""
+NUMBERS = ("steps", "test_accuracy", "wall_seconds", "images_per_second")
+TEXTS = ("rule", "network", "dataset", "device")
+"""In a summary: whoever shows one counts on them, and on "val_accuracy", which may be null."""
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
 
@@ -255,12 +257,17 @@ class Workdir:
     def read_summary(self) -> dict[str, Any] | None:
         """summary.json, or None where there is none that says what came out."""
         found = read_object(self.summary_file) or {}
-        others = [value for name, value in found.items() if name.startswith(("val_", "test_"))]
-        is_whole = all(_is_number(found.get(name)) for name in NEEDED)
-        is_sound = all(value is None or _is_number(value) for value in others)
-        extended = found.get("extended", [])
-        is_sound &= isinstance(extended, list) and all(map(_is_extension, extended))
-        return found if is_whole and is_sound else None
+        accuracies = [value for name, value in found.items() if name.startswith(("val_", "test_"))]
+        extended, versions = found.get("extended", []), found.get("versions", {})
+        is_sound = (
+            all(_is_number(found.get(name)) for name in NUMBERS)
+            and all(isinstance(found.get(name), str) for name in TEXTS)
+            and all(value is None or _is_number(value) for value in accuracies)
+            and isinstance(extended, list)
+            and all(map(_is_extension, extended))
+            and isinstance(versions, dict)
+        )
+        return found if is_sound and "val_accuracy" in found else None
 
     def rewind_metrics(self, step: int) -> None:
         """Drops the lines that come again when a run goes on from `step`.
@@ -344,7 +351,8 @@ def default_workdir(name: str) -> Workdir:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
 
 
 def _is_extension(value: Any) -> bool:
