@@ -40,7 +40,7 @@ def full_while_training(place: Place) -> Ended:
 @fault(code=6, words="No space left on device", left=ANYTHING)
 def full_of_checkpoints(place: Place) -> Ended:
     """The run itself fills the disk with checkpoints"""
-    place.mount("run", "8m")
+    place.mount("run", "3m")
     return place.run(f"dtp train {MANY}")
 
 

@@ -36,9 +36,19 @@ def get_config():
 """The config tiny.py of every place: 39 steps per epoch."""
 STEPS = 78
 """Of a run of it."""
-ENDLESS = "--config.epochs=100000 --config.schedule=constant --config.checkpoint_every=20"
-LONG = f"--config=tiny.py {ENDLESS} --workdir=run"
-"""A run that does not end by itself."""
+LONG_RUN = """
+import tiny
+
+
+def get_config():
+    config = tiny.get_config()
+    config.epochs = 100_000
+    config.schedule, config.forward_lr = "constant", 1e-4
+    config.checkpoint_every = 20
+    return config
+"""
+"""The config long.py of every place: a run that does not end by itself."""
+LONG = "--config=long.py --workdir=run"
 
 QUICK = {
     "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
@@ -90,6 +100,7 @@ class Place:
         self._mounted: list[Path] = []
         (folder / "home").mkdir(parents=True)
         (folder / "tiny.py").write_text(TINY)
+        (folder / "long.py").write_text(LONG_RUN)
         self._script("dtp", "-m dtp_jax")
         self._script("launch.py", str(REPOSITORY / "launch.py"))
         kept = {k: v for k, v in os.environ.items() if not k.startswith(NOT_OURS)}
@@ -97,7 +108,7 @@ class Place:
             **kept,
             **QUICK,
             "PATH": f"{folder / 'bin'}:{kept['PATH']}",
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": f"{REPOSITORY}:{folder}",
             "HOME": str(folder / "home"),
             "DTP_JAX_CACHE": str(folder / "cache"),
             "LANG": "C.UTF-8",

@@ -90,7 +90,7 @@ def weights_of_another_network(place: Place) -> Ended:
     )
 
 
-@fault(code=3, words="weights", left=NOTHING)
+@fault(code=3, words="nowhere.npz does not exist", left=NOTHING)
 def weights_missing(place: Place) -> Ended:
     """The file of the weights does not exist"""
     return imported(place, "nowhere.npz")
