@@ -4,6 +4,7 @@ import contextlib
 import logging
 import re
 import shutil
+import sys
 import tempfile
 import weakref
 import zlib
@@ -98,10 +99,14 @@ class Checkpoints:
     def _saving(self, step: int) -> Iterator[None]:
         """A context in which orbax prints no tracebacks, and whose errors are one line."""
         log = logging.getLogger("absl")
-        level = log.level
+        level, hook = log.level, sys.unraisablehook
         log.setLevel(logging.CRITICAL)
+        sys.unraisablehook = _without_late_news(
+            hook
+        )  # stays after an error: news may come even then
         try:
             yield
+            sys.unraisablehook = hook
         except jax.errors.JaxRuntimeError:  # another process is gone, or memory is used up
             raise
         except Exception as error:  # of any kind: orbax has many
@@ -177,6 +182,18 @@ class Checkpoints:
         processes.barrier("set aside")
         self._manager.reload()
         return place
+
+
+def _without_late_news(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A hook for errors that nobody can catch, but for those of tensorstore's threads that still have news of
+    files for orbax, which has given them up and closed its loop."""
+
+    def without(unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            hook(unraisable)
+
+    return without
 
 
 @cache
