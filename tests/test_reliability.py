@@ -3,24 +3,17 @@
 import re
 
 import pytest
-from helpers import REPOSITORY
 
 from tests.reliability import fuzz, report
-from tests.reliability.fault import ANYTHING, FINISHED, NOTHING, SAVED, all_faults, found
+from tests.reliability.fault import ANYTHING, FINISHED, NOTHING, SAVED, Row, all_faults, found
 from tests.reliability.place import STEPS
 
 FAULTS = all_faults()
-PAGE = (REPOSITORY / "docs" / "reliability.md").read_text()
 
 
-def section(name):
-    """The text between the marks of a section."""
-    return PAGE.partition(f"<!-- begin of {name} -->")[2].partition(f"<!-- end of {name} -->")[0]
-
-
-def cells(name):
+def cells(name, page=report.PAGE):
     """The cells of the rows of a section, without those of heads."""
-    lines = [line for line in section(name).splitlines() if line.startswith("|")]
+    lines = [line for line in report.section(name, page).splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     return [
         row
@@ -60,6 +53,21 @@ def test_a_section_is_written_between_its_marks(tmp_path):
     text = page.read_text()
     assert text.startswith("a\n<!-- begin of x -->\nWritten on ") and "old" not in text
     assert text.endswith("\n\nnew\n<!-- end of x -->\nb\n<!-- begin of y -->\n")
+
+
+def test_rows_that_are_as_expected_take_their_places(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- begin of faults -->\n<!-- end of faults -->\n")
+    first, *_, last = FAULTS
+
+    def row(fault, last_line, wrong=""):
+        return Row(fault, "a | b", last_line, fault.code, "nothing", wrong)
+
+    report.write_rows([row(last, "one")], FAULTS, page)
+    report.write_rows([row(first, "two"), row(last, "three", wrong="all")], FAULTS, page)
+    rows = cells("faults", page)
+    assert [r[0] for r in rows] == [first.what, last.what]
+    assert rows[1][1:] == [r"`a \| b`", "`one`", str(last.code), "nothing"]
 
 
 @pytest.mark.parametrize(

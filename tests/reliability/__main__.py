@@ -20,7 +20,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--only", action="append", help="faults whose name matches; no page is written"
+        "--only", action="append", help="faults whose name matches; their rows alone are written"
     )
     parser.add_argument(
         "--kills", type=int, help="so many random kills, a third of them on two processes"
@@ -34,13 +34,11 @@ def main() -> int:
     everything = args.only is None and args.kills is None and args.starts is None
     bad = 0
     if args.only or everything:
-        chosen = [
-            f for f in all_faults() if everything or any(re.search(o, f.name) for o in args.only)
-        ]
+        faults = all_faults()
+        chosen = [f for f in faults if everything or any(re.search(o, f.name) for o in args.only)]
         rows = all_tried(chosen, args.parallel)
         bad += sum(bool(row.wrong) for row in rows)
-        if everything and not bad:
-            report.write("faults", f"{len(rows)} faults.\n\n{report.table(rows)}")
+        report.write_rows(rows, faults)
     for name, of, count in (("kills", kills, args.kills), ("starts", starts, args.starts)):
         count = of.COUNT if everything else count
         if count:

@@ -11,18 +11,25 @@ from pathlib import Path
 
 from dtp_jax.version import __version__
 from tests.reliability import REPOSITORY
-from tests.reliability.fault import Row
+from tests.reliability.fault import Fault, Row
 
 PAGE = REPOSITORY / "docs" / "reliability.md"
+LONGEST = 400
+"""Characters of a cell."""
 COLUMNS = ("fault", "command", "last line on the screen", "exit code", "left on disk")
 
 
-def write(section: str, text: str, page: Path = PAGE) -> None:
+def write(name: str, text: str, page: Path = PAGE) -> None:
     """Puts the text, and where it comes from, between the marks of a section."""
-    begin, end = (f"<!-- {edge} of {section} -->" for edge in ("begin", "end"))
-    before, _, rest = page.read_text().partition(begin)
-    _, _, after = rest.partition(end)
+    before, begin, rest = page.read_text().partition(f"<!-- begin of {name} -->")
+    _, end, after = rest.partition(f"<!-- end of {name} -->")
     page.write_text(f"{before}{begin}\n{where()}\n\n{text.strip()}\n{end}{after}")
+
+
+def section(name: str, page: Path = PAGE) -> str:
+    """What stands between the marks."""
+    rest = page.read_text().partition(f"<!-- begin of {name} -->")[2]
+    return rest.partition(f"<!-- end of {name} -->")[0]
 
 
 def where() -> str:
@@ -42,13 +49,18 @@ def _processor() -> str:
     return found[1].strip() if found else platform.machine()
 
 
-def table(rows: Sequence[Row]) -> str:
-    """One table for each kind of fault."""
+def write_rows(rows: Sequence[Row], faults: Sequence[Fault], page: Path = PAGE) -> None:
+    """Puts rows that are as expected in their places in the section of the faults; others keep theirs."""
+    old = {line.split(" | ")[0]: line for line in section("faults", page).splitlines()}
+    new = {f"| {row.fault.what}": _row(row) for row in rows if not row.wrong}
+    lines = old | new
+    shown = {fault: lines[key] for fault in faults if (key := f"| {fault.what}") in lines}
     parts = []
-    for kind, of_kind in groupby(rows, lambda row: row.fault.kind):
-        lines = [_line(COLUMNS), _line(["--"] * len(COLUMNS)), *map(_row, of_kind)]
-        parts.append("\n".join([f"### {kind.capitalize()}", "", *lines]))
-    return "\n\n".join(parts)
+    for kind, of_kind in groupby(shown, lambda fault: fault.kind):
+        heads = [_line(COLUMNS), _line(["--"] * len(COLUMNS))]
+        table = [*heads, *(shown[fault] for fault in of_kind)]
+        parts.append("\n".join([f"### {kind.capitalize()}", "", *table]))
+    write("faults", f"{len(shown)} faults.\n\n" + "\n\n".join(parts), page)
 
 
 def _row(row: Row) -> str:
@@ -64,6 +76,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def _code(text: str) -> str:
     """Verbatim, in a cell of a table."""
-    text = re.sub(r"\s+", " ", text).replace("|", "\\|")
+    text = re.sub(r"\s+", " ", text)
+    text = (text if len(text) <= LONGEST else f"{text[:LONGEST]}...").replace("|", "\\|")
     mark = "``" if "`" in text else "`"
     return f"{mark}{text}{mark}" if text else ""
