@@ -49,7 +49,7 @@ def fail(*_):
 def fail_as_tensorstore_does(*_):
     raise ValueError(
         'RESOURCE_EXHAUSTED: Error writing "a/0" in OCDBT database at local file "/x/": Failed to '
-        f"write 632161 bytes to file 15: {FULL} [os_error_code='28']\nmore\nlines"
+        f"write 632161 bytes to file 15: {FULL} [tensorstore_spec='a: 1'] [os_error_code='28']\nmore"
     )
 
 

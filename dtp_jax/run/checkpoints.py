@@ -28,8 +28,8 @@ FORMAT_FILE = "format.json"
 """There too: the format, and the version that wrote it; missing in the first format."""
 PLAIN = re.compile(r"[\w/.,:;=+@%#~() -]+")
 """Paths that orbax and tensorstore take as they are: [ ], * and ? are patterns to them, \\ is refused."""
-SYSTEM_REASON = re.compile(r": ([^:]+) \[os_error_code=")
-"""In an error of tensorstore: what the operating system says."""
+DETAILS = re.compile(r" \[(os_error_code|tensorstore_spec)")
+"""How what an error of tensorstore adds to its words begins."""
 
 
 class Checkpoints:
@@ -295,6 +295,5 @@ def _reason(error: BaseException) -> str:
     """What went wrong, in a line: of a long message of tensorstore, what the operating system says."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if said := SYSTEM_REASON.findall(str(error)):
-        return said[-1]
-    return first_line(error).partition(" [tensorstore_spec")[0]
+    words = DETAILS.split(first_line(error))[0]
+    return words.rpartition(": ")[2] if "os_error_code" in str(error) else words
