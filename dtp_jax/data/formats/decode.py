@@ -42,7 +42,7 @@ def decoded(
 
 def _decode(files: Sequence[bytes], spec: DatasetSpec, origin: str, first: int) -> np.ndarray:
     """uint8 [n, H, W, C] of n encoded images, which errors count from `first`."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     images = np.empty((len(files), *spec.image_shape), np.uint8)
     mode = "L" if spec.image_shape[2] == 1 else "RGB"
@@ -52,6 +52,9 @@ def _decode(files: Sequence[bytes], spec: DatasetSpec, origin: str, first: int) 
                 width, height = image.size  # from the header: a large one is never decoded
                 if (height, width) == spec.image_shape[:2]:
                     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+        except UnidentifiedImageError as error:
+            problem = f"image {first + index} is none of {', '.join(FORMATS)}"
+            raise corrupt(spec, origin, problem) from error
         except Exception as error:  # Pillow raises whatever its plugins raise
             problem = f"image {first + index} cannot be decoded ({first_line(error)})"
             raise corrupt(spec, origin, problem) from error
