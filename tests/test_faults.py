@@ -254,3 +254,22 @@ def test_memory_that_is_used_up(place, monkeypatch, error):
     found = launch("--workdir=w", *TINY)
     assert found.code == cli.EXIT_MEMORY and len(found.err.splitlines()) == 1
     assert "memory is used up" in found.err and "a smaller --config.batch_size" in found.err
+
+
+def test_a_checkpoint_is_that_of_its_folder_its_data_and_its_run(place, monkeypatch, reference):
+    """Else a run would go on with other images, or from another step, without a word."""
+    _, args = reference
+    at_call(monkeypatch, loop.Run, "_save", 3, lambda run: os.kill(os.getpid(), 15))
+    assert launch("--workdir=w", *args).code == 128 + 15
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    newest = checkpoint_steps(place / "w")[-1]
+    shutil.copytree(place / "w", place / "v")
+    shutil.copytree(place / f"v/checkpoints/{newest}", place / "v/checkpoints/77")
+    found = launch("--workdir=v", *args)
+    assert found.code == 2 and "checkpoints/77 is not that of step 77" in found.err
+    with monkeypatch.context() as patch:
+        assemble = loop.assemble
+        patch.setattr(loop, "assemble", lambda *given: assemble(*given)._replace(labels=7))
+        found = launch("--workdir=w", *args)
+    assert found.code == 2 and "its checkpoints are of other training images" in found.err

@@ -21,7 +21,7 @@ def _accuracies(rows: Table) -> dict[int, float]:
     """Means in percent, by epoch from 1 on; numbers that were not finite do not count."""
     if "accuracy" not in rows:
         return {}
-    epochs, accuracy = rows["epoch"].astype(int), 100 * rows["accuracy"]
+    epochs, accuracy = rows["epoch"], 100 * rows["accuracy"]
     known = (epochs >= 1) & np.isfinite(accuracy)
     return {
         int(epoch): float(accuracy[known & (epochs == epoch)].mean())

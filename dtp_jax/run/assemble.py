@@ -1,7 +1,10 @@
 """A run put together: first what can be checked without reading anything, then everything it works with."""
 
+import zlib
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from dtp_jax.data import Feed, Source, Splits, feed, load_splits, locate, training_examples
 from dtp_jax.learning.learner import Learner
@@ -44,6 +47,8 @@ class Parts(NamedTuple):
     passes: Passes
     steps_per_epoch: int
     total_steps: int
+    labels: int
+    """CRC-32 of those that are trained on, in their order: tells other data."""
 
 
 def plan(
@@ -121,6 +126,7 @@ def assemble(plan: Plan, splits: Splits, screen: Screen, mesh: Mesh | None) -> P
         passes(config),
         steps_per_epoch,
         plan.total_steps,
+        zlib.crc32(np.ascontiguousarray(splits.train.labels[splits.train_indices]).tobytes()),
     )
 
 

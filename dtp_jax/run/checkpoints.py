@@ -160,25 +160,33 @@ class Checkpoints:
         return None
 
     def damage(self, step: int) -> str | None:
-        """What is wrong with the files of a checkpoint, or None."""
-        return damage(self.path / str(step))
+        """What is wrong with the files of a checkpoint, or None. Raises DiskError: they cannot be read."""
+        with disk_errors(self.path / str(step)):
+            return damage(self.path / str(step))
 
     def _restore_good(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         try:
-            return self.restore(step, like)
+            state, progress = self.restore(step, like)
         except jax.errors.JaxRuntimeError:  # another process is gone, or memory is used up
             raise
         except Exception as error:  # of any kind: orbax has many
             raise WorkdirError(
                 f"checkpoint {unreadable(self.path / str(step), error)}, or another --workdir"
             ) from error
+        if not isinstance(progress, dict) or progress.get("step", step) != step:
+            raise WorkdirError(
+                f"checkpoint {self.path / str(step)} is not that of step {step}; "
+                "allowed: the run without this folder, or another --workdir"
+            )
+        return state, progress
 
     def _set_aside(self, step: int) -> Path:
         """Renames a checkpoint so that it is none any more; it is not deleted, should it be needed after all."""
         place = self.path / f"damaged-{step}"
         if processes.is_first():
             shutil.rmtree(place, ignore_errors=True)
-            (self.path / str(step)).rename(place)
+            with disk_errors(self.path):
+                (self.path / str(step)).rename(place)
         processes.barrier("set aside")
         self._manager.reload()
         return place

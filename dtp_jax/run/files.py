@@ -20,6 +20,8 @@ class DiskError(Exception):
 def read_object(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file, or None where there is none that can be read."""
     try:
+        if not path.is_file():  # what is no file may never end
+            return None
         found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
         return None

@@ -170,5 +170,8 @@ def _what_is_wrong(file: Path) -> str:
 
 def _relative(given: str) -> str:
     """A path relative to the current folder, where it lies in it."""
-    relative = os.path.relpath(given)
+    try:
+        relative = os.path.relpath(given)
+    except OSError:  # the current folder is gone
+        return given
     return given if relative.startswith(os.pardir) else relative

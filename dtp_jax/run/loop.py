@@ -21,7 +21,7 @@ from dtp_jax.run.build import learning_rates
 from dtp_jax.run.provenance import Request, provenance
 from dtp_jax.run.rows import Row, guard_row, last_angle, step_rows, weight_rows
 from dtp_jax.run.screen import Screen
-from dtp_jax.run.workdir import NEW
+from dtp_jax.run.workdir import NEW, WorkdirError
 
 StopSignal = Callable[[], int | None]
 """Says whether to stop: the number of a signal, or None."""
@@ -128,11 +128,25 @@ class Run:
         like = self._like(jax.eval_shape(init))
         found = parts.checkpoints.restore_newest(like, self.screen.warn)
         if found is not None:
+            self._require_fitting(found[1])
             fields = {field.name for field in dataclasses.fields(Progress)}
             self.progress = Progress(**{k: v for k, v in found[1].items() if k in fields})
             self.screen.note(f"going on from step {self.progress.step} of {parts.total_steps}")
         self.workdir.rewind_metrics(self.progress.step)
         return found[0] if found else init()
+
+    def _require_fitting(self, found: dict[str, Any]) -> None:
+        """Raises WorkdirError where a checkpoint is of other data, or beyond the end of this run."""
+        most = len(self.parts.passes) * self.parts.steps_per_epoch
+        is_other = found.get("labels", self.parts.labels) != self.parts.labels
+        if is_other or found.get("step", 0) > most:
+            problem = (
+                "of other training images" if is_other else f"beyond the {most} steps of a run"
+            )
+            raise WorkdirError(
+                f"--workdir is {str(self.workdir.path)!r}: its checkpoints are {problem}; "
+                "allowed: the data and the epochs that it was trained with, or another folder"
+            )
 
     def _like(self, state: TrainState) -> TrainState:
         """The shapes of a state, placed where this run has it, whatever mesh it was saved from."""
@@ -316,7 +330,7 @@ class Run:
         self.parts.checkpoints.save(
             self.progress.step,
             self.state,
-            dataclasses.asdict(self.progress),
+            dataclasses.asdict(self.progress) | {"labels": self.parts.labels},
             self.progress.best_step,
         )
         self.saved_at = time.monotonic()

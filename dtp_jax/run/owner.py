@@ -31,6 +31,7 @@ LAPSE_SECONDS = 60.0
 PATIENCE_SECONDS = 10.0
 """How long others may be in the middle of taking a folder over."""
 TOKEN = re.compile(r"[0-9a-f]{32}")
+WHOLE = re.compile(r"[0-9]{1,9}")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 """Tells machines of one name apart, and a machine from itself before it was started again."""
 
@@ -58,7 +59,7 @@ class Owner(NamedTuple):
             _boot(),
             os.getpid(),
             environment.get("SLURM_JOB_ID", ""),
-            int(restarts) if restarts.isdigit() else 0,
+            int(restarts) if WHOLE.fullmatch(restarts) else 0,
         )
 
     @classmethod
@@ -66,7 +67,9 @@ class Owner(NamedTuple):
         """From the file's content, of which nothing is trusted; "unknown" for a token that is none."""
         texts = {name: str((found or {}).get(name, "")) for name in cls._fields}
         token = texts["token"] if TOKEN.fullmatch(texts["token"]) else "unknown"
-        numbers = {n: int(texts[n]) if texts[n].isdecimal() else 0 for n in ("process", "restarts")}
+        numbers = {
+            n: int(texts[n]) if WHOLE.fullmatch(texts[n]) else 0 for n in ("process", "restarts")
+        }
         return cls(**texts | numbers | {"token": token})
 
     def __str__(self) -> str:

@@ -100,12 +100,13 @@ def read_metrics(file: Path) -> Table:
         except (ValueError, RecursionError):  # it is being written, or damaged
             continue
         if isinstance(row, dict) and row.get("split", "config") != "config":
-            rows.append({name: value for name, value in row.items() if _is_cell(value)})
+            rows.append({n: value for n, value in row.items() if n == "split" or _is_number(value)})
     return Table.of_rows(rows)
 
 
-def _is_cell(value: Any) -> bool:
-    return value is None or isinstance(value, (str, int, float))
+def _is_number(value: Any) -> bool:
+    """Whether this is one that an array holds; null is for those that are not finite."""
+    return value is None or (isinstance(value, (int, float)) and abs(value) < 2**63)
 
 
 def experiment_of(path: Path) -> Experiment:
@@ -158,7 +159,9 @@ def checkpoint(
         raise ValueError(f"WORKDIR is {str(path)!r}: its {error}") from error
     like, damaged = learner_of(experiment)[1], []
     folders = (path / "checkpoints").glob("[0-9]*")
-    for newest in sorted((int(f.name) for f in folders if f.name.isdigit()), reverse=True):
+    for newest in sorted(
+        (int(f.name) for f in folders if f.name.isascii() and f.name.isdigit()), reverse=True
+    ):
         step = newest
         try:
             state, progress = _restore(path / "checkpoints" / str(step), like)
