@@ -268,6 +268,15 @@ def test_a_checkpoint_is_that_of_its_folder_its_data_and_its_run(place, monkeypa
     shutil.copytree(place / f"v/checkpoints/{newest}", place / "v/checkpoints/77")
     found = launch("--workdir=v", *args)
     assert found.code == 2 and "checkpoints/77 is not that of step 77" in found.err
+    shutil.rmtree(place / "v/checkpoints/77")
+    (place / "v" / "metrics.jsonl").unlink()
+    found = launch("--workdir=v", *args)
+    assert found.code == 0 and len(found.err.splitlines()) == 1
+    assert f"is gone or empty: what was measured up to step {newest} is lost" in found.err
+    with monkeypatch.context() as patch:
+        patch.setenv("JAX_ENABLE_X64", "1")
+        found = launch("--workdir=w", *args)
+    assert found.code == 2 and "$JAX_ENABLE_X64 is '1'; allowed: unset or 0" in found.err
     with monkeypatch.context() as patch:
         assemble = loop.assemble
         patch.setattr(loop, "assemble", lambda *given: assemble(*given)._replace(labels=7))

@@ -34,6 +34,8 @@ REFUSALS = (
     re.compile(r"Could not open file ()\"[^\"]*\""),
 )
 """What XLA says before it ends the process; in brackets a flag that it does not know."""
+TRUE = ("y", "yes", "t", "true", "on", "1")
+"""What JAX takes for that in the environment."""
 SMALLEST_LIBRARY = 10_000_000
 """Bytes. XLA is never that small."""
 
@@ -47,6 +49,7 @@ def prepare() -> None:
 
     `launch.py` and `dtp_jax.train` do this by themselves. A second start takes seconds.
     """
+    jax.config.update("jax_threefry_partitionable", True)  # else seeds have other draws
     if not jax.config.jax_compilation_cache_dir:
         with contextlib.suppress(OSError):  # nobody's home: programs are compiled each time
             jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
@@ -71,7 +74,10 @@ def require_devices() -> None:
 
 
 def check_flags() -> None:
-    """Raises ValueError, one line, where XLA would end the process for what is in $XLA_FLAGS."""
+    """Raises ValueError, one line, where the environment would end the process or change its numbers."""
+    wide = os.environ.get("JAX_ENABLE_X64", "")
+    if wide.lower() in TRUE:
+        raise fields.error("$JAX_ENABLE_X64", wide, "unset or 0, for a run computes in float32")
     given = os.environ.get("XLA_FLAGS", "")
     refusal = _refusal(given) if given.strip() else ""
     if refusal:

@@ -132,6 +132,12 @@ class Run:
             fields = {field.name for field in dataclasses.fields(Progress)}
             self.progress = Progress(**{k: v for k, v in found[1].items() if k in fields})
             self.screen.note(f"going on from step {self.progress.step} of {parts.total_steps}")
+        is_lost = self.progress.step and not self.workdir.has_metrics()
+        if is_lost and processes.is_first():
+            self.screen.warn(
+                f"{self.workdir.metrics_file} is gone or empty: what was measured up to step "
+                f"{self.progress.step} is lost"
+            )
         self.workdir.rewind_metrics(self.progress.step)
         return found[0] if found else init()
 

@@ -269,6 +269,10 @@ class Workdir:
         )
         return found if is_sound and "val_accuracy" in found else None
 
+    def has_metrics(self) -> bool:
+        """Whether anything is in metrics.jsonl."""
+        return self.metrics_file.exists() and self.metrics_file.stat().st_size > 0
+
     def rewind_metrics(self, step: int) -> None:
         """Drops the lines that come again when a run goes on from `step`.
 
