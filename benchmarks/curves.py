@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.program import parser_of
 from dtp_jax.compare.reading import read
 from dtp_jax.plots.curves import draw_runs
+from dtp_jax.plots.style import save
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", metavar="LABEL=WORKDIR")
     args = parser.parse_args(argv)
     pairs = [run.split("=", 1) for run in args.runs]
-    draw_runs([read(label, Path(folder)) for label, folder in pairs], args.out)
+    save(draw_runs([read(label, Path(folder)) for label, folder in pairs]), args.out)
     return 0
 
 

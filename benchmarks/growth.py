@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from benchmarks.work import Work
-from dtp_jax.plots.curves import COLORS
+from dtp_jax.plots.style import COLORS
 
 DEVICES = ("devices, data-parallel", "devices, layer-parallel")
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dtp_jax.compare.reading import read
 from dtp_jax.compare.runs import Result
 from dtp_jax.plots.curves import Group, draw_groups
+from dtp_jax.plots.style import save
 from dtp_jax.run.layout import NO_BREAK, duration
 from dtp_jax.run.screen import Screen
 
@@ -201,5 +202,5 @@ def _draw(results: list[Result], file: Path) -> bool:
         most = max(len(group.curves) for group in groups)
         seeds = f"mean of {most} seeds, band: ± one standard deviation" if most > 1 else "one seed"
         title = "; ".join([*(where if len(where) == 1 else ()), seeds])
-        draw_groups(groups, title, file)
+        save(draw_groups(groups, title), file)
     return bool(groups)

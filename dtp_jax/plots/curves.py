@@ -1,19 +1,12 @@
-"""Learning curves of runs, drawn with matplotlib.
-
-matplotlib is imported when something is drawn, and never opens a window.
-"""
+"""Learning curves of runs."""
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart, without its pale yellow."""
-DASHES = ("-", "--", ":", "-.")
-"""Once all colours are used, the next round has the next of these."""
+from dtp_jax.plots.style import dress, line_style, subplots
 
 
 class Curve(NamedTuple):
@@ -49,16 +42,15 @@ def mean_and_spread(
     return np.array(epochs), values.mean(axis=0), spread
 
 
-def draw_groups(groups: list[Group], title: str, file: Path) -> None:
-    """Accuracy against epoch: means over seeds, with a band of one standard deviation.
+def draw_groups(groups: list[Group], title: str) -> Any:
+    """Figure of accuracy against epoch: means over seeds, with a band of one standard deviation.
 
     Of the validation images, or of the training images where no run held any out. A group whose runs
     have no epoch in common is left out.
     """
-    plt = _pyplot()
     is_val = any(curve.val for group in groups for curve in group.curves)
     size = (9, max(4.2, 0.7 + 0.5 * len(groups)))  # room for the legend
-    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    figure, axis = subplots(size=size)
     ends = []
     for number, group in enumerate(groups):
         epochs, mean, spread = mean_and_spread(
@@ -66,7 +58,7 @@ def draw_groups(groups: list[Group], title: str, file: Path) -> None:
         )
         if not len(epochs):
             continue
-        style = _style(number)
+        style = line_style(number)
         (line,) = axis.plot(epochs, mean, linewidth=2, **style)
         axis.plot(epochs[-1:], mean[-1:], marker="X" if group.note else "o", **style)
         axis.fill_between(
@@ -85,17 +77,15 @@ def draw_groups(groups: list[Group], title: str, file: Path) -> None:
         alignment="left",
     )
     figure.suptitle(title, x=0.01, ha="left")
-    _dress(axis, "epoch")
-    axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    dress(axis, "epoch")
+    axis.locator_params(axis="x", integer=True)
     axis.set_ylabel(f"{'validation' if is_val else 'training'} accuracy, %")
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    return figure
 
 
-def draw_runs(curves: list[Curve], file: Path) -> None:
-    """Finished runs over epochs, and over minutes of wall time: validation thick, training thin."""
-    plt = _pyplot()
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+def draw_runs(curves: list[Curve]) -> Any:
+    """Figure of finished runs over epochs, and over minutes of wall time: validation thick, training thin."""
+    figure, axes = subplots(1, 2, size=(10, 4), sharey=True)
     for number, curve in enumerate(curves):
         label = f"{curve.label}: {100 * curve.summary['test_accuracy']:.1f} % test"
         minutes_per_epoch = curve.summary["wall_seconds"] / 60 / max(curve.train)
@@ -105,35 +95,12 @@ def draw_runs(curves: list[Curve], file: Path) -> None:
                 (curve.train, {"linewidth": 0.8, "alpha": 0.7}),
             ):
                 x = factor * np.array(list(accuracy))
-                axis.plot(x, list(accuracy.values()), **look, **_style(number))
+                axis.plot(x, list(accuracy.values()), **look, **line_style(number))
     for axis, name in zip(axes, ("epoch", "minutes"), strict=True):
-        _dress(axis, name)
-    axes[0].xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        dress(axis, name)
+    axes[0].locator_params(axis="x", integer=True)
     axes[0].set_ylabel("accuracy, %")
     axes[0].legend(title="validation (thick), train (thin)", loc="lower right")
     summary = curves[0].summary
     axes[0].set_title(f"{summary['dataset']}, {summary['network']}", loc="left")
-    figure.savefig(file, dpi=130)
-    plt.close(figure)
-
-
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
-def _style(number: int) -> dict[str, str]:
-    return {
-        "color": COLORS[number % len(COLORS)],
-        "linestyle": DASHES[number // len(COLORS) % len(DASHES)],
-    }
-
-
-def _dress(axis: Any, x: str) -> None:
-    axis.set_xlabel(x)
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
+    return figure
