@@ -3,6 +3,7 @@
 matplotlib is imported when something is drawn, and never opens a window.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,12 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 """Okabe and Ito's palette, which colour-blind readers can tell apart, without its pale yellow."""
 DASHES = ("-", "--", ":", "-.")
 """Once all colours are used, the next round has the next of these."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "h")
+"""Their number shares no factor with that of the colours: 77 lines have looks of their own."""
+HATCHES = ("", "///", "...", "xxx")
+"""As `DASHES`, for areas."""
+INK = "#555555"
+"""Error bars and notes: visible on every colour, on light and on dark pages."""
 DPI = 150
 
 
@@ -32,6 +39,40 @@ def line_style(number: int) -> dict[str, str]:
         "color": COLORS[number % len(COLORS)],
         "linestyle": DASHES[number // len(COLORS) % len(DASHES)],
     }
+
+
+def markers(number: int, points: int) -> dict[str, Any]:
+    """Markers of the line with this number: at all points, or at about eight of many.
+
+    They begin at another point in each line, so that lines that lie on each other both show.
+    """
+    step = max(1, round(points / 8)) if points > 20 else 1
+    every = (number * step // 4 % step, step) if step > 1 else 1
+    return {"marker": MARKERS[number % len(MARKERS)], "markersize": 5, "markevery": every}
+
+
+def bar_style(number: int) -> dict[str, Any]:
+    """Colour and hatch of the bars with this number."""
+    return {
+        "facecolor": COLORS[number % len(COLORS)],
+        "hatch": HATCHES[number // len(COLORS) % len(HATCHES)],
+        "edgecolor": "white",  # the hatch has this colour; there is no edge
+        "linewidth": 0,
+    }
+
+
+def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """One legend for the whole figure, under it, in as many columns as its width takes."""
+    longest = max(map(len, labels))
+    columns = int(figure.get_figwidth() / (0.6 + 0.085 * longest))  # inches of a handle, a letter
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(max(1, columns), len(labels)),
+        frameon=False,
+        fontsize="medium",
+    )
 
 
 def dress(axis: Any, x: str) -> None:
