@@ -35,6 +35,7 @@ __all__ = [
     "Alignment",
     "alignment",
     "angle",
+    "compared_updates",
     "direction_angle",
     "distance",
     "gauss_newton_angle",
@@ -174,25 +175,33 @@ def update_alignment(
     Raises:
       ValueError: one line; a rule without targets or global loss, an array of a wrong type or shape.
     """
+    found = compared_updates(network, rule, forward, feedback, images, labels, beta=beta)
+    return jax.tree.map(
+        lambda g, s, r: Alignment(distance(g, s), direction_angle(g, r)), *found
+    )
+
+
+def compared_updates(
+    network: Network,
+    rule: Rule,
+    forward: dict[str, Params],
+    feedback: dict[str, Params],
+    images: Array,
+    labels: Array,
+    *,
+    beta: float = SMALL_BETA,
+) -> tuple[dict[str, Params], dict[str, Params], dict[str, Params]]:
+    """(g, s r, r) of `update_alignment`, as trees of forward parameters."""
     _check_arrays(network, rule, forward, feedback, images, labels)
     reference = global_gradient(network, backprop(), forward, images, labels)
     if rule.global_loss is not None:
         gradient = global_gradient(network, rule, forward, images, labels)
-        scaled = reference
-    else:
-        activations, targets = small_step(
-            network, rule, forward, feedback, images, labels, beta=beta
-        )
-        _, gradient = local_gradients(network, rule, forward, activations, targets)
-        steps = backpropagated_targets(network, forward, activations, targets[-1])
-        _, own = local_gradients(network, rule, forward, activations, steps)
-        scaled = {name: _projected(own[name], reference[name]) for name in own}
-    return jax.tree.map(
-        lambda g, s, r: Alignment(distance(g, s), direction_angle(g, r)),
-        gradient,
-        scaled,
-        reference,
-    )
+        return gradient, reference, reference
+    activations, targets = small_step(network, rule, forward, feedback, images, labels, beta=beta)
+    _, gradient = local_gradients(network, rule, forward, activations, targets)
+    steps = backpropagated_targets(network, forward, activations, targets[-1])
+    _, own = local_gradients(network, rule, forward, activations, steps)
+    return gradient, {n: _projected(own[n], reference[n]) for n in own}, reference
 
 
 def _projected(a: Params, b: Params) -> Params:

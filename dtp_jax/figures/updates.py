@@ -1,0 +1,81 @@
+"""A rule's update beside backprop's gradient on the batch of a figure, block by block."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from dtp_jax import ops
+from dtp_jax.blocks import Params
+from dtp_jax.figures.protocol import Series
+from dtp_jax.figures.store import Store
+from dtp_jax.figures.training import Batch, restored
+from dtp_jax.learning import metrics
+from dtp_jax.learning.learner import Learner
+from dtp_jax.rules.symmetric import symmetric_feedback
+
+Array = jax.Array
+
+
+def measure(
+    store: Store, name: str, series: Series, learner: Learner, batch: Batch, trained: dict[str, str]
+) -> None:
+    """Stores the job `name`: `angle` in degrees and `distance`, each (blocks,).
+
+    Args:
+      trained: the names of the jobs that have trained the maps, by block.
+
+    Raises:
+      KeyError: one of them has not finished.
+    """
+    feedback = feedback_of(store, series, learner, batch, trained)
+    found = jax.device_get(
+        _alignments(learner, batch.state.forward, feedback, batch.images, batch.labels)
+    )
+    names = [block.name for block in learner.network]
+    rows = zip(names, found.angle.tolist(), found.distance.tolist(), strict=True)
+    arrays = {"block": names, "angle": found.angle, "distance": found.distance}
+    store.save(name, arrays, [["block", "angle", "distance"], *rows])
+
+
+def feedback_of(
+    store: Store, series: Series, learner: Learner, batch: Batch, trained: dict[str, str]
+) -> dict[str, Params]:
+    """The feedback weights of a series: drawn, copied, or those of finished jobs."""
+    feedback = dict(batch.state.feedback)
+    if series.feedback == "symmetric":
+        return symmetric_feedback(batch.state.forward, feedback)
+    for block, job in trained.items():
+        arrays = store.load(job)
+        if arrays is None:
+            raise KeyError(job)
+        head = "stale" if series.feedback == "stale" else "omega"
+        feedback[block] = restored(head, arrays, feedback[block])
+    return feedback
+
+
+@partial(jax.jit, static_argnums=0)
+def _alignments(
+    learner: Learner,
+    forward: dict[str, Params],
+    feedback: dict[str, Params],
+    images: Array,
+    labels: Array,
+) -> metrics.Alignment:
+    """Of all parameters of a block as one vector; the distance is relative to the rule's update."""
+    rule, network = learner.rule, learner.network
+    # The step of the rule's own beta, by which DRL divides the gradient of a mean.
+    beta = rule.beta / (len(images) if rule.name == "drl" else 1)
+    with ops.products_in("float32"):
+        found = metrics.compared_updates(
+            network, rule, forward, feedback, images, labels, beta=beta
+        )
+    update, scaled, reference = ([_vector(tree[b.name]) for b in network] for tree in found)
+    return metrics.Alignment(
+        distance=jnp.stack([metrics.distance(u, s) for u, s in zip(update, scaled)]),
+        angle=jnp.stack([metrics.direction_angle(u, r) for u, r in zip(update, reference)]),
+    )
+
+
+def _vector(params: Params) -> Array:
+    return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
