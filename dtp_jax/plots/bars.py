@@ -35,6 +35,7 @@ def draw_bars(
     log: bool = False,
     error_bars: str = "± one standard deviation",
     reference: str = "published",
+    numbers: dict[str, int] | None = None,
 ) -> Any:
     """Figure of one bar per series in every group. Twelve series can be told apart, by colour and hatch.
 
@@ -48,12 +49,16 @@ def draw_bars(
       log: a logarithmic axis; it starts at a power of ten below all bars.
       error_bars: what they are; the legend says so.
       reference: what the markers beside the bars are.
+      numbers: label -> number of its look (`bar_style`), where another picture has given it one.
 
     Raises:
-      ValueError: one line; there is nothing to draw, or a series is not as long as there are groups.
+      ValueError: one line; there is nothing to draw, two series have one label, or one is not as long
+        as there are groups.
     """
     if not (groups and series):
         raise ValueError(f"{len(groups)} groups, {len(series)} series; allowed: 1 or more of both")
+    if len({one.label for one in series}) < len(series):
+        raise ValueError("two series have the same label; allowed: a label for each")
     tables = [_table(one, len(groups)) for one in series]
     every = np.concatenate(tables, axis=1)
     width = 0.84 / len(series)
@@ -62,16 +67,19 @@ def draw_bars(
     if log:
         axis.set_yscale("log")
     axis.set_ylim(*_limits(every, top, log))
-    for number, table in enumerate(tables):
+    looks = {
+        one.label: bar_style((numbers or {}).get(one.label, n)) for n, one in enumerate(series)
+    }
+    for number, (look, table) in enumerate(zip(looks.values(), tables, strict=True)):
         x = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width
-        _series(axis, x, table, width, number)
+        _series(axis, x, table, width, look)
         _write_short(axis, x, table)
     _name_groups(axis, groups, figure.get_figwidth())
     axis.set_ylabel(y)
     if title:
         figure.suptitle(title, x=0.01, ha="left")
     has_errors, has_references = np.isfinite(every[1:3]).any(axis=1)
-    _legend(figure, series, error_bars if has_errors else "", reference if has_references else "")
+    _legend(figure, looks, error_bars if has_errors else "", reference if has_references else "")
     return figure
 
 
@@ -89,12 +97,12 @@ def _name_groups(axis: Any, groups: Sequence[str], inches: float) -> None:
             label.set_horizontalalignment("right")
 
 
-def _legend(figure: Any, series: Sequence[Series], error_bars: str, reference: str) -> None:
+def _legend(figure: Any, looks: dict[str, Any], error_bars: str, reference: str) -> None:
     """One entry per series, and for what else is drawn; none where there is one thing."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    keys = {one.label: Patch(**bar_style(number)) for number, one in enumerate(series)}
+    keys = {label: Patch(**look) for label, look in looks.items()}
     if error_bars:
         keys[error_bars] = Line2D([], [], color=INK, marker="|", linestyle="", markersize=11)
     if reference:
@@ -129,10 +137,11 @@ def _limits(tables: np.ndarray, top: float, log: bool) -> tuple[float, float]:
     return low, max(2 * high, 10 * low)
 
 
-def _series(axis: Any, x: np.ndarray, table: np.ndarray, width: float, number: int) -> None:
+def _series(
+    axis: Any, x: np.ndarray, table: np.ndarray, width: float, look: dict[str, Any]
+) -> None:
     """The bars of one series, with error bars and references."""
     means, spreads, published, published_spreads = table
-    look = bar_style(number)
     is_log = axis.get_yscale() == "log"
     base = axis.get_ylim()[0] if is_log else 0.0
     there = np.isfinite(means)

@@ -41,6 +41,7 @@ def draw_panels(
     band: float = 1.0,
     title: str = "",
     log_x: bool = False,
+    integer_x: bool = False,
     numbers: dict[str, int] | None = None,
 ) -> Any:
     """Figure of panels, row by row, with one legend under them.
@@ -49,7 +50,7 @@ def draw_panels(
       x: what the horizontal axes measure.
       columns: of panels; 0: up to four.
       band: it reaches so many standard deviations to both sides of the mean.
-      log_x: logarithmic horizontal axes.
+      log_x, integer_x: logarithmic horizontal axes; ticks at integers alone.
       numbers: label -> number of its look (`line_style`), where another picture has given it one.
 
     Raises:
@@ -71,6 +72,8 @@ def draw_panels(
         _draw(axis, panel, x if is_lowest else "", looks, band)
         if log_x:
             axis.set_xscale("log")
+        if integer_x:
+            axis.locator_params(axis="x", integer=True)
         axis.tick_params(labelbottom=is_lowest)
     if title:
         figure.suptitle(title, x=0.01, ha="left")
