@@ -118,7 +118,7 @@ def test_a_logarithmic_panel_shows_what_is_above_0():
 
 
 def test_panels_are_rows_with_one_label_below_each_column():
-    panels = [Panel("y", [Line("l", [0, 1], [0, 1])], title=f"p{n}") for n in range(5)]
+    panels = [Panel("y", [Line("", [0, 1], [0, 1])], title=f"p{n}") for n in range(5)]
     figure = drawn(draw_panels(panels, "epoch", columns=3, title="t"))
     assert [axis.get_title(loc="left") for axis in figure.axes] == [
         *(f"p{n}" for n in range(5)),

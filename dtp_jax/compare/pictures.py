@@ -71,7 +71,7 @@ def _runs(result: Result, label: str, number: int) -> Runs:
         label,
         number,
         [one for one in readings if one.curve.train],
-        "" if result.summaries or not result.failures else f" ({result.failures[0]})",
+        "" if result.summaries or not result.failures else f": {result.failures[0]}",
     )
 
 
@@ -81,7 +81,9 @@ def _title(results: list[Result], trained: list[Runs], common: str) -> str:
     where = {f"{config['dataset']}, {config['network']}" for config in configs}
     most = max((len(runs.readings) for runs in trained), default=0)
     seeds = f"mean of {most} seeds, band: ± one standard deviation" if most > 1 else "one seed"
-    return "; ".join([*filter(None, [common]), *(where if len(where) == 1 else ()), seeds])
+    shared = where.pop() if len(where) == 1 else ""
+    name = common if shared.partition(",")[0] != common else ""  # digits: digits
+    return "; ".join(filter(None, [": ".join(filter(None, [name, shared])), seeds]))
 
 
 Drawn = tuple[Any, str, str]

@@ -62,7 +62,7 @@ def draw_bars(
     tables = [_table(one, len(groups)) for one in series]
     every = np.concatenate(tables, axis=1)
     width = 0.84 / len(series)
-    size = (min(14.0, max(6.0, 1.6 + len(groups) * (0.5 + 0.22 * len(series)))), 4.6)
+    size = (min(10.0, max(6.0, 1.6 + len(groups) * (0.5 + 0.22 * len(series)))), 4.6)
     figure, axis = subplots(size=size)
     if log:
         axis.set_yscale("log")

@@ -92,7 +92,7 @@ def draw_groups(
     _limit(axes, parts)
     _label_x(axes, lines, against)
     for axis, part in zip(axes, parts, strict=True):
-        write_ends(axis, [_end(line) for line in part])
+        write_ends(axis, [_end(line) for line in part], strokes=against == "epoch")
     last = "at the end" if against == "minutes" else "in the last epoch"
     axes[0].annotate(
         f"{last}, %", (1, 1), xytext=(14, 3), xycoords="axes fraction", textcoords="offset points"
@@ -211,6 +211,7 @@ def _label_x(axes: list[Any], lines: list[_Line], against: str) -> None:
         axes[-1].set_xscale("log")
         axes[-1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes[-1].xaxis.set_major_formatter("{x:g}")
+        axes[-1].xaxis.set_minor_formatter("")
 
 
 def _text(line: _Line) -> str:

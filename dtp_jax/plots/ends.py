@@ -25,11 +25,13 @@ class End(NamedTuple):
     """Of the line."""
 
 
-def write_ends(axis: Any, ends: Sequence[End]) -> None:
+def write_ends(axis: Any, ends: Sequence[End], *, strokes: bool = True) -> None:
     """Writes every text at the margin, as near to its line's end as the others allow.
 
-    Each has a piece of its line before it. A stroke leads there where the line ends near the margin.
-    The limits of the axis must be final.
+    Each has a piece of its line before it. The limits of the axis must be final.
+
+    Args:
+      strokes: from the lines that end near the margin to their texts.
     """
     from matplotlib.legend import Legend
     from matplotlib.lines import Line2D
@@ -46,7 +48,7 @@ def write_ends(axis: Any, ends: Sequence[End]) -> None:
     places = spread([y for _, y in points], heights)
     margin = axis.transAxes + ScaledTranslation(MARGIN_INCHES, 0, figure.dpi_scale_trans)
     for end, (x, _), place in zip(ends, points, places, strict=True):
-        if x > 1 - NEAR:
+        if strokes and x > 1 - NEAR:
             stroke = {"arrowstyle": "-", "color": INK, "linewidth": 0.6, "shrinkA": 3, "shrinkB": 4}
             where = {"xytext": (1, place), "textcoords": margin}
             axis.annotate("", (end.x, end.y), **where, arrowprops=stroke, annotation_clip=False)

@@ -13,6 +13,7 @@ class Line(NamedTuple):
     """A line; those of one label look alike in all panels. It may end before the others."""
 
     label: str
+    """In the legend; there is none where all are ""."""
     x: Sequence[float]
     mean: Sequence[float]
     """nan: a gap."""
@@ -77,7 +78,7 @@ def draw_panels(
         axis.tick_params(labelbottom=is_lowest)
     if title:
         figure.suptitle(title, x=0.01, ha="left")
-    if len(labels) > 1:
+    if any(labels):
         keys = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
         legend_below(figure, [keys[label] for label in labels], labels)
     return figure
