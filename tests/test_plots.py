@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.legend import Legend
+from matplotlib.text import Text
 
 from dtp_jax.plots import style
 from dtp_jax.plots.bars import Series, draw_bars
@@ -264,3 +265,18 @@ def test_places_at_the_margin():
     np.testing.assert_allclose(spread([0.9, 0.88, 0.5], [0.1] * 3), [0.9, 0.8, 0.5])
     np.testing.assert_allclose(spread([0.05, 0.02, 0], [0.1, 0.2, 0.1]), [0.3, 0.15, 0])
     assert len(spread([], [])) == 0
+
+
+def test_names_and_titles_may_hold_anything():
+    """No mathematics, and nothing that is cut off; every text is found as it was given."""
+    name, title = "$\\frac{_a$ <b> & 100 % ü", "a title of many words, " * 12
+    figures = [
+        draw_groups([group(name, 80), group("b", 70)], title),
+        draw_bars([name, "y"], [Series(name, [1, 2]), Series("b", [1, 2])], "y", title=title),
+        draw_panels([Panel("y", [Line(name, [0], [0])], title=name)], "x", title=title),
+    ]
+    for figure in map(drawn, figures):
+        shown = [text for text in figure.findobj(Text) if name in text.get_text()]
+        assert shown
+        (heading,) = (t for t in figure.findobj(Text) if t.get_text().startswith("a title of"))
+        assert heading.get_window_extent().x1 <= figure.bbox.x1

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dtp_jax.plots.style import INK, bar_style, dress, legend_below, subplots
+from dtp_jax.plots.style import INK, as_written, bar_style, dress, entitle, legend_below, subplots
 
 TINY = 0.03
 """Bars below this share of the axis have their value above them."""
@@ -76,8 +76,7 @@ def draw_bars(
         _write_short(axis, x, table)
     _name_groups(axis, groups, figure.get_figwidth())
     axis.set_ylabel(y)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left")
+    entitle(figure, title)
     has_errors, has_references = np.isfinite(every[1:3]).any(axis=1)
     _legend(figure, looks, error_bars if has_errors else "", reference if has_references else "")
     return figure
@@ -91,6 +90,7 @@ def _name_groups(axis: Any, groups: Sequence[str], inches: float) -> None:
     axis.set_axisbelow(True)
     axis.set_xlim(-0.6, len(groups) - 0.4)
     axis.set_xticks(range(len(groups)), groups)
+    as_written(axis.get_xticklabels())
     if aslant:
         axis.tick_params(axis="x", rotation=30)
         for label in axis.get_xticklabels():
@@ -165,22 +165,16 @@ def _series(
 def _write_short(axis: Any, x: np.ndarray, table: np.ndarray) -> None:
     """Values of the bars that are too short to be read, above all that is drawn there."""
     means, spreads, published, published_spreads = table
-    low, high = axis.transData.inverted().transform(axis.transAxes.transform([(0, 0), (0, TINY)]))[
-        :, 1
-    ]
-    ends = np.nanmax(
-        [
-            means + np.nan_to_num(spreads),
-            np.nan_to_num(published + np.nan_to_num(published_spreads), nan=low),
-            np.full(len(means), low),
-        ],
-        axis=0,
-    )
+    to_data = (axis.transAxes + axis.transData.inverted()).transform
+    low, high = to_data((0, 0))[1], to_data((0, TINY))[1]
+    longest = high if axis.get_yscale() == "log" else high - low
+    ends = np.array([means + np.nan_to_num(spreads), published + np.nan_to_num(published_spreads)])
+    ends = np.nan_to_num(ends, nan=low).max(axis=0)
     for at, mean, end in zip(x, means, ends, strict=True):
-        if abs(mean) < high - (low if axis.get_yscale() != "log" else 0):  # never of nan
+        if abs(mean) < longest:  # never of nan
             axis.annotate(
                 f"{mean:.2g}",
-                (at, end),
+                (at, max(end, low)),
                 xytext=(0, 5),
                 textcoords="offset points",
                 ha="center",

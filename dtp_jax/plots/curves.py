@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dtp_jax.plots.ends import LINE_INCHES, End, write_ends
-from dtp_jax.plots.style import dress, line_style, markers, subplots
+from dtp_jax.plots.style import dress, entitle, line_style, markers, subplots
 
 NO_BREAK = "\u00a0"
 TRAINING_NOTE = (
@@ -71,8 +71,8 @@ def draw_groups(
 
     Of the validation images, or of the training images where no run held any out. At the right margin
     every line has its name and last value. Where a gap that no line crosses would take most of the
-    axis (one rule at chance, ten others at 80 %), the axis is cut there. A group whose runs have no epoch in common
-    is left out.
+    axis (one rule at chance, ten others at 80 %), the axis is cut there. A group whose runs have no
+    epoch in common is left out.
 
     Args:
       against: "epoch" or "minutes" of training, then on a logarithmic axis where runs differ by much.
@@ -100,7 +100,7 @@ def draw_groups(
     axes[0].set_ylabel(f"{'validation' if is_val else 'training'} accuracy, %")
     if training and is_val:
         figure.supxlabel(textwrap.fill(TRAINING_NOTE, 110), x=0.01, ha="left", fontsize="small")
-    figure.suptitle(title, x=0.01, ha="left")
+    entitle(figure, title)
     return figure
 
 
@@ -122,25 +122,18 @@ def _line(number: int, group: Group, is_val: bool, against: str, training: bool)
 
 def _parts(lines: list[_Line]) -> list[list[_Line]]:
     """The lines above the widest gap between lines and those below, where it takes most of the axis."""
-    ranges = []
-    for line in lines:
-        values = np.concatenate([line.mean, line.thin])
-        values = values[np.isfinite(values)]
-        ranges.append((values.min(), values.max()))
+    values = [np.concatenate([line.mean, line.thin]) for line in lines]
+    ranges = [(np.nanmin(one), np.nanmax(one)) for one in values]
     order = sorted(range(len(lines)), key=lambda i: ranges[i])
     gaps, highest = [], -np.inf
-    for place, i in enumerate(order):
+    for place, i in enumerate(order):  # from below: the gap under this line, if there is one
         gaps.append((ranges[i][0] - highest if place else 0.0, place))
         highest = max(highest, ranges[i][1])
     widest, place = max(gaps, default=(0.0, 0))
     larger = max(place, len(lines) - place)
     if larger < 3 or widest <= 0.5 * (highest - ranges[order[0]][0]):
         return [lines]
-    below = set(order[:place])
-    return [
-        [line for i, line in enumerate(lines) if i not in below],
-        [line for i, line in enumerate(lines) if i in below],
-    ]
+    return [[lines[i] for i in sorted(half)] for half in (order[place:], order[:place])]
 
 
 def _axes(parts: list[list[_Line]]) -> tuple[Any, list[Any]]:
@@ -186,7 +179,7 @@ def _limit(axes: list[Any], parts: list[list[_Line]]) -> None:
         return
     main = int(len(parts[1]) > len(parts[0]))
     large, small = axes[main], axes[1 - main]
-    heights = [axis.get_gridspec().get_height_ratios() for axis in axes[:1]][0]
+    heights = axes[0].get_gridspec().get_height_ratios()
     low, high = large.get_ylim()
     bottom, top = small.get_ylim()
     reach = max((high - low) * heights[1 - main] / heights[main], top - bottom)
@@ -223,5 +216,6 @@ def _text(line: _Line) -> str:
 
 
 def _end(line: _Line) -> End:
+    """Its name at the margin."""
     look = line_style(line.number) | {"marker": markers(line.number, 1)["marker"]}
     return End(_text(line), line.x[-1], line.mean[-1], look)

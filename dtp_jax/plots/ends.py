@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dtp_jax.plots.style import INK
+from dtp_jax.plots.style import INK, as_written
 
 LINE_INCHES = 0.19
 """Height of a line of text."""
@@ -56,6 +56,7 @@ def write_ends(axis: Any, ends: Sequence[End], *, strokes: bool = True) -> None:
         # A legend for each: it keeps its distances when the layout changes the width of the axes.
         anchor = {"loc": "center left", "bbox_to_anchor": (1, place), "bbox_transform": margin}
         name = axis.add_artist(Legend(axis, [key], [end.text], **anchor, **PLAIN))
+        as_written(name.get_texts())
         name.set_clip_on(False)  # else the layout leaves no room for it
 
 

@@ -6,7 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dtp_jax.plots.style import dress, legend_below, line_style, markers, subplots
+from dtp_jax.plots.style import (
+    as_written,
+    dress,
+    entitle,
+    legend_below,
+    line_style,
+    markers,
+    subplots,
+)
 
 
 class Line(NamedTuple):
@@ -76,8 +84,7 @@ def draw_panels(
         if integer_x:
             axis.locator_params(axis="x", integer=True)
         axis.tick_params(labelbottom=is_lowest)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left")
+    entitle(figure, title)
     if any(labels):
         keys = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
         legend_below(figure, [keys[label] for label in labels], labels)
@@ -114,7 +121,7 @@ def _draw(axis: Any, panel: Panel, x: str, looks: dict[str, int], band: float) -
     _limit(axis, np.concatenate([*seen, []]), panel)
     dress(axis, x)
     axis.set_ylabel(panel.y)
-    axis.set_title(panel.title, loc="left", fontsize="medium")
+    as_written([axis.set_title(panel.title, loc="left", fontsize="medium")])
 
 
 def _limit(axis: Any, values: np.ndarray, panel: Panel) -> None:

@@ -4,7 +4,8 @@ matplotlib is imported when something is drawn, and never opens a window.
 """
 
 import os
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,11 @@ def short_labels(labels: Sequence[str]) -> tuple[str, list[str]]:
 
 def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """One legend for the whole figure, under it, in as many columns as its width takes."""
-    longest = max(map(len, labels))
-    columns = int(figure.get_figwidth() / (0.6 + 0.085 * longest))  # inches of a handle, a letter
-    figure.legend(
+    width = figure.get_figwidth()
+    labels = [textwrap.fill(label, int(10 * width)) for label in labels]
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    columns = int(width / (0.6 + 0.085 * longest))  # inches of a handle, a letter
+    found = figure.legend(
         handles,
         labels,
         loc="outside lower center",
@@ -88,6 +91,19 @@ def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> 
         frameon=False,
         fontsize="medium",
     )
+    as_written(found.get_texts())
+
+
+def entitle(figure: Any, title: str) -> None:
+    """A title at the left, in as many lines as it needs."""
+    text = textwrap.fill(title, int(10.5 * figure.get_figwidth()))
+    as_written([figure.suptitle(text, x=0.01, ha="left")])
+
+
+def as_written(texts: Iterable[Any]) -> None:
+    """Text of matplotlib that is no mathematics: a name may hold $."""
+    for text in texts:
+        text.set_parse_math(False)
 
 
 def dress(axis: Any, x: str) -> None:
