@@ -3,14 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-
 from dtp_jax import fields
 from dtp_jax.blocks import init_forward
 from dtp_jax.learning.learner import Learner
-from dtp_jax.rules import RULES
 from dtp_jax.run.build import Experiment, build_learner
-from dtp_jax.run.config import validate
+from dtp_jax.run.config import BOOKKEEPING, validate
 from dtp_jax.run.loading import load_config
 
 FIGURES = {
@@ -18,7 +15,11 @@ FIGURES = {
     "4.3": "angle of a rule's update to backprop's gradient, by layer",
     "4.3-extra": "the same for simple_vgg and the resnets",
 }
-NETWORKS = {"4.2": ("lenet",), "4.3": ("lenet",), "4.3-extra": ("simple_vgg", "resnet18", "resnet34")}
+NETWORKS = {
+    "4.2": ("lenet",),
+    "4.3": ("lenet",),
+    "4.3-extra": ("simple_vgg", "resnet18", "resnet34"),
+}
 SETTINGS = {
     "seeds": 5,
     "first_seed": 123,
@@ -86,6 +87,7 @@ class Protocol(NamedTuple):
     seeds: tuple[int, ...]
     experiments: Mapping[tuple[str, str], Experiment]
     """By (network, rule)."""
+    is_quick: bool = False
 
     @property
     def series(self) -> tuple[Series, ...]:
@@ -100,12 +102,17 @@ class Protocol(NamedTuple):
         return made.replace(rule=made.rule._replace(init_forward=init_forward))
 
     def written(self) -> dict[str, Any]:
-        """As it stands in protocol.json: all of it but the seeds, of which more may come."""
+        """As it stands in protocol.json: whatever changes a number, but for the seeds, which may become more."""
+        left_out = ("seed", *BOOKKEEPING)
         return {
             "figure": self.figure,
             "configs": {
-                f"{network}, {rule}": {k: list(v) if isinstance(v, tuple) else v for k, v in one.config.items() if k not in ("seed", "data_dir")}
-                for (network, rule), one in self.experiments.items()
+                f"{network}, {rule}": {
+                    name: list(value) if isinstance(value, tuple) else value
+                    for name, value in experiment.config.items()
+                    if name not in left_out
+                }
+                for (network, rule), experiment in self.experiments.items()
             },
         }
 
@@ -141,6 +148,7 @@ def protocol(figure: str, settings: Mapping[str, Any], *, quick: bool = False) -
             for network in networks
             for rule in rules
         },
+        quick,
     )
 
 

@@ -17,6 +17,7 @@ from dtp_jax.learning import learner as learning
 from dtp_jax.learning import metrics
 from dtp_jax.learning.feedback import Iteration, keys_per_iteration, repeat_step, train_feedback_map
 from dtp_jax.learning.learner import Learner, TrainState
+from dtp_jax.learning.observers import with_alignment
 from dtp_jax.run.build import Experiment
 
 Array = jax.Array
@@ -40,9 +41,7 @@ def batch_of(learner: Learner, experiment: Experiment, splits: Splits, seed: int
     """The first training batch of a seed, not augmented, and the parameters that the seed draws."""
     state = jax.jit(partial(learning.init, learner))(jax.random.key(seed))
     size = experiment.config["batch_size"]
-    images, labels = next(
-        iterate(splits.train, experiment.data, batch_size=size, seed=seed)
-    )
+    images, labels = next(iterate(splits.train, experiment.data, batch_size=size, seed=seed))
     with ops.products_in(learner.precision):
         activations = jax.jit(partial(forward_all, learner.network))(state.forward, images)
     return Batch(state, images, labels, activations)
@@ -59,15 +58,15 @@ def train_map(
     learner: Learner,
     n: int,
     batch: Batch,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
     """Trains the n-th feedback map as `learning.train_feedback` does, and stores the job `name`:
 
         omega/<path>    the trained parameters
         stale/<path>    after the further steps of the public program of DRL, which follow on the last gradient
-        loss, angle/<kernel>, distance/<kernel>    (iterations,), before each update
+        loss, angle, distance    (iterations,), before each update; see `observer`
 
-    Goes on with what is there of the job. `progress`: told the number of iterations done.
+    Goes on with what is there of the job. `progress`: told the number of iterations done, and of all.
     """
     block = learner.trained[n]
     iterations = learner.feedback_iterations[n]
@@ -77,9 +76,11 @@ def train_map(
     keys = keys_per_iteration(seed, iterations, learner.feedback_samples)
     saved = time.monotonic()
     while done < iterations:
-        progress(done)
+        progress(done, iterations)
         piece = keys[done : done + PIECE]
-        carry, gradient, found = _piece(learner, n, batch.state.forward, batch.activations, carry, piece)
+        carry, gradient, found = _piece(
+            learner, n, batch.state.forward, batch.activations, carry, piece
+        )
         seen.append(jax.device_get(found))
         done += len(piece)
         if time.monotonic() - saved > SAVE_SECONDS and done < iterations:
@@ -90,7 +91,9 @@ def train_map(
     results = {**flat("omega", carry[0]), **curves}
     repeats = sum(learner.feedback_iterations[n + 1 :])
     if learner.rule.name == "drl":
-        stale = jax.jit(partial(repeat_step, learner.feedback_optimizers[n]))(gradient, repeats, carry)
+        stale = jax.jit(partial(repeat_step, learner.feedback_optimizers[n]))(
+            gradient, repeats, carry
+        )
         results |= flat("stale", stale[0])
     columns = list(curves)
     rows = zip(range(iterations), *(curves[c].tolist() for c in columns), strict=True)
@@ -102,12 +105,6 @@ def _piece(learner: Learner, n: int, forward, activations, carry, keys):
     """Some iterations. Returns (omega, optimizer state), the last gradient, what was seen."""
     network, training, i = learner.network, learner.rule.feedback_training, map_index(learner, n)
     size, dtype = activations.h[0].shape[0], activations.h[0].dtype
-
-    def observe(i: int, iteration: Iteration):
-        return {"loss": iteration.loss, **compared(learner, i, forward, iteration.omega)}, (
-            iteration.gradient if learner.rule.name == "drl" else ()
-        )
-
     with ops.products_in(learner.precision):
         omega, opt_state, (seen, gradients) = train_feedback_map(
             training,
@@ -119,27 +116,30 @@ def _piece(learner: Learner, n: int, forward, activations, carry, keys):
             activations,
             keys,
             draw=jax.vmap(lambda key: training.draw_noise(key, network[i], size, dtype)),
-            observe=observe,
+            observe=observer(learner, forward),
         )
     return (omega, opt_state), jax.tree.map(lambda g: g[-1], gradients), seen
 
 
-def compared(learner: Learner, i: int, forward, omega: Params) -> dict[str, Array]:
-    """Angle and distance of a feedback map's kernels to the forward ones, by "angle/<kernel>".
+def observer(learner: Learner, forward: dict[str, Params]) -> Callable[[int, Iteration], Any]:
+    """What is stored of an iteration: its loss, angle and distance, and of DRL its gradient.
 
-    A direct map from the logits to the last hidden block mirrors the output layer; those further down
-    mirror nothing.
+    DRL's map from the logits to the last hidden block mirrors the output layer, transposed. Those further
+    down mirror nothing.
     """
-    network = learner.network
-    block = network[i]
-    last = network[-1].name
-    if learner.rule.name == "drl":
-        if i != len(network) - 2:
-            return {}
-        found = {last: metrics.alignment(forward[last]["kernel"], omega["kernel"].T)}
-    else:
-        found = metrics.weight_alignment(forward, {block.name: omega})
-    return {f"{what}/{kernel}": getattr(one, what) for kernel, one in found.items() for what in ("angle", "distance")}
+    network, last = learner.network, learner.network[-1].name
+    seen = with_alignment(network, forward, learner.state_shapes.feedback)
+
+    def observe(i: int, iteration: Iteration) -> tuple[dict[str, Array], Any]:
+        found = seen(i, iteration)
+        if learner.rule.name != "drl":
+            return found, ()
+        if i == len(network) - 2:
+            theta, omega = forward[last]["kernel"], iteration.omega["kernel"].T
+            found |= metrics.alignment(theta, omega)._asdict()
+        return found, iteration.gradient
+
+    return observe
 
 
 def _resumed(found: dict[str, np.ndarray] | None, fresh: Any) -> tuple[Any, list, int]:

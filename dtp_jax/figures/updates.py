@@ -12,7 +12,7 @@ from dtp_jax.figures.store import Store
 from dtp_jax.figures.training import Batch, restored
 from dtp_jax.learning import metrics
 from dtp_jax.learning.learner import Learner
-from dtp_jax.rules.symmetric import symmetric_feedback
+from dtp_jax.learning.symmetric import symmetric
 
 Array = jax.Array
 
@@ -28,30 +28,28 @@ def measure(
     Raises:
       KeyError: one of them has not finished.
     """
-    feedback = feedback_of(store, series, learner, batch, trained)
-    found = jax.device_get(
-        _alignments(learner, batch.state.forward, feedback, batch.images, batch.labels)
-    )
+    forward, feedback = weights_of(store, series, learner, batch, trained)
+    found = jax.device_get(_alignments(learner, forward, feedback, batch.images, batch.labels))
     names = [block.name for block in learner.network]
     rows = zip(names, found.angle.tolist(), found.distance.tolist(), strict=True)
     arrays = {"block": names, "angle": found.angle, "distance": found.distance}
     store.save(name, arrays, [["block", "angle", "distance"], *rows])
 
 
-def feedback_of(
+def weights_of(
     store: Store, series: Series, learner: Learner, batch: Batch, trained: dict[str, str]
-) -> dict[str, Params]:
-    """The feedback weights of a series: drawn, copied, or those of finished jobs."""
-    feedback = dict(batch.state.feedback)
+) -> tuple[dict[str, Params], dict[str, Params]]:
+    """Forward and feedback weights of a series: drawn, copied, or those of finished jobs."""
+    forward, feedback = batch.state.forward, dict(batch.state.feedback)
     if series.feedback == "symmetric":
-        return symmetric_feedback(batch.state.forward, feedback)
+        return symmetric(forward, feedback)
     for block, job in trained.items():
         arrays = store.load(job)
         if arrays is None:
             raise KeyError(job)
         head = "stale" if series.feedback == "stale" else "omega"
         feedback[block] = restored(head, arrays, feedback[block])
-    return feedback
+    return forward, feedback
 
 
 @partial(jax.jit, static_argnums=0)

@@ -176,9 +176,7 @@ def update_alignment(
       ValueError: one line; a rule without targets or global loss, an array of a wrong type or shape.
     """
     found = compared_updates(network, rule, forward, feedback, images, labels, beta=beta)
-    return jax.tree.map(
-        lambda g, s, r: Alignment(distance(g, s), direction_angle(g, r)), *found
-    )
+    return jax.tree.map(lambda g, s, r: Alignment(distance(g, s), direction_angle(g, r)), *found)
 
 
 def compared_updates(
