@@ -51,6 +51,9 @@ def figures(args: argparse.Namespace, command: str, screen: Screen) -> int:
                 with _progress(screen) as progress:
                     compute(made, store, progress)
             return _drawn(made, store, command, screen)
+    except ValueError as error:  # the images that are there are too few
+        screen.error(str(error))
+        return cli.EXIT_INVALID
     except DataError as error:
         screen.error(str(error))
         return cli.EXIT_DATA

@@ -8,7 +8,6 @@ import numpy as np
 
 from dtp_jax.figures.jobs import jobs_of, measured
 from dtp_jax.figures.protocol import (
-    BLOCKS,
     NAMES,
     PUBLISHED,
     PUBLISHED_ENDS,
@@ -20,6 +19,8 @@ from dtp_jax.plots import bars, panels
 from dtp_jax.plots.style import save
 
 FORMATS = ("png", "pdf")
+WHATS = ("angle", "distance", "angle_original")
+"""What is measured of each update; see `updates.measure`."""
 BAND = 3
 """Standard deviations, in figure 4.2."""
 
@@ -121,10 +122,10 @@ def _bars(protocol: Protocol, store: Store) -> Drawn:
         spreads = {}
         for series in protocol.series:
             names = [measured(network, series, seed) for seed in protocol.seeds]
-            for what in ("angle", "distance"):
+            for what in WHATS:
                 if (one := _over_seeds(store, names, what)) is not None:
                     spreads[what, series] = one
-        lines += _lines(network, blocks, spreads)
+        lines += _lines(network, protocol, blocks, spreads)
         for series in protocol.series:
             if ("angle", series) in spreads:
                 rows.append(_row(network, protocol, series, blocks, spreads["angle", series]))
@@ -134,8 +135,9 @@ def _bars(protocol: Protocol, store: Store) -> Drawn:
             if drawn:
                 figure = _bar_figure(protocol, network, what, blocks, drawn)
                 files += _save(figure, store.folder / f"figure_{protocol.figure}{several}{ending}")
-    header = ["network", "series", "block", "seeds", "angle_mean", "angle_std", "distance_mean"]
-    header += ["distance_std", "published_angle", "published_std"]
+    header = ["network", "series", "block", "seeds"]
+    header += [f"{what}_{part}" for what in WHATS for part in ("mean", "std")]
+    header += ["published_angle", "published_std"]
     _write_csv(store.folder / f"figure_{protocol.figure}.csv", header, lines)
     most = max((len(row) - 2 for row in rows), default=0)
     names = blocks if len(protocol.networks) == 1 else [f"block {n + 1}" for n in range(most)]
@@ -165,9 +167,12 @@ def _bar_figure(protocol: Protocol, network: str, what: str, blocks: list[str], 
 
 
 def _published(protocol: Protocol, network: str, series: Series, blocks: list[str]):
-    """(angles, standard deviations) for a picture of the published network; () where none are known."""
-    known = PUBLISHED.get(series)
-    if known is None or network != "lenet" or tuple(blocks) != BLOCKS or protocol.is_quick:
+    """(angles, standard deviations) of the published figure, where this is its network and data; else ()."""
+    known, dataset = (
+        PUBLISHED.get(series),
+        protocol.experiments[network, series.rule].config["dataset"],
+    )
+    if known is None or (network, dataset) != ("lenet", "cifar10") or protocol.is_quick:
         return ()
     return tuple(zip(*known, strict=True))
 
@@ -176,7 +181,7 @@ def _row(network, protocol: Protocol, series: Series, blocks: list[str], one: Sp
     """For people: angle of every block, and the published one in brackets."""
     published = _published(protocol, network, series, blocks)
     cells = [
-        f"{mean:.3g}" + (f" ± {std:.2g}" if np.isfinite(std) else "")
+        f"{mean:.1f}" + (f" ± {std:.1f}" if np.isfinite(std) else "")
         for mean, std in zip(one.mean, one.std, strict=True)
     ]
     if published:
@@ -185,18 +190,24 @@ def _row(network, protocol: Protocol, series: Series, blocks: list[str], one: Sp
     return (label, str(one.seeds), *cells)
 
 
-def _lines(network: str, blocks: list[str], spreads: dict):
+def _lines(network: str, protocol: Protocol, blocks: list[str], spreads: dict):
     """Of the CSV: one for every series and block."""
     for what, series in list(spreads):
         if what != "angle":
             continue
-        angle, distance = spreads["angle", series], spreads["distance", series]
-        known = PUBLISHED.get(series, ()) if network == "lenet" else ()
+        published = _published(protocol, network, series, blocks) or ([""] * len(blocks),) * 2
         for k, block in enumerate(blocks):
-            published = dict(zip(BLOCKS, known)).get(block, ("", ""))
-            numbers = (angle.mean[k], angle.std[k], distance.mean[k], distance.std[k])
+            ofs = [spreads[one, series] for one in WHATS]
+            numbers = [value[k] for one in ofs for value in (one.mean, one.std)]
             texts = [f"{x:.6g}" if np.isfinite(x) else "" for x in numbers]
-            yield [network, series.label, block, angle.seeds, *texts, *published]
+            yield [
+                network,
+                series.label,
+                block,
+                spreads[what, series].seeds,
+                *texts,
+                *(p[k] for p in published),
+            ]
 
 
 def _title(protocol: Protocol, network: str = "") -> str:

@@ -7,7 +7,7 @@ from dtp_jax import fields
 from dtp_jax.blocks import init_forward
 from dtp_jax.learning.learner import Learner
 from dtp_jax.run.build import Experiment, build_learner
-from dtp_jax.run.config import BOOKKEEPING, validate
+from dtp_jax.run.config import BOOKKEEPING, FIELDS, validate
 from dtp_jax.run.loading import load_config
 
 FIGURES = {
@@ -26,9 +26,10 @@ SETTINGS = {
     "iterations": 5000,
     "batch": 256,
     "dataset": "cifar10",
-    "rules": ("ldrl", "drl"),
+    "rules": ("drl", "ldrl"),
 }
 """Ernoult et al. 2022, section 4 and its appendix."""
+SEED = FIELDS["seed"]
 QUICK = {"seeds": 2, "iterations": 600, "batch": 64, "dataset": "digits"}
 
 LENET = {
@@ -51,8 +52,13 @@ class Series(NamedTuple):
 
     @property
     def label(self) -> str:
-        words = {"stale": "trained as published (stale gradients)", "trained": "trained"}
-        return f"{NAMES[self.rule]}, {words.get(self.feedback, f'{self.feedback} feedback')}"
+        words = {
+            "trained": "trained",
+            "stale": "trained as published (stale gradients)",
+            "symmetric": "symmetric weights",
+            "solved": "in closed form",
+        }
+        return f"{NAMES[self.rule]}, {words.get(self.feedback, 'random feedback')}"
 
 
 NAMES = {
@@ -129,6 +135,9 @@ def protocol(figure: str, settings: Mapping[str, Any], *, quick: bool = False) -
     chosen = {**SETTINGS, **(QUICK if quick else {}), **settings}
     for name in ("seeds", "iterations", "batch"):
         fields.checked(f"--{name}", chosen[name], fields.AT_LEAST_1)
+    fields.checked("--first_seed", chosen["first_seed"], SEED)
+    if not chosen["rules"]:
+        raise fields.error("--rules", "", f"one or more of {', '.join(NAMES)}")
     for rule in chosen["rules"]:
         if rule not in NAMES:
             raise fields.error("--rules", rule, ", ".join(NAMES))

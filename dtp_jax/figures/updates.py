@@ -20,7 +20,10 @@ Array = jax.Array
 def measure(
     store: Store, name: str, series: Series, learner: Learner, batch: Batch, trained: dict[str, str]
 ) -> None:
-    """Stores the job `name`: `angle` in degrees and `distance`, each (blocks,).
+    """Stores the job `name`: `angle` (degrees), `distance` and `angle_original`, each (blocks,).
+
+    The last is the angle by the formula of the original program, whose denominator has 1e-8 added: for
+    gradients as small as DRL's output layer has, that alone makes a degree.
 
     Args:
       trained: the names of the jobs that have trained the maps, by block.
@@ -29,11 +32,10 @@ def measure(
       KeyError: one of them has not finished.
     """
     forward, feedback = weights_of(store, series, learner, batch, trained)
-    found = jax.device_get(_alignments(learner, forward, feedback, batch.images, batch.labels))
-    names = [block.name for block in learner.network]
-    rows = zip(names, found.angle.tolist(), found.distance.tolist(), strict=True)
-    arrays = {"block": names, "angle": found.angle, "distance": found.distance}
-    store.save(name, arrays, [["block", "angle", "distance"], *rows])
+    found = jax.device_get(_comparison(learner, forward, feedback, batch.images, batch.labels))
+    arrays = {"block": [block.name for block in learner.network], **found}
+    columns = [list(values) for values in arrays.values()]
+    store.save(name, arrays, [list(arrays), *zip(*columns, strict=True)])
 
 
 def weights_of(
@@ -53,13 +55,13 @@ def weights_of(
 
 
 @partial(jax.jit, static_argnums=0)
-def _alignments(
+def _comparison(
     learner: Learner,
     forward: dict[str, Params],
     feedback: dict[str, Params],
     images: Array,
     labels: Array,
-) -> metrics.Alignment:
+) -> dict[str, Array]:
     """Of all parameters of a block as one vector; the distance is relative to the rule's update."""
     rule, network = learner.rule, learner.network
     # The step of the rule's own beta, by which DRL divides the gradient of a mean.
@@ -69,10 +71,12 @@ def _alignments(
             network, rule, forward, feedback, images, labels, beta=beta
         )
     update, scaled, reference = ([_vector(tree[b.name]) for b in network] for tree in found)
-    return metrics.Alignment(
-        distance=jnp.stack([metrics.distance(u, s) for u, s in zip(update, scaled)]),
-        angle=jnp.stack([metrics.direction_angle(u, r) for u, r in zip(update, reference)]),
-    )
+    pairs = list(zip(update, reference))
+    return {
+        "angle": jnp.stack([metrics.direction_angle(*pair) for pair in pairs]),
+        "distance": jnp.stack([metrics.distance(u, s) for u, s in zip(update, scaled)]),
+        "angle_original": jnp.stack([metrics.angle(*pair) for pair in pairs]),
+    }
 
 
 def _vector(params: Params) -> Array:
