@@ -70,7 +70,7 @@ def test_short_bars_are_seen(log):
     (axis,) = drawn(
         draw_bars(list("abcd")[: len(values)], [Series("s", values)], "y", log=log)
     ).axes
-    assert texts(axis) == (["0"] if log else ["0", "1e-06"])
+    assert texts(axis) == (["0"] if log else ["0.0", "0.0"])
     (lines,) = axis.collections[:1]
     assert len(lines.get_segments()) == len(values) - 1 and not lines.get_clip_on()
     assert to_hex(lines.get_color()[0]) == style.COLORS[0].lower()
