@@ -37,12 +37,12 @@ class Job(NamedTuple):
 
 
 def jobs_of(protocol: Protocol) -> list[Job]:
-    """All jobs, in an order in which each has what it needs."""
+    """All jobs, in an order in which each has what it needs; of a seed, the longest ones first."""
     found = []
     for seed in protocol.seeds:
-        for network in protocol.networks:
-            for rule in protocol.rules:
-                found += _jobs(protocol, network, rule, seed)
+        pairs = [(network, rule) for network in protocol.networks for rule in protocol.rules]
+        jobs = [job for pair in pairs for job in _jobs(protocol, *pair, seed)]
+        found += sorted(jobs, key=lambda job: (job.series is not None, -job.cost))
     return found
 
 
