@@ -29,7 +29,8 @@ def jacobian_distance(
       key: draws random signs v, of which E||A v||^2 = ||A||_F^2 (Hutchinson 1990). None: exact.
 
     Returns:
-      A scalar; from probes one that errs by about 1 / sqrt(probes * batch * size of the output).
+      A scalar; from probes one that errs by less than 1 / sqrt(probes * batch) of itself, and by far
+      less where many units count.
 
     Cost: two passes per probe, affordable for any block. Exact: two per unit of the output (times the
     batch with batch norm, which couples its examples), for blocks of some hundred units.
