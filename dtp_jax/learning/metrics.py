@@ -34,6 +34,7 @@ __all__ = [
     "Alignment",
     "alignment",
     "angle",
+    "compared_updates",
     "direction_angle",
     "distance",
     "gauss_newton_angle",
@@ -173,28 +174,33 @@ def update_alignment(
     Raises:
       ValueError: one line; a rule without targets or global loss, an array of a wrong type or shape.
     """
+    found = compared_updates(network, rule, forward, feedback, images, labels, beta=beta)
+    return jax.tree.map(lambda g, s, r: Alignment(distance(g, s), direction_angle(g, r)), *found)
+
+
+def compared_updates(
+    network: Network,
+    rule: Rule,
+    forward: dict[str, Params],
+    feedback: dict[str, Params],
+    images: Array,
+    labels: Array,
+    *,
+    beta: float = SMALL_BETA,
+) -> tuple[dict[str, Params], dict[str, Params], dict[str, Params]]:
+    """(g, s r, r) of `update_alignment`, as trees of forward parameters."""
     _check_arrays(network, rule, forward, feedback, images, labels)
     reference = global_gradient(network, backprop(), forward, images, labels)
     if rule.global_loss is not None:
         gradient = global_gradient(network, rule, forward, images, labels)
-        scales = {block.name: 1.0 for block in network}
-    else:
-        activations, targets = small_step(
-            network, rule, forward, feedback, images, labels, beta=beta
-        )
-        _, gradient = local_gradients(network, rule, forward, activations, targets)
-        scales = {
-            block.name: beta * len(labels) * _slope(rule, block, h, t)
-            for block, h, t in zip(network, activations.h[1:], targets)
-        }
-    return {
-        name: jax.tree.map(
-            lambda g, r, s=scale: Alignment(distance(g, s * r), direction_angle(g, r)),
-            gradient[name],
-            reference[name],
-        )
-        for name, scale in scales.items()
-    }
+        return gradient, reference, reference
+    activations, targets = small_step(network, rule, forward, feedback, images, labels, beta=beta)
+    _, gradient = local_gradients(network, rule, forward, activations, targets)
+    scaled = {}
+    for block, h, t in zip(network, activations.h[1:], targets):
+        scale = beta * len(labels) * _slope(rule, block, h, t)
+        scaled[block.name] = jax.tree.map(lambda r, s=scale: s * r, reference[block.name])
+    return gradient, scaled, reference
 
 
 def _slope(rule: Rule, block: Block, h: Array, t: Array) -> Array:

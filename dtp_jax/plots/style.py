@@ -3,6 +3,9 @@
 matplotlib is imported when something is drawn, and never opens a window.
 """
 
+import os
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,12 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 """Okabe and Ito's palette, which colour-blind readers can tell apart, without its pale yellow."""
 DASHES = ("-", "--", ":", "-.")
 """Once all colours are used, the next round has the next of these."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "h")
+"""Their number shares no factor with that of the colours: 77 lines have looks of their own."""
+HATCHES = ("", "///", "...", "xxx")
+"""As `DASHES`, for areas."""
+INK = "#555555"
+"""Error bars and notes: visible on every colour, on light and on dark pages."""
 DPI = 150
 
 
@@ -32,6 +41,69 @@ def line_style(number: int) -> dict[str, str]:
         "color": COLORS[number % len(COLORS)],
         "linestyle": DASHES[number // len(COLORS) % len(DASHES)],
     }
+
+
+def markers(number: int, points: int) -> dict[str, Any]:
+    """Markers of the line with this number: at all points, or at about eight of many.
+
+    They begin at another point in each line, so that lines that lie on each other both show.
+    """
+    step = max(1, round(points / 8)) if points > 20 else 1
+    every = (number * step // 4 % step, step) if step > 1 else 1
+    return {"marker": MARKERS[number % len(MARKERS)], "markersize": 5, "markevery": every}
+
+
+def bar_style(number: int) -> dict[str, Any]:
+    """Colour and hatch of the bars with this number."""
+    return {
+        "facecolor": COLORS[number % len(COLORS)],
+        "hatch": HATCHES[number // len(COLORS) % len(HATCHES)],
+        "edgecolor": "white",  # the hatch has this colour; there is no edge
+        "linewidth": 0,
+    }
+
+
+def short_labels(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """(what all labels begin with, what is left of each), parted at a character that is no letter or digit.
+
+    ("fashion_mnist_small", ["ldrl", "p_ddtp"]) of fashion_mnist_small-ldrl and fashion_mnist_small-p_ddtp.
+    Where nothing would be left of a label, all stay whole; a single one does.
+    """
+    common = os.path.commonprefix(list(labels))
+    cut = max((i + 1 for i, letter in enumerate(common) if not letter.isalnum()), default=0)
+    left = [label[cut:] for label in labels]
+    if len(labels) < 2 or not cut or not all(left):
+        return "", list(labels)
+    return common[: cut - 1], left
+
+
+def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """One legend for the whole figure, under it, in as many columns as its width takes."""
+    width = figure.get_figwidth()
+    labels = [textwrap.fill(label, int(10 * width)) for label in labels]
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    columns = int(width / (0.6 + 0.085 * longest))  # inches of a handle, a letter
+    found = figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(max(1, columns), len(labels)),
+        frameon=False,
+        fontsize="medium",
+    )
+    as_written(found.get_texts())
+
+
+def entitle(figure: Any, title: str) -> None:
+    """A title at the left, in as many lines as it needs."""
+    text = textwrap.fill(title, int(10.5 * figure.get_figwidth()))
+    as_written([figure.suptitle(text, x=0.01, ha="left")])
+
+
+def as_written(texts: Iterable[Any]) -> None:
+    """Text of matplotlib that is no mathematics: a name may hold $."""
+    for text in texts:
+        text.set_parse_math(False)
 
 
 def dress(axis: Any, x: str) -> None:
