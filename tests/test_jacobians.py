@@ -138,6 +138,7 @@ def test_share_of_positive_eigenvalues_in_closed_form():
     assert share(-theta["kernel"]) == 0
     assert share(theta["kernel"].at[:, 0].set(0)) == 0.75  # the first logit feeds nothing back
     assert metrics.positive_share(jnp.asarray([[1.0 + 2j, 1.0 - 2j, 1e-17, -1.0]])) == 0.5
+    assert np.isnan(metrics.positive_share(jnp.asarray([[1.0 + 0j], [jnp.nan]])))  # diverged
 
 
 def test_batch_norm_has_no_eigenvalues_of_one_example():

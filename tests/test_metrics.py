@@ -225,7 +225,8 @@ def test_updates_of_every_rule_against_a_training_step(name):
                 )
     angles = [found[block.name]["kernel"].angle for block in network]
     assert angles[-1] < 1e-3  # the last block is trained by the output error itself
-    assert name == "backprop" or max(angles) > 5  # and the others by feedback that is random
+    transported = name in ("analytic", "backprop")  # others have feedback that is random
+    assert max(angles) < 2 if transported else max(angles) > 45
 
 
 @pytest.mark.parametrize("name", ["ldrl", "drl"])
