@@ -128,7 +128,9 @@ class Diagnostics:
                     given = (state, like.images, like.labels, batch)
                     job = program.look(learner, self._data, augmented=self._config["augment"])
                     what = "compiling config.diagnostics_iterations"
-                    self._looks[trains] = self._tried(what, _compiled, job, *given)
+                    made = self._tried(what, _compiled, job, *given)
+                    if made is not None:
+                        self._looks[trains] = made
         if self._groups:
             self._given = put(self._learner.mesh, tuple(self._batch))
         for name, group in self._groups.items():
@@ -142,21 +144,23 @@ class Diagnostics:
         """Steps from this one to the next look after it."""
         return self._next_look(step + 1) - step if self.every else self._total_steps
 
+    def is_due(self, step: int, trains: tuple[str, ...]) -> bool:
+        """Whether to look into the step to come."""
+        return step == self._next_look(step) and trains in self._looks
+
     def look(
         self, state: TrainState, given: Chunk, *, step: int, epoch: int, trains: tuple[str, ...]
     ) -> list[Row]:
-        """The row of a look into the step to come, if one is due; its curves are in figures/.
+        """The row of a look into the step to come, for which it is due; its curves are in figures/.
 
         Args:
           state: before the step; not donated. given: the chunk that begins with it.
         """
-        program_ = self._looks.get(trains)
-        if not self.every or step % self.every or program_ is None:
-            return []
+        program_ = self._looks[trains]
         what, batch = "config.diagnostics_iterations", (*given[:2], given.batches[0])
         seen = self._tried(what, _on_host, program_, state, *batch)
         if seen is None:
-            self._looks[trains] = None
+            del self._looks[trains]
             return []
         curves = {
             f"{kind}/{name}": np.asarray(values)
