@@ -41,6 +41,15 @@ def fixed_batch(splits: Splits, batch_size: int) -> Split:
     return Split(np.asarray(held.images[rows]), np.asarray(held.labels[rows]))
 
 
+def is_drawn(step: int, every: int, total_steps: int) -> bool:
+    """Whether a look becomes a picture: the first, second, third, fifth, ninth, ..., and the last one.
+
+    A picture takes a second, which is many steps on a GPU; the arrays of the others can be drawn later.
+    """
+    number = step // every
+    return number & (number - 1) == 0 or step + every >= total_steps
+
+
 class Diagnostics:
     """The looks and the groups of one run: which are due, their compiled programs, their rows."""
 
@@ -174,13 +183,12 @@ class Diagnostics:
         return [row]
 
     def _draw(self, curves: Mapping[str, np.ndarray], step: int) -> None:
-        """The arrays of every look; a picture of some: more than these nobody looks at."""
+        """The arrays of every look, and a picture of some."""
         file = self._workdir.figure_file(step)
         with file.with_suffix(".tmp").open("wb") as temporary:
             np.savez(temporary, **curves)
         file.with_suffix(".tmp").replace(file)
-        number, is_last = step // self.every, step + self.every >= self._total_steps
-        if is_last or number & (number - 1) == 0:  # 0, 1, 2, 4, 8, ...
+        if is_drawn(step, self.every, self._total_steps):
             title = f"feedback training of the batch at step {step}"
             style.save(draw_feedback(curves, title), file.with_suffix(".png"))
 
