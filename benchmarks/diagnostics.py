@@ -2,7 +2,7 @@
 
     python -m benchmarks.diagnostics [--config cifar10_small_dtp] [--steps 1000] [--repeats 3] [--json FILE]
 
-One round takes so many steps on random images twice: alone, and with what a long run measures beside
+One round takes so many steps on the config's images twice: alone, and with what a long run measures beside
 them: a look into the feedback training before the first step, its arrays and its picture, and the groups
 of measures once per epoch. With --steps=1000, the default of config.diagnostics_every, the ratio is that
 of a run; fewer steps take less time and make it larger. Compilation is listed on its own.
@@ -21,18 +21,17 @@ from rich.console import Console
 from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
 from benchmarks.provenance import provenance
 from benchmarks.timing import alternating, seconds, spread
-from dtp_jax.data import Chunk, Split
+from dtp_jax.data import Chunk, DataError, load_splits, locate
 from dtp_jax.learning import learner as learner_
 from dtp_jax.learning.learner import BOTH
 from dtp_jax.run import backend, program
 from dtp_jax.run.build import Experiment, build_learner
 from dtp_jax.run.config import validate
-from dtp_jax.run.diagnostics import FEW_STEPS, Diagnostics
+from dtp_jax.run.diagnostics import FEW_STEPS, Diagnostics, fixed_batch
 from dtp_jax.run.loading import load_config
 from dtp_jax.run.workdir import Workdir
 
 SIDES = ("off", "on")
-IMAGES = 10_000
 CHUNK = 50
 """Steps of one compiled call, about as many as a run takes at once."""
 
@@ -60,14 +59,15 @@ def sides(experiment: Experiment, steps: int, folder: Path) -> Sides:
       folder: for the figures.
     """
     config, data = experiment.config, experiment.data
-    random, size = np.random.default_rng(0), config["batch_size"]
-    images = random.integers(0, 256, (IMAGES, *data.image_shape), np.uint8)
-    labels = random.integers(0, data.classes, IMAGES).astype(np.int32)
-    batches = random.integers(0, IMAGES, (CHUNK, size)).astype(np.int32)
-    given = Chunk(*jax.device_put((images, labels)), batches)
-    epoch = data.train_examples // size
+    source = locate(config["dataset"], config["data_dir"])
+    options = {"val_per_class": config["val_per_class"]}
+    splits = load_splits(source, config["val_split"], config["seed"], **options)
+    size, indices = config["batch_size"], splits.train_indices
+    batches = np.random.default_rng(0).choice(indices, (CHUNK, size)).astype(np.int32)
+    given = Chunk(*jax.device_put(tuple(splits.train)), batches)
+    epoch = len(indices) // size
     made = build_learner(experiment, epoch)
-    fixed = Split(images[:size], labels[:size])
+    fixed = fixed_batch(splits, size)
     console = make_console()
     looking = Diagnostics(experiment, made, fixed, FEW_STEPS, Workdir(folder), console.print)
     state = jax.jit(lambda: learner_.init(made, jax.random.key(0)))()
@@ -137,7 +137,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.steps < 1 or args.repeats < 1:
         parser.error("--steps and --repeats: allowed: 1 or more")
-    result = run(args.config, args.steps, args.repeats)
+    try:
+        result = run(args.config, args.steps, args.repeats)
+    except (ValueError, DataError) as problem:  # no such config, no data
+        parser.error(str(problem))
     show(result, make_console())
     write_json(args.json, result)
     return 0
