@@ -1,5 +1,6 @@
 """What a run looks at beside its training: the right numbers, at no cost to the training's."""
 
+import io
 import json
 import re
 
@@ -18,6 +19,7 @@ from launching import (
     rows,
     summary,
 )
+from rich.console import Console
 from test_loop import killed
 
 import dtp_jax as dtp
@@ -26,9 +28,9 @@ from dtp_jax.data import DATASETS, Split, Splits, load_splits, locate
 from dtp_jax.learning import learner, metrics
 from dtp_jax.learning.diagnostics import GROUPS, Group
 from dtp_jax.plots.feedback import MOST_COLUMNS, NO_ANGLE, draw_feedback
-from dtp_jax.run import diagnostics, loop, program
+from dtp_jax.run import diagnostics, loop, program, screen
 from dtp_jax.run.build import build_learner
-from dtp_jax.run.config import validate
+from dtp_jax.run.config import BOOKKEEPING, FIELDS, validate
 from dtp_jax.run.results import load_run
 from dtp_jax.run.workdir import Workdir
 
@@ -37,6 +39,7 @@ pytest_plugins = ["run_fixtures"]
 PARTS = ("iterations", *(name for name in GROUPS if name != "weights"))
 EVERYTHING = ("--config.diagnostics_every=21", *(f"--config.diagnostics_{p}=on" for p in PARTS))
 ONLY_LOOKS = tuple(f"--config.diagnostics_{p}=off" for p in PARTS if p != "iterations")
+OTHERS = {"diagnostics_every"}
 STEPS = 2 * STEPS_PER_EPOCH
 LOOKS = range(0, STEPS, 21)
 KINDS = ("loss", "angle", "distance")
@@ -301,6 +304,12 @@ def test_no_looks_with_every_0():
     assert made.steps_to_look(0) == 10_000
 
 
+def test_every_group_has_its_flag():
+    flags = {f"diagnostics_{part}" for part in PARTS}
+    assert {name for name in FIELDS if name.startswith("diagnostics_")} == {*flags, *OTHERS}
+    assert {"diagnostics", *flags, *OTHERS} <= set(BOOKKEEPING)
+
+
 def test_who_asks_for_what_a_rule_does_not_have_is_told_why():
     made, warned = decided({"iterations": "on"}, 10, rule="backprop")
     assert warned == [
@@ -384,6 +393,15 @@ def test_the_screen_says_it(observed):
     angles = [v for k, v in rows(observed[0], "diagnostics")[-1].items() if "update_angle/" in k]
     last = re.findall(r"^epoch 2/2 .*", observed[2], re.MULTILINE)[0]
     assert f"updates {np.mean(angles):2.0f}°" in last
+
+
+@pytest.mark.parametrize("width, is_shown", [(100, True), (80, False)])
+def test_update_angles_are_shown_where_there_is_room(width, is_shown):
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, legacy_windows=False)
+    with screen.Screen(console).training(90, 351) as bar:
+        bar.end_epoch(3, program.Evaluation(1.0, 0.5, 0.9), ("conv_1", 33.0), 12.4)
+    assert "conv_1 33°" in out.getvalue() and ("updates 12°" in out.getvalue()) == is_shown
 
 
 def test_tensorboard_has_the_rows(observed):
