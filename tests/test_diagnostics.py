@@ -343,7 +343,7 @@ def odd(*_):
             raising,
             "compiling config.diagnostics_updates failed, and the run goes on without: no such",
         ),
-        (odd, "config.diagnostics_updates: update_angle/fc/kernel and 1 more not finite: null"),
+        (odd, "config.diagnostics_updates has update_angle/fc/kernel and 1 more not finite: null"),
     ],
 )
 def test_a_measure_that_fails_is_one_line(place, monkeypatch, reference, measure, said):

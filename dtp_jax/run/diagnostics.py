@@ -96,14 +96,14 @@ class Diagnostics:
             reason = first_line(error)
             flag = "on"
         if reason and flag == "on":
-            self._say(f"config.diagnostics_{name} measures nothing: {reason}")
+            self._say(f"config.diagnostics_{name}", f"measures nothing: {reason}")
         return not reason
 
-    def _say(self, text: str) -> None:
-        """A warning, by one process and once."""
-        if text not in self._said and processes.is_first():
-            self._warn(text)
-        self._said.add(text)
+    def _say(self, about: str, text: str) -> None:
+        """A warning, by one process and once about each thing."""
+        if about not in self._said and processes.is_first():
+            self._warn(f"{about} {text}")
+        self._said.add(about)
 
     def _tried(self, what: str, job: Callable[..., Any], *given: Any) -> Any:
         """job(*given); None, and a warning, where it fails."""
@@ -112,7 +112,7 @@ class Diagnostics:
         except (DiskError, WorkdirError):
             raise  # the run cannot go on
         except Exception as error:  # of any kind: measures, compilers, disks
-            self._say(f"{what} failed, and the run goes on without: {first_line(error)}")
+            self._say(what, f"failed, and the run goes on without: {first_line(error)}")
             return None
 
     def to_compile(self, step: int, ways: Ways) -> bool:
@@ -213,12 +213,10 @@ class Diagnostics:
     def _say_of_odd_numbers(self, name: str, numbers: Mapping[str, Any]) -> None:
         """A warning, once for every group: what is null in metrics.jsonl is not hidden."""
         odd = [key for key, value in numbers.items() if not _is_finite(value)]
-        if odd and name not in self._said:
-            self._said.add(name)
+        if odd:
             more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-            self._say(
-                f"config.diagnostics_{name}: {odd[0]}{more} not finite: null in metrics.jsonl"
-            )
+            text = f"has {odd[0]}{more} not finite: null in metrics.jsonl"
+            self._say(f"config.diagnostics_{name}", text)
 
 
 def _compiled(program_: Any, *given: Any) -> Any:
