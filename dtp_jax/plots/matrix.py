@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from dtp_jax.plots.style import COLORS, subplots, unmarked
+from dtp_jax.plots.style import COLORS, subplots
+from dtp_jax.plots.svg import unmarked
 
 MOST_NUMBERS = 20
 """Classes up to which the cells have their percentages, and the axes the names."""

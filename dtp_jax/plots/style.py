@@ -3,9 +3,7 @@
 matplotlib is imported when something is drawn, and never opens a window.
 """
 
-import html
-import io
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,12 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 """Okabe and Ito's palette, which colour-blind readers can tell apart, without its pale yellow."""
 DASHES = ("-", "--", ":", "-.")
 """Once all colours are used, the next round has the next of these."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "h")
+"""Their number shares no factor with that of the colours: 77 lines have looks of their own."""
+HATCHES = ("", "///", "...", "xxx")
+"""As `DASHES`, for areas."""
+INK = "#555555"
+"""Error bars and notes: visible on every colour, on light and on dark pages."""
 DPI = 150
 
 
@@ -37,6 +41,40 @@ def line_style(number: int) -> dict[str, str]:
     }
 
 
+def markers(number: int, points: int) -> dict[str, Any]:
+    """Markers of the line with this number: at all points, or at about eight of many.
+
+    They begin at another point in each line, so that lines that lie on each other both show.
+    """
+    step = max(1, round(points / 8)) if points > 20 else 1
+    every = (number * step // 4 % step, step) if step > 1 else 1
+    return {"marker": MARKERS[number % len(MARKERS)], "markersize": 5, "markevery": every}
+
+
+def bar_style(number: int) -> dict[str, Any]:
+    """Colour and hatch of the bars with this number."""
+    return {
+        "facecolor": COLORS[number % len(COLORS)],
+        "hatch": HATCHES[number // len(COLORS) % len(HATCHES)],
+        "edgecolor": "white",  # the hatch has this colour; there is no edge
+        "linewidth": 0,
+    }
+
+
+def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """One legend for the whole figure, under it, in as many columns as its width takes."""
+    longest = max(map(len, labels))
+    columns = int(figure.get_figwidth() / (0.6 + 0.085 * longest))  # inches of a handle, a letter
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(max(1, columns), len(labels)),
+        frameon=False,
+        fontsize="medium",
+    )
+
+
 def dress(axis: Any, x: str) -> None:
     """Label of the horizontal axis, a pale grid, no box."""
     axis.set_xlabel(x)
@@ -49,51 +87,3 @@ def save(figure: Any, *files: Path) -> None:
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=DPI)
-
-
-def svg(figure: Any, name: str, label: str) -> str:
-    """The figure as one element of SVG for a page: no reference leads out of it, and it brings no font.
-
-    Text stays text, in the page's own font. What is black takes the colour of the page's text, and nothing
-    is painted behind the figure, so that it is at home on a light and on a dark page.
-
-    Args:
-      name: begins all ids of the element; letters, digits and hyphens. On a page no two figures have the same.
-      label: what the figure shows, for readers who cannot see it.
-    """
-    import matplotlib
-
-    clear = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(text, format="svg", transparent=True, metadata=clear)
-    drawn = text.getvalue()
-    for pattern, instead in SVG_CHANGES:
-        drawn = pattern.sub(instead, drawn)
-    drawn = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\1{name}-", drawn)
-    width, height = (round(96 * inches) for inches in figure.get_size_inches())
-    _, box, content = re.split(r'<svg[^>]*?(viewBox="[^"]*")[^>]*>', drawn, maxsplit=1)
-    return (
-        f'<svg {box} width="{width}" height="{height}" role="img" aria-label="{html.escape(label)}" '
-        'fill="currentColor" stroke-linejoin="round" stroke-linecap="butt">'
-        f"<title>{html.escape(label)}</title>{content.strip()}"
-    )
-
-
-def unmarked(text: str) -> str:
-    """Text of somebody else's as a figure shows it letter by letter: matplotlib sets $...$ as mathematics."""
-    return text.replace("$", r"\$")
-
-
-def _shorter(path: re.Match) -> str:
-    """A path with hundredths of a point, and no more."""
-    return re.sub(r"(\.\d\d)\d+", r"\1", path[0]).replace("\n", "")
-
-
-SVG_CHANGES = (
-    (re.compile("<metadata>.*?</metadata>|<defs>\\s*<style.*?</defs>", re.S), ""),  # style: of the whole page
-    (re.compile(r"font-family: [^;\"]*;? ?"), ""),
-    (re.compile("#000000"), "currentColor"),
-    (re.compile(r'\bd="[^"]*"'), _shorter),
-)
-"""(what matplotlib writes, what a page needs)."""
