@@ -339,12 +339,7 @@ def _train_feedback(
     if "feedback" not in learner.trains:
         return feedback, opt_state, seen
     network, rule, training = learner.network, learner.rule, learner.rule.feedback_training
-    if rule.solve_feedback is not None:
-        for i in range(1, len(network)):
-            name = network[i].name
-            feedback[name] = rule.solve_feedback(
-                network, state.forward, feedback[name], i, activations
-            )
+    feedback = solved_feedback(network, rule, state.forward, feedback, activations)
     if training is None:
         return feedback, opt_state, seen
     # The maps do not see each other: in which order, or where, they are trained changes nothing.
@@ -357,6 +352,23 @@ def _train_feedback(
     for block, trained in zip(learner.trained, found):
         feedback[block.name], opt_state[block.name], seen[block.name] = trained
     return feedback, opt_state, seen
+
+
+def solved_feedback(
+    network: Network,
+    rule: Rule,
+    forward: dict[str, Params],
+    feedback: dict[str, Params],
+    activations: Activations,
+) -> dict[str, Params]:
+    """The feedback parameters of this batch where the rule has them in closed form; else as they are."""
+    if rule.solve_feedback is None:
+        return feedback
+    return feedback | {
+        block.name: rule.solve_feedback(network, forward, feedback[block.name], i, activations)
+        for i, block in enumerate(network)
+        if i > 0
+    }
 
 
 def _train_feedback_guarded(

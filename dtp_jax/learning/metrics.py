@@ -6,13 +6,18 @@ import jax
 import jax.numpy as jnp
 
 from dtp_jax import fields
-from dtp_jax.blocks import Network, Params, forward_all
+from dtp_jax.blocks import Activations, Network, Params, forward_all
 from dtp_jax.learning import checks
-from dtp_jax.learning.learner import global_gradient, local_gradients
+from dtp_jax.learning.geometry import direction_angle
+from dtp_jax.learning.learner import global_gradient, local_gradients, solved_feedback
 from dtp_jax.rules.backprop import backprop
-from dtp_jax.rules.rule import Rule
+from dtp_jax.rules.rule import Rule, cross_entropy
+from dtp_jax.rules.targets import backpropagated_targets
 
 Array = jax.Array
+
+SMALL_BETA = 0.005
+"""At which updates are compared with backprop's: Ernoult et al. 2022, figure 4.3."""
 
 
 class Alignment(NamedTuple):
@@ -69,6 +74,25 @@ def weight_alignment(
     Raises:
       ValueError: one line; there is a feedback map of a block that `forward` does not have.
     """
+    return {name: alignment(*pair) for name, pair in _mirrored(forward, feedback).items()}
+
+
+def norm_ratio(forward: dict[str, Params], feedback: dict[str, Params]) -> dict[str, Array]:
+    """||omega_n|| / ||theta_n|| of every kernel and its mirror image; names and refusals as in
+    `weight_alignment`.
+
+    An angle does not see a gain. Beside it in biotorch (Sanfiz and Akrout 2021, arXiv 2108.13446).
+    """
+    return {
+        name: jnp.linalg.norm(omega.ravel()) / jnp.linalg.norm(theta.ravel())
+        for name, (theta, omega) in _mirrored(forward, feedback).items()
+    }
+
+
+def _mirrored(
+    forward: dict[str, Params], feedback: dict[str, Params]
+) -> dict[str, tuple[Array, Array]]:
+    """(kernel, its mirror image) by "block" or "block/path"."""
     for name in feedback:
         if name not in forward:
             raise fields.error("feedback", sorted(feedback), f"maps of {', '.join(forward)}")
@@ -79,7 +103,7 @@ def weight_alignment(
             if isinstance(value, dict):
                 visit((*path, name), theta[name], value)
             elif name == "kernel" and name in theta and theta[name].shape == value.shape:
-                found["/".join(path)] = alignment(theta[name], value)
+                found["/".join(path)] = (theta[name], value)
 
     visit((), forward, feedback)
     return found
@@ -113,15 +137,115 @@ def gradient_matching(
     fields.require(fields.RATE, beta=beta)
     if rule.beta is not None and not fields.is_traced(beta) and float(beta) != rule.beta:
         raise fields.error("beta", beta, f"{rule.beta}, with which the rule was built")
-    checks.check_batch(network, images, labels)
-    expected = jax.eval_shape(
-        lambda: [f(network, jax.random.key(0)) for f in (rule.init_forward, rule.init_feedback)]
-    )
-    for name, found, shapes in zip(("forward", "feedback"), (forward, feedback), expected):
-        checks.check_tree(name, found, shapes, f"as in TrainState.{name}", more=True)
+    _check_arrays(network, rule, forward, feedback, images, labels)
     activations = forward_all(network, forward, images)
     top = rule.output_target(activations.h[-1], labels)
     targets = rule.targets(network, forward, feedback, activations, top)
     _, gradient = local_gradients(network, rule, forward, activations, targets)
     reference = global_gradient(network, backprop(), forward, images, labels)
     return jax.tree.map(lambda g, r: alignment(g / beta, r), gradient, reference)
+
+
+def update_alignment(
+    network: Network,
+    rule: Rule,
+    forward: dict[str, Params],
+    feedback: dict[str, Params],
+    images: Array,
+    labels: Array,
+    *,
+    beta: float = SMALL_BETA,
+) -> dict[str, Any]:
+    """How far the rule's forward gradient is from backprop's, per parameter, for any rule and any beta.
+
+    With g the rule's gradient at targets of `small_step`, and r that of the mean cross-entropy:
+
+        angle = the one between g and r,      distance = ||g - s r|| / ||g||
+
+    s, one number for a block, is what the rule's local loss makes of backprop's own step: beta for half
+    the square error; for DRL also 2 / batch, and 1 / (size of the output) for images. The angle has no
+    small number in its denominator (`geometry.direction_angle`), since gradients may be as small as it.
+    Rules with one global loss have no targets, and s is 1: backprop is at 0 from itself.
+
+    Costs a step without feedback training, backprop's chain and a gradient. Affordable for any block.
+
+    Returns:
+      The tree of forward parameters with an `Alignment` at each leaf; NaN where a gradient is zero. The
+      angle is that of Ernoult et al. 2022, figure 4.3, and of Meulemans et al. 2020.
+
+    Raises:
+      ValueError: one line; a rule without targets or global loss, an array of a wrong type or shape.
+    """
+    _check_arrays(network, rule, forward, feedback, images, labels)
+    reference = global_gradient(network, backprop(), forward, images, labels)
+    if rule.global_loss is not None:
+        gradient = global_gradient(network, rule, forward, images, labels)
+        scaled = reference
+    else:
+        activations, targets = small_step(
+            network, rule, forward, feedback, images, labels, beta=beta
+        )
+        _, gradient = local_gradients(network, rule, forward, activations, targets)
+        steps = backpropagated_targets(network, forward, activations, targets[-1])
+        _, own = local_gradients(network, rule, forward, activations, steps)
+        scaled = {name: _projected(own[name], reference[name]) for name in own}
+    return jax.tree.map(
+        lambda g, s, r: Alignment(distance(g, s), direction_angle(g, r)),
+        gradient,
+        scaled,
+        reference,
+    )
+
+
+def _projected(a: Params, b: Params) -> Params:
+    """The multiple of b that is next to a."""
+    dot = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b), jax.tree.map(lambda y: jnp.sum(y**2), b)
+    factor = sum(jax.tree.leaves(dot[0])) / sum(jax.tree.leaves(dot[1]))
+    return jax.tree.map(lambda y: factor * y, b)
+
+
+def small_step(
+    network: Network,
+    rule: Rule,
+    forward: dict[str, Params],
+    feedback: dict[str, Params],
+    images: Array,
+    labels: Array,
+    *,
+    beta: float = SMALL_BETA,
+) -> tuple[Activations, tuple[Array, ...]]:
+    """A clean pass and the rule's targets of all blocks, at a step of the logits of a given size.
+
+    The rule's own output target gives the direction; the step is as long as beta times the gradient of
+    the summed cross-entropy, whatever the beta of the rule. Feedback in closed form is solved for this
+    batch, as a training step would; trained feedback is what it is.
+    """
+    activations = forward_all(network, forward, images)
+    logits = activations.h[-1]
+    feedback = solved_feedback(network, rule, forward, feedback, activations)
+    step = rule.output_target(logits, labels) - logits
+    error = jax.grad(lambda z: cross_entropy(z, labels).sum())(logits)
+    top = logits + step * (beta * jnp.linalg.norm(error) / jnp.linalg.norm(step))
+    targets = rule.targets(network, forward, feedback, activations, top)
+    checks.check_targets(rule, targets, activations)
+    return activations, tuple(targets)
+
+
+def _check_arrays(
+    network: Network,
+    rule: Rule,
+    forward: dict[str, Params],
+    feedback: dict[str, Params],
+    images: Array,
+    labels: Array,
+) -> None:
+    """Raises ValueError, one line, where these are not parameters of the rule and a batch."""
+    checks.check_rule(rule)
+    if rule.global_loss is None and rule.targets is None:
+        raise fields.error("rule", rule.name, "a rule with targets or a global loss")
+    checks.check_batch(network, images, labels)
+    expected = jax.eval_shape(
+        lambda: [f(network, jax.random.key(0)) for f in (rule.init_forward, rule.init_feedback)]
+    )
+    for name, found, shapes in zip(("forward", "feedback"), (forward, feedback), expected):
+        checks.check_tree(name, found, shapes, f"as in TrainState.{name}", more=True)
