@@ -30,7 +30,7 @@ def svg(figure: Any, name: str, label: str) -> str:
 
     Args:
       name: begins all ids of the element; letters, digits and hyphens. On a page no two figures have the same.
-      label: what the figure shows, for readers who cannot see it.
+      label: what the figure shows, for readers who cannot see it; "": the text beside it says that.
     """
     import matplotlib
 
@@ -44,10 +44,12 @@ def svg(figure: Any, name: str, label: str) -> str:
     drawn = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\1{name}-", drawn)
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     _, box, content = re.split(r'<svg[^>]*?(viewBox="[^"]*")[^>]*>', drawn, maxsplit=1)
+    said = html.escape(label)
+    role = f'role="img" aria-label="{said}"' if label else 'aria-hidden="true"'
+    title = f"<title>{said}</title>" if label else ""
     return (
-        f'<svg {box} width="{width}" height="{height}" role="img" aria-label="{html.escape(label)}" '
-        'fill="currentColor" stroke-linejoin="round" stroke-linecap="butt">'
-        f"<title>{html.escape(label)}</title>{content.strip()}"
+        f'<svg {box} width="{width}" height="{height}" {role} fill="currentColor" '
+        f'stroke-linejoin="round" stroke-linecap="butt">{title}{content.strip()}'
     )
 
 
