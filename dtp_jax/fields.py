@@ -93,6 +93,7 @@ OPTIMIZER = choice(("sgd", "adam"))
 PRECISION = choice(PRECISIONS)
 STALE = choice(STALE_GRADIENTS)
 GUARD = choice(GUARDS)
+SWITCH = choice(("auto", "on", "off"))
 NOTHING_TO_HALVE = "stop or skip, for no feedback map is trained"
 TRAINS = Field(
     str, f"one or both of {', '.join(PARTS)}", lambda value: value in PARTS, is_tuple=True

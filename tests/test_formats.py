@@ -58,6 +58,13 @@ BEFORE = {
     "precision": "tf32",
     "checkpoint_minutes": 0.0,
     "guard": "stop",
+    "init_symmetric": False,
+    "diagnostics_every": 1000,
+    "diagnostics_iterations": "off",
+    "diagnostics_updates": "off",
+    "diagnostics_jacobians": "off",
+    "diagnostics_gauss_newton": "off",
+    "diagnostics_eigenvalues": "off",
 }
 
 

@@ -111,6 +111,17 @@ def mirror_feedback(network: Network, key: Array) -> dict[str, Params]:
     return {block.name: block.init_feedback(k) for block, k in zip(network[1:], keys[1:])}
 
 
+def is_mirrored(network: Network, feedback: dict[str, Params]) -> bool:
+    """Whether these are parameters (or their shapes) of `mirror_feedback`: maps from block to block, in the
+    layout of the forward parameters."""
+
+    def shapes(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.shape(leaf), tree)
+
+    expected = jax.eval_shape(lambda: mirror_feedback(network, jax.random.key(0)))
+    return bool(expected) and shapes(feedback) == shapes(expected)
+
+
 def zero_feedback(block: Block, dtype: Any) -> Params:
     """Zeros of the shapes of the block's feedback parameters."""
     shapes = jax.eval_shape(block.init_feedback, jax.random.key(0))

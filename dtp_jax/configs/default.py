@@ -66,6 +66,7 @@ def feedback(config: config_dict.ConfigDict) -> None:
     config.pretrain_epochs = 0  # epochs of feedback training alone, before everything else
     config.feedback_pass = False  # one epoch of feedback training alone after every epoch
     config.alternate = False  # feedback maps for an epoch, then forward weights for an epoch
+    config.init_symmetric = False  # feedback weights start as the forward ones, biases at zero
 
 
 def forward(config: config_dict.ConfigDict) -> None:
@@ -90,4 +91,11 @@ def bookkeeping(config: config_dict.ConfigDict) -> None:
     config.keep_checkpoints = 3
     config.log_every = 1  # steps per line of metrics.jsonl
     config.eval_batch_size = 500
-    config.diagnostics = True  # angles between forward and feedback weights, once per epoch
+    config.diagnostics = True  # False = none of these; see docs/diagnostics.md
+    config.diagnostics_every = 1000  # steps between looks into the feedback training; 0 = none
+    # on, off, auto = on in runs of 5,000 steps or more, where the rule and the network have it:
+    config.diagnostics_iterations = "auto"  # the looks: loss and angle of one batch's iterations
+    config.diagnostics_updates = "auto"  # once per epoch, and so the following: against backprop
+    config.diagnostics_jacobians = "auto"  # feedback Jacobians against transposed forward ones
+    config.diagnostics_gauss_newton = "auto"  # targets against Gauss-Newton's
+    config.diagnostics_eigenvalues = "auto"  # of forward times feedback Jacobian

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from dtp_jax import fields
 from dtp_jax.blocks import Activations, Network, batch_of, check_images, check_network
 from dtp_jax.learning import optim
+from dtp_jax.learning.symmetric import check_mirrored
 from dtp_jax.parallel.mesh import DATA, LAYERS
 from dtp_jax.rules.rule import Rule
 
@@ -25,6 +26,7 @@ CHOICES = {
     "stale_gradients": fields.STALE,
     "guard": fields.GUARD,
     "precision": fields.PRECISION,
+    "init_symmetric": fields.FLAG,
 }
 """Options of a learner that do not depend on others."""
 NO_FEEDBACK = f"; or trains={('forward',)!r}, which trains no feedback"
@@ -55,6 +57,8 @@ def learner_options(learner: Any) -> dict[str, Any]:
         ),
     }
     check_mesh(learner.mesh)
+    if found["init_symmetric"]:
+        check_mirrored("init_symmetric", network, rule)
     if rule.feedback_training is None:
         for name, nothing in fields.UNTRAINED.items():
             if found[name] != nothing:

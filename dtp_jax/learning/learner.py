@@ -20,6 +20,7 @@ from dtp_jax.learning.feedback import (
     train_feedback_map,
     train_with_stale_steps,
 )
+from dtp_jax.learning.symmetric import symmetric
 from dtp_jax.parallel.mesh import DATA, LAYERS, Mesh, axis_size, each_in_its_group
 from dtp_jax.rules.rule import Rule, cross_entropy
 
@@ -58,6 +59,8 @@ class Learner:
     """The devices, where there are several; see `dtp_jax.parallel.mesh`."""
     guard: str = "stop"
     """What a step does where numbers go wrong: nothing with "stop"; else see `dtp_jax.learning.recovery`."""
+    init_symmetric: bool = False
+    """Feedback kernels start as copies of the forward ones, all biases at zero; see `learning.symmetric`."""
 
     def __post_init__(self) -> None:
         for name, value in checks.learner_options(self).items():
@@ -73,6 +76,7 @@ class Learner:
         names = [f.name for f in dataclasses.fields(self) if f.name.startswith("feedback_")]
         names = [*names[1:], "trains", "stale_gradients", "precision", "mesh"]
         names += ["guard"] if self.guard != "stop" else []
+        names += ["init_symmetric"] if self.init_symmetric else []
         options = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
         return f"Learner(rule={self.rule.name}, {options})\n{Network(self.network)!r}"
 
@@ -166,6 +170,8 @@ def _fresh_state(learner: Learner, key: Array) -> TrainState:
     forward_key, feedback_key, run_key = jax.random.split(key, 3)
     forward = learner.rule.init_forward(learner.network, forward_key)
     feedback = learner.rule.init_feedback(learner.network, feedback_key)
+    if learner.init_symmetric:
+        forward, feedback = symmetric(forward, feedback)
     state = TrainState(
         jnp.zeros((), jnp.int32),
         run_key,

@@ -1,6 +1,10 @@
-"""Diagnostics: distances and angles between parameters or gradients. Pure functions."""
+"""Diagnostics: of weights, of updates, of Jacobians. Pure functions.
 
-from typing import Any, NamedTuple
+The first two are here. Others live in `comparison` (two arrays), `jacobians` (a block and its feedback map)
+and `gauss_newton` (targets), and are found here as well.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,56 +12,50 @@ import jax.numpy as jnp
 from dtp_jax import fields
 from dtp_jax.blocks import Activations, Network, Params, forward_all
 from dtp_jax.learning import checks
-from dtp_jax.learning.geometry import direction_angle
+from dtp_jax.learning.comparison import Alignment, alignment, angle, direction_angle, distance
+from dtp_jax.learning.gauss_newton import (
+    gauss_newton_angle,
+    gauss_newton_step,
+    null_space_share,
+    output_jacobians,
+)
+from dtp_jax.learning.jacobians import (
+    jacobian_distance,
+    positive_share,
+    product_eigenvalues,
+    product_trace,
+)
 from dtp_jax.learning.learner import global_gradient, local_gradients, solved_feedback
 from dtp_jax.rules.backprop import backprop
 from dtp_jax.rules.rule import Rule, cross_entropy
 from dtp_jax.rules.targets import backpropagated_targets
 
+__all__ = [
+    "SMALL_BETA",
+    "Alignment",
+    "alignment",
+    "angle",
+    "direction_angle",
+    "distance",
+    "gauss_newton_angle",
+    "gauss_newton_step",
+    "gradient_matching",
+    "jacobian_distance",
+    "norm_ratio",
+    "null_space_share",
+    "output_jacobians",
+    "positive_share",
+    "product_eigenvalues",
+    "product_trace",
+    "small_step",
+    "update_alignment",
+    "weight_alignment",
+]
+
 Array = jax.Array
 
 SMALL_BETA = 0.005
-"""At which updates are compared with backprop's: Ernoult et al. 2022, figure 4.3."""
-
-
-class Alignment(NamedTuple):
-    """How far an array is from another one: `distance` and `angle`."""
-
-    distance: Array
-    """Relative to the first of the two."""
-    angle: Array
-    """Degrees."""
-
-
-def distance(a: Array, b: Array) -> Array:
-    """||a - b|| / ||a||: relative to the first argument.
-
-    Raises:
-      ValueError: one line; they have two shapes.
-    """
-    _check_shapes(a, b)
-    return jnp.sqrt(jnp.sum((a - b) ** 2) / jnp.sum(a**2))
-
-
-def angle(a: Array, b: Array) -> Array:
-    """Angle between the flattened arrays, in degrees: <a, b> / (|a| |b| + 1e-8), clipped to [-1, 1].
-
-    Raises:
-      ValueError: one line; they have two shapes.
-    """
-    _check_shapes(a, b)
-    cosine = jnp.sum(a * b) / (jnp.linalg.norm(a.ravel()) * jnp.linalg.norm(b.ravel()) + 1e-8)
-    return jnp.degrees(jnp.arccos(jnp.clip(cosine, -1, 1)))
-
-
-def _check_shapes(a: Array, b: Array) -> None:
-    if jnp.shape(a) != jnp.shape(b):
-        raise fields.error("b", b, f"the shape of a, {jnp.shape(a)}")
-
-
-def alignment(a: Array, b: Array) -> Alignment:
-    """Distance and angle of two arrays of one shape."""
-    return Alignment(distance(a, b), angle(a, b))
+"""Step size of the output target at which the original compares updates with backprop's."""
 
 
 def weight_alignment(
@@ -164,14 +162,14 @@ def update_alignment(
 
     s, one number for a block, is what the rule's local loss makes of backprop's own step: beta for half
     the square error; for DRL also 2 / batch, and 1 / (size of the output) for images. The angle has no
-    small number in its denominator (`geometry.direction_angle`), since gradients may be as small as it.
+    small number in its denominator (`direction_angle`), since gradients may be as small as it.
     Rules with one global loss have no targets, and s is 1: backprop is at 0 from itself.
 
     Costs a step without feedback training, backprop's chain and a gradient. Affordable for any block.
 
     Returns:
       The tree of forward parameters with an `Alignment` at each leaf; NaN where a gradient is zero. The
-      angle is that of Ernoult et al. 2022, figure 4.3, and of Meulemans et al. 2020.
+      angle is the one that Ernoult et al. 2022 draw in figure 4.3.
 
     Raises:
       ValueError: one line; a rule without targets or global loss, an array of a wrong type or shape.

@@ -13,6 +13,7 @@ from dtp_jax.run import program
 from dtp_jax.run.build import Experiment, build_learner
 from dtp_jax.run.checkpoints import Checkpoints
 from dtp_jax.run.config import check_sizes, validate
+from dtp_jax.run.diagnostics import Diagnostics, fixed_batch
 from dtp_jax.run.extension import Extension, continued
 from dtp_jax.run.passes import Passes, passes, total_steps
 from dtp_jax.run.screen import Screen
@@ -47,6 +48,7 @@ class Parts(NamedTuple):
     passes: Passes
     steps_per_epoch: int
     total_steps: int
+    diagnostics: Diagnostics
     labels: int
     """CRC-32 of those that are trained on, in their order: tells other data."""
 
@@ -105,6 +107,7 @@ def assemble(plan: Plan, splits: Splits, screen: Screen, mesh: Mesh | None) -> P
     """Everything that a run works with. The images go to where they stay."""
     experiment, config = plan.experiment, plan.experiment.config
     steps_per_epoch = len(splits.train_indices) // config["batch_size"]
+    learner = build_learner(experiment, steps_per_epoch, mesh)
     return Parts(
         experiment,
         plan.workdir,
@@ -120,12 +123,20 @@ def assemble(plan: Plan, splits: Splits, screen: Screen, mesh: Mesh | None) -> P
             seed=config["seed"],
             mesh=mesh,
         ),
-        build_learner(experiment, steps_per_epoch, mesh),
+        learner,
         program.evaluator(experiment.network, experiment.data, mesh, config["precision"]),
         plan.workdir.checkpoints(config["keep_checkpoints"]),
         passes(config),
         steps_per_epoch,
         plan.total_steps,
+        Diagnostics(
+            experiment,
+            learner,
+            fixed_batch(splits, config["batch_size"]),
+            plan.total_steps,
+            plan.workdir,
+            screen.warn,
+        ),
         zlib.crc32(np.ascontiguousarray(splits.train.labels[splits.train_indices]).tobytes()),
     )
 

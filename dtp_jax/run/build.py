@@ -109,6 +109,7 @@ def build_learner(
         forward_optimizer=_forward_optimizer(experiment, steps_per_epoch),
         precision=config["precision"],
         guard=config["guard"],
+        init_symmetric=config["init_symmetric"],
         mesh=mesh,
         **feedback,
     )

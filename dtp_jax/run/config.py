@@ -24,6 +24,7 @@ from dtp_jax.fields import (
     RATE,
     RATES,
     STALE,
+    SWITCH,
     WIDTHS,
     Field,
     checked,
@@ -36,6 +37,7 @@ from dtp_jax.fields import (
     shown,
     single,
 )
+from dtp_jax.learning.symmetric import check_mirrored
 from dtp_jax.networks import NETWORKS
 from dtp_jax.ops import ACTIVATIONS
 from dtp_jax.rules import RULES
@@ -83,6 +85,7 @@ FIELDS: dict[str, Field] = {
     "pretrain_epochs": COUNT,
     "feedback_pass": FLAG,
     "alternate": FLAG,
+    "init_symmetric": FLAG,
     "forward_optimizer": OPTIMIZER,
     "forward_lr": RATE,
     "block_forward_lr": Field(float, "() or finite numbers above 0", positive, is_tuple=True),
@@ -99,6 +102,12 @@ FIELDS: dict[str, Field] = {
     "log_every": AT_LEAST_1,
     "eval_batch_size": AT_LEAST_1,
     "diagnostics": FLAG,
+    "diagnostics_every": COUNT,
+    "diagnostics_iterations": SWITCH,
+    "diagnostics_updates": SWITCH,
+    "diagnostics_jacobians": SWITCH,
+    "diagnostics_gauss_newton": SWITCH,
+    "diagnostics_eigenvalues": SWITCH,
 }
 
 BOOKKEEPING = (
@@ -113,6 +122,12 @@ BOOKKEEPING = (
     "log_every",
     "eval_batch_size",
     "diagnostics",
+    "diagnostics_every",
+    "diagnostics_iterations",
+    "diagnostics_updates",
+    "diagnostics_jacobians",
+    "diagnostics_gauss_newton",
+    "diagnostics_eigenvalues",
 )
 """Fields that change no number of a run (the mesh: none beyond rounding), so that a continued run
 may have others."""
@@ -232,6 +247,8 @@ def validate(config: Config, overridden: Collection[str] = ()) -> Experiment:
     check_sizes(config, min(left, config["train_images"] or left))
     experiment = Experiment(config, data, network, build_rule(config), extensions)
     _check_samples(experiment)
+    if config["init_symmetric"]:
+        check_mirrored("config.init_symmetric", network, experiment.rule)
     if config["normalize_lr"]:
         for rate in forward_rates(experiment):
             single("config.forward_lr / config.beta", rate, RATE)

@@ -129,11 +129,13 @@ class Bar:
         epoch: int,
         validation: Any | None,
         angle: tuple[str, float] | None = None,
+        updates: float | None = None,
     ) -> None:
         """The line that stays of an epoch; its columns stand below those of the line before.
 
         Args:
           angle: a block, and the degrees between its feedback map and its forward weights.
+          updates: mean degrees between updates and backprop's gradients.
         """
         # A pass that trains not everything says so in the place of its images/s.
         speed = f"{self.only} only" if self.only else f"{_short_rate(self.rate)} images/s"
@@ -146,10 +148,13 @@ class Bar:
             columns["val"] = f"val {_five(validation.loss)} acc {validation.accuracy:.3f}"
         elif self.only == "feedback" and angle is not None:
             columns["val"] = " " * len("val 0.000 acc 0.000")  # of the pass between, which has one
+        degrees = writable("°", self.screen.console.encoding)
         if angle is not None:
-            degrees = writable("°", self.screen.console.encoding)
             columns["angle"] = f"{angle[0]} {angle[1]:2.0f}{degrees}"
-        for name in ("angle", "training") if self.only else ("speed", "angle", "training"):
+        if updates is not None:
+            columns["updates"] = f"updates {updates:2.0f}{degrees}"
+        order = ("updates", *(() if self.only else ("speed",)), "angle", "training")
+        for name in order:
             if cell_len("  ".join(columns.values())) > columns_of(self.screen.console):
                 columns.pop(name, None)
         self.last_line = time.monotonic()

@@ -1,8 +1,9 @@
 """The training loop: one run from its plan to its summary, with checkpoints in between."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from dtp_jax.run import guard, program
 from dtp_jax.run.assemble import Parts, Plan, assemble, read
 from dtp_jax.run.build import learning_rates
 from dtp_jax.run.provenance import Request, provenance
-from dtp_jax.run.rows import Row, guard_row, last_angle, step_rows, weight_rows
+from dtp_jax.run.rows import Row, guard_row, last_angle, mean_update_angle, step_rows
 from dtp_jax.run.screen import Screen
 from dtp_jax.run.workdir import NEW, WorkdirError
 
@@ -53,6 +54,9 @@ class Progress:
     epoch_skipped: int = 0
     epoch_seconds: float = 0.0
     """Time in its training chunks."""
+    diagnostics_seconds: float = 0.0
+    """Time in what is measured beside training, of which `train_seconds` has nothing."""
+    diagnostics_compile_seconds: float = 0.0
     best_step: int | None = None
     best_val_accuracy: float | None = None
 
@@ -195,7 +199,26 @@ class Run:
                 chunks[trains] = chunk.lower(
                     self.state, *parts.feed.train.like, np.int32(1)
                 ).compile()
+        self._compile_diagnostics(
+            {trains: parts.learner._replace(trains=trains) for trains in chunks}
+        )
         return chunks
+
+    def _compile_diagnostics(self, ways: dict[tuple[str, ...], learner.Learner]) -> None:
+        """Compiles what is measured beside training, if anything is."""
+        parts, step = self.parts, self.progress.step
+        if not parts.diagnostics.to_compile(step, ways):
+            return
+        with self.screen.task("compiling the diagnostics"), self._timed("diagnostics_compile"):
+            parts.diagnostics.compile(self.state, parts.feed.train.like, step, ways)
+
+    @contextlib.contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        """A context whose seconds count as these of `Progress`."""
+        start, name = time.perf_counter(), f"{what}_seconds"
+        yield
+        seconds = time.perf_counter() - start
+        setattr(self.progress, name, getattr(self.progress, name) + seconds)
 
     def _ways_left(self) -> set[tuple[str, ...]]:
         """What the passes to come train, each way once."""
@@ -213,13 +236,8 @@ class Run:
         if position == 0:
             progress.epoch_loss = progress.epoch_accuracy = progress.epoch_seconds = 0.0
             progress.epoch_skipped = 0
-        start = time.perf_counter()
-        given = parts.feed.train.read(number, position, count)
-        self.state, found = chunk(self.state, *given, np.int32(count))
-        found = jax.tree.map(lambda entries: entries[:count], jax.device_get(found))
-        seconds = time.perf_counter() - start
+        given, found, seconds = self._take(chunk, number, count)
         self.seconds_per_step[trains] = seconds / count
-        progress.train_seconds += seconds
         progress.epoch_seconds += seconds
         progress.step += count
         self._guard(found, first)
@@ -231,10 +249,13 @@ class Run:
         ended = seen == parts.steps_per_epoch or progress.step == parts.total_steps
         aligned = ended and self.config["diagnostics"]
         rows = step_rows(found, first, epoch, self.config["log_every"], last=aligned)
+        measured = []
         if aligned:
-            rows[-1] |= weight_rows(self.state)
+            with self._timed("diagnostics"):
+                rows[-1] |= parts.diagnostics.weights(self.state)
+                measured = parts.diagnostics.measure(self.state, step=progress.step, epoch=epoch)
         summed = [self._epoch_row(epoch, seen) | guard_row(found, -1)] if ended else []
-        self._write([*rows, *summed])
+        self._write([*rows, *summed, *measured])
         # What is due is saved before anything is shown.
         check = partial(self._check_weights, found, given)
         validation, signal = self._after_chunk(epoch, ended, "forward" in trains, check)
@@ -249,7 +270,9 @@ class Run:
             only="" if trains == BOTH else trains[0],
         )
         if ended:
-            self.bar.end_epoch(epoch, validation, last_angle(rows[-1] if rows else {}))
+            angle = last_angle(rows[-1] if rows else {})
+            updates = mean_update_angle(measured[0] if measured else {})
+            self.bar.end_epoch(epoch, validation, angle, updates)
         if signal is not None:
             raise Interrupted(
                 f"stopped after step {progress.step} of {parts.total_steps}; saved in "
@@ -257,6 +280,26 @@ class Run:
                 f"with --workdir={self.workdir.path}",
                 signal,
             )
+
+    def _take(self, chunk, number: int, count: int) -> tuple[Chunk, Metrics, float]:
+        """Takes these steps, after a look into the first one where it is due.
+
+        Returns:
+          What they were taken on, their metrics, and the seconds without the look.
+        """
+        parts, progress, before = self.parts, self.progress, self.progress.train_seconds
+        epoch, trains = parts.passes[number]
+        with self._timed("train"):
+            given = parts.feed.train.read(number, progress.step % parts.steps_per_epoch, count)
+        with self._timed("diagnostics"):
+            look = parts.diagnostics.look(
+                self.state, given, step=progress.step, epoch=epoch, trains=trains
+            )
+        self._write(look)
+        with self._timed("train"):
+            self.state, found = chunk(self.state, *given, np.int32(count))
+            found = jax.tree.map(lambda entries: entries[:count], jax.device_get(found))
+        return given, found, progress.train_seconds - before
 
     def _guard(self, found: Metrics, first: int) -> None:
         """Ends the run where there is no hope; says what the learner's guard has done."""
@@ -298,6 +341,7 @@ class Run:
             parts.feed.train.most_steps,
             parts.steps_per_epoch - step % parts.steps_per_epoch,
             every - step % every,
+            parts.diagnostics.steps_to_look(step),
             parts.total_steps - step,
         )
 
@@ -396,6 +440,8 @@ class Run:
             **self._best_checkpoint(),
             "wall_seconds": self.wall_before + time.monotonic() - self.started,
             "images_per_second": images / seconds,
+            "diagnostics_seconds": progress.diagnostics_seconds,
+            "diagnostics_compile_seconds": progress.diagnostics_compile_seconds,
             "device": self.origin["device"],
             "versions": self.origin["versions"],
             "provenance": self.origin,

@@ -1,4 +1,4 @@
-"""The compiled programs of a run: a chunk of training steps, and the evaluation of a data set.
+"""The compiled programs of a run: a chunk of training steps, looks at it, the evaluation of a data set.
 
 Images stay on the device as uint8; picking a batch, augmentation and normalisation happen inside.
 """
@@ -14,8 +14,10 @@ import numpy as np
 from dtp_jax import ops
 from dtp_jax.blocks import Network, Params, forward_all
 from dtp_jax.data import DatasetSpec, EvaluationBlock, augment, prepare_images
+from dtp_jax.learning.diagnostics import Measure, Numbers
 from dtp_jax.learning.evaluation import evaluate_batch
-from dtp_jax.learning.learner import Learner, Metrics, TrainState, train_step
+from dtp_jax.learning.learner import Learner, Metrics, TrainState, step, train_step
+from dtp_jax.learning.observers import with_alignment
 from dtp_jax.parallel.mesh import DATA, LAYERS, Mesh, replicated, split_batch
 from dtp_jax.rules.rule import cross_entropy
 
@@ -47,15 +49,11 @@ def train_chunk(
       static number, chunks of all lengths are one program, and give the same bits. `state` is
       donated.
     """
-    flip, crop_padding = (data.flip, data.crop_padding) if augmented else (False, 0)
+    batch_of = _batches(learner, data, augmented)
 
     def chunk(state: TrainState, images: Array, labels: Array, batches: Array, count: Array):
         def one(state: TrainState, batch: Array):
-            # Feedback noise uses the same key folded with the block indices 1, 2, ...
-            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
-            x, y = split_batch(learner.mesh, (images[batch], labels[batch]))
-            x = augment(key, x, flip=flip, crop_padding=crop_padding)
-            return train_step(learner, state, prepare_images(x, data, jnp.float32), y)
+            return train_step(learner, state, *batch_of(state, images, labels, batch))
 
         def body(k, carry):
             state, log = carry
@@ -69,6 +67,63 @@ def train_chunk(
     if seeds:
         chunk = jax.vmap(chunk, in_axes=(0, None, None, 0, None))
     return jax.jit(chunk, donate_argnums=0, out_shardings=replicated(learner.mesh))
+
+
+def _batches(
+    learner: Learner, data: DatasetSpec, augmented: bool
+) -> Callable[..., tuple[Array, Array]]:
+    """A function (state, images, labels, batch) -> the images and labels of the state's next step."""
+    flip, crop_padding = (data.flip, data.crop_padding) if augmented else (False, 0)
+
+    def batch_of(state: TrainState, images: Array, labels: Array, batch: Array):
+        # Feedback noise uses the same key folded with the block indices 1, 2, ...
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
+        x, y = split_batch(learner.mesh, (images[batch], labels[batch]))
+        x = augment(key, x, flip=flip, crop_padding=crop_padding)
+        return prepare_images(x, data, jnp.float32), y
+
+    return batch_of
+
+
+def look(learner: Learner, data: DatasetSpec, *, augmented: bool) -> Callable[..., Any]:
+    """Compiles a look into the feedback training of the next step of `train_chunk`: the same function,
+    state, batch and noise. Nothing is donated, and of what is computed only this comes back.
+
+    Returns:
+      A function (state, images, labels, batch) -> what `observers.with_alignment` sees, by trained feedback
+      block, stacked over iterations; `batch` is batches[0] of the chunk.
+    """
+    batch_of = _batches(learner, data, augmented)
+
+    @partial(jax.jit, out_shardings=replicated(learner.mesh))
+    def seen(state: TrainState, images: Array, labels: Array, batch: Array):
+        observe = with_alignment(learner.network, state.forward, state.feedback)
+        given = batch_of(state, images, labels, batch)
+        return step(learner, state, *given, observe=observe)[1].observations
+
+    return seen
+
+
+PROBES = 2**31 - 1
+"""Folded into the key of a step for the probes of measures; 0, 1, 2, ... are augmentation and noise."""
+
+
+def measured(learner: Learner, data: DatasetSpec, measure: Measure) -> Callable[..., Numbers]:
+    """Compiles a measure (see `learning/diagnostics.py`) of a state on a batch that is not augmented.
+
+    On a mesh every device computes all of it.
+
+    Returns:
+      A function (state, images, labels) -> scalars by name; images are uint8.
+    """
+    alone = learner.replace(mesh=None)
+
+    @partial(jax.jit, out_shardings=replicated(learner.mesh))
+    def numbers(state: TrainState, images: Array, labels: Array) -> Numbers:
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), PROBES)
+        return measure(alone, state, prepare_images(images, data, jnp.float32), labels, key)
+
+    return numbers
 
 
 def probe(learner: Learner, data: DatasetSpec) -> Callable[..., Array]:

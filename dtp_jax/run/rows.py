@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from dtp_jax.learning import metrics
-from dtp_jax.learning.learner import Metrics, TrainState
+from dtp_jax.learning.diagnostics import GROUPS
+from dtp_jax.learning.learner import Learner, Metrics, TrainState
 
 Row = dict[str, Any]
 
@@ -53,12 +53,39 @@ def _did(guard: Mapping[str, Any]) -> dict[str, Any]:
     return {name: guard[name] for name in ("skipped", "halved") if guard}
 
 
-def weight_rows(state: TrainState) -> dict[str, float]:
-    """Distance and angle (degrees) of every feedback kernel and its forward one, by "angle/<kernel>"."""
-    row = {}
-    for name, value in metrics.weight_alignment(state.forward, state.feedback).items():
-        row |= {f"distance/{name}": float(value.distance), f"angle/{name}": float(value.angle)}
+def feedback_row(curves: Mapping[str, np.ndarray], step: int, epoch: int) -> Row:
+    """Where the curves of a look begin and end: "loss_first/<map>", "loss_last/<map>", ...
+
+    Args:
+      curves: "<kind>/<map>", (iterations,); of the batch that step `step` + 1 trains on.
+    """
+    row = {"step": step, "epoch": epoch, "split": "feedback"}
+    for name, values in curves.items():
+        kind, _, block = name.partition("/")
+        row |= {
+            f"{kind}_first/{block}": float(values[0]),
+            f"{kind}_last/{block}": float(values[-1]),
+        }
     return row
+
+
+def numbers_row(numbers: Mapping[str, Any], step: int, epoch: int) -> Row:
+    """The measures of a pass; see docs/diagnostics.md for their names."""
+    row = {"step": step, "epoch": epoch, "split": "diagnostics"}
+    return row | {name: float(value) for name, value in numbers.items()}
+
+
+def weight_rows(learner: Learner, state: TrainState) -> dict[str, float]:
+    """Angle (degrees), distance and norm ratio of every feedback kernel and its forward one: "angle/<kernel>"."""
+    found = GROUPS["weights"].measure(learner, state, None, None, None)
+    return {name: float(value) for name, value in found.items()}
+
+
+def mean_update_angle(row: Mapping[str, Any]) -> float | None:
+    """Degrees between updates and backprop's gradients, mean over parameters, for the screen."""
+    angles = [value for name, value in row.items() if name.startswith("update_angle/")]
+    angles = [value for value in angles if np.isfinite(value)]
+    return sum(angles) / len(angles) if angles else None
 
 
 def last_angle(row: Mapping[str, Any]) -> tuple[str, float] | None:

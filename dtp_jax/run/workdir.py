@@ -65,6 +65,21 @@ class Workdir:
         """What came out; there is one when the run has finished."""
         return self.path / "summary.json"
 
+    @property
+    def figures(self) -> Path:
+        """What looks into the feedback training have seen."""
+        return self.path / "figures"
+
+    def figure_file(self, step: int) -> Path:
+        """The arrays of the look before the step after this one; its picture lies beside. Makes the folder.
+
+        Raises:
+          DiskError: the run's folder is gone. WorkdirError: another run has taken it over. OSError.
+        """
+        self.require()
+        self.figures.mkdir(exist_ok=True)
+        return self.figures / f"feedback_{step:07d}.npz"
+
     def read_config(self) -> dict[str, Any] | None:
         """The content of config.json as its version meant it, or None where there is none.
 
@@ -276,10 +291,13 @@ class Workdir:
     def rewind_metrics(self, step: int) -> None:
         """Drops the lines that come again when a run goes on from `step`.
 
-        These are the later ones, a half-written last one, and the test line of a run that was ended
-        before its summary.
+        These are the later ones, a half-written last one, the test line of a run that was ended
+        before its summary, and a look into the step to come; figures of such looks go with their lines.
         """
-        if not processes.is_first() or not self.metrics_file.exists():
+        if not processes.is_first():
+            return
+        self._rewind_figures(step)
+        if not self.metrics_file.exists():
             return
         self.require()
         finished = (self.read_summary() or {}).get("steps") == step
@@ -293,6 +311,7 @@ class Workdir:
                         row["step"] < step
                         or row["step"] == step
                         and (finished or row["split"] != "test")
+                        and row["split"] != "feedback"
                     ):
                         kept.append(line + "\n")
                         self._noted = row["config"] if row["split"] == "config" else self._noted
@@ -300,6 +319,14 @@ class Workdir:
                     continue
             if "".join(kept) != before:
                 replace_text(self.metrics_file, "".join(kept))
+
+    def _rewind_figures(self, step: int) -> None:
+        """Removes what looks from this step on have left."""
+        for file in self.figures.glob("feedback_*.*"):
+            number = file.stem.removeprefix("feedback_")
+            if number.isascii() and number.isdigit() and int(number) >= step:
+                with contextlib.suppress(OSError):  # it is written over
+                    file.unlink()
 
     def note_config(self, step: int, epoch: int, config: Mapping[str, Any]) -> None:
         """Adds the config to metrics.jsonl, from which step on it holds; nothing where it stands there."""
