@@ -52,7 +52,7 @@ def content(
     reference: str | None = None,
     predictions: bool = True,
     pictures: bool = True,
-    told: Callable[[str], None] = lambda what: None,
+    told: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Content:
     """Reads and draws everything.
 
@@ -60,7 +60,7 @@ def content(
       reference: label of the config that others are compared with; see `reference_of`.
       predictions: checkpoints and data are read, too.
       pictures: figures of runs are drawn; a terminal does without.
-      told: told what is being done.
+      told: told what is being done, and how much of how much is.
 
     Raises:
       ValueError: one line; no config is called as `reference`.
@@ -69,9 +69,9 @@ def content(
     base = reference_of(groups, reference)
     looks = []
     for number, group in enumerate(groups if predictions else ()):
-        told(f"looking at {group.label}")
+        told(f"looking at {group.label}", number, len(groups))
         looks.append(look(group, number, has_updates=bool(_measured_updates(group))))
-    told("drawing")
+    told("drawing", len(groups), len(groups))
     angles = _update_angles(groups, looks)
     pairs = differences(groups, base) if base is not None else []
     aligned = figures.alignment(groups) if pictures else []

@@ -9,6 +9,7 @@ import numpy as np
 from dtp_jax import broken
 from dtp_jax.plots.bars import Series, draw_bars
 from dtp_jax.plots.curves import mean_and_spread
+from dtp_jax.plots.feedback import draw_feedback
 from dtp_jax.plots.panels import Line, Panel, draw_panels
 from dtp_jax.plots.style import line_style, markers, subplots
 from dtp_jax.plots.svg import svg, unmarked
@@ -208,27 +209,22 @@ def update_bars(labels: Sequence[str], angles: Mapping[str, Mapping[str, Sequenc
 
 
 def feedback(run: Reading, name: str, title: str) -> tuple[Section | None, str]:
-    """The feedback training of one batch, the last one that was looked into: (figures, why there are none)."""
+    """The feedback training of one batch, the last one that was looked into: (figure, why there is none)."""
     steps = {int(m[1]): f for f in _files(run) if (m := re.fullmatch(r"feedback_(\d+)\.npz", f.name))}
     if not steps:
         return None, "nobody has looked into the feedback training; --config.diagnostics_iterations=on does"
     step = max(steps)
     try:
         arrays = broken.npz_arrays(steps[step])
-        arrays = {shown(n): np.asarray(a, float) for n, a in arrays.items() if a.ndim == 1 and a.size}
+        curves = {
+            shown(n): np.asarray(values, float) for n, values in arrays.items() if values.ndim == 1 and values.size
+        }
+        figure = draw_feedback(curves)
     except broken.UNREADABLE as error:
         return None, shown(f"{steps[step].name} cannot be read: {broken.first_line(error)}")
-    labels = list(dict.fromkeys(name.partition("/")[2] for name in arrays))
-    plots = []
-    for kind, unit in (("loss", "loss"), ("angle", "degrees"), ("distance", "relative distance")):
-        lines = [
-            Line(label, np.arange(1, len(values) + 1), values)
-            for label in labels
-            if (values := arrays.get(f"{kind}/{label}")) is not None
-        ]
-        plots.append(Plot(kind, f"{kind} over the iterations", lines, unit, "iteration"))
-    note = f"The feedback training of one batch, before step {step}."
-    return section(name, title, plots, labels, note), ""
+    ends = ", ".join(f"{n} {v[0]:.3g} to {v[-1]:.3g}" for n, v in curves.items())
+    caption = f"{title}, before step {step + 1}: loss, angle and distance over the iterations of one batch"
+    return Section(name, title, [Picture(svg(figure, name, f"{caption}: {ends}"), caption)], wide=True), ""
 
 
 def _files(run: Reading) -> Iterable[Any]:
