@@ -10,12 +10,13 @@ def data_uri(pixels: np.ndarray) -> str:
     """The picture as an address that an `img` of a page shows without a file.
 
     Args:
-      pixels: uint8 (height, width, channels) of 1 or 3 channels.
+      pixels: uint8 (height, width, channels): grey or red, green, blue; one more is how far it covers the page.
     """
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG", optimize=True)
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    picture.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
@@ -31,20 +32,22 @@ def as_pixels(kernel: np.ndarray) -> np.ndarray:
 
 
 def mosaic(tiles: np.ndarray, columns: int) -> np.ndarray:
-    """Tiles side by side with a line of one pixel between them, middle grey as the places that stay empty.
+    """Tiles side by side; between them and in places that stay empty the page shows through.
 
     Args:
       tiles: uint8 (count, height, width, channels).
 
     Returns:
-      uint8 (height, width, channels).
+      uint8 (height, width, channels + 1); the last channel is 255 in the tiles and 0 between them.
     """
     count, height, width, channels = tiles.shape
     columns = min(columns, count)
     rows = -(-count // columns)
-    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 128, np.uint8)
+    shape = (rows * (height + 1) - 1, columns * (width + 1) - 1, channels + 1)
+    canvas = np.zeros(shape, np.uint8)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         y, x = row * (height + 1), column * (width + 1)
-        canvas[y : y + height, x : x + width] = tile
+        canvas[y : y + height, x : x + width, :-1] = tile
+        canvas[y : y + height, x : x + width, -1] = 255
     return canvas

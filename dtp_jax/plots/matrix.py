@@ -25,7 +25,7 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str]) -> Any:
 
     classes = len(counts)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axis = subplots(size=(5.4, 4.9))
+    figure, axis = subplots(size=(4.9, 4.5))
     pixels = np.empty((classes, classes, 4))
     pixels[..., :3], pixels[..., 3] = to_rgb(COLORS[0]), share
     axis.imshow(pixels, interpolation="nearest")
@@ -36,7 +36,8 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str]) -> Any:
     if classes > MOST_NUMBERS:
         return figure
     shown = [unmarked(name) for name in names]
-    axis.set_xticks(range(classes), shown, rotation=45, ha="right", rotation_mode="anchor")
+    aslant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axis.set_xticks(range(classes), shown, **(aslant if max(map(len, shown)) > 2 else {}))
     axis.set_yticks(range(classes), shown)
     for true, predicted in zip(*np.nonzero(counts)):
         value = share[true, predicted]

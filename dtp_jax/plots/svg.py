@@ -14,7 +14,10 @@ def _shorter(path: re.Match) -> str:
 
 
 CHANGES = (
-    (re.compile(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", re.S), ""),  # styles of the whole page
+    (
+        re.compile(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", re.S),
+        "",
+    ),  # styles of the whole page
     (re.compile(r"font-family: [^;\"]*;? ?"), ""),
     (re.compile(rf"(?i)#000000|{INK}"), "currentColor"),
     (re.compile(r'\bd="[^"]*"'), _shorter),

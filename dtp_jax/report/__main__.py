@@ -37,7 +37,9 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.report
     parser.add_argument("workdirs", metavar="WORKDIR", nargs="+", help="of a run or a comparison")
     parser.add_argument("--out", help="the file to write; default report.html, see above")
     parser.add_argument("--text", action="store_true", help="print it instead")
-    parser.add_argument("--reference", help="config that others are compared with; default backprop")
+    parser.add_argument(
+        "--reference", help="config that others are compared with; default backprop"
+    )
     parser.add_argument(
         "--no-predictions",
         action="store_true",

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from dtp_jax.fields import local_path
+from dtp_jax.report import words
 from dtp_jax.report.content import content
 from dtp_jax.report.folders import Found, find
 from dtp_jax.report.page import page
@@ -27,7 +28,9 @@ def report(args: argparse.Namespace, screen: Screen) -> int:
         backend.check_flags()
         backend.prepare()
         if "JAX_PLATFORMS" not in os.environ:
-            jax.config.update("jax_platforms", "cpu")  # a run may have all of an accelerator's memory
+            jax.config.update(
+                "jax_platforms", "cpu"
+            )  # a run may have all of an accelerator's memory
         load_plugins(args.plugin)
         found = find(args.workdirs)
         file = None if args.text else _file(args.out, found)
@@ -57,7 +60,7 @@ def report(args: argparse.Namespace, screen: Screen) -> int:
         return cli.EXIT_DISK
     for problem in found.passed_over:
         screen.warn(problem)
-    screen.note(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    screen.note(f"{file}: {words.size(file.stat().st_size)}")
     return 0
 
 

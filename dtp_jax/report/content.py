@@ -11,6 +11,7 @@ from dtp_jax.report.differences import differences, reference_of
 from dtp_jax.report.figures import Section
 from dtp_jax.report.folders import Found, Group
 from dtp_jax.report.looks import Look, look, update_note
+from dtp_jax.report.series import measured
 from dtp_jax.report.tables import Table
 from dtp_jax.version import __version__
 
@@ -93,7 +94,9 @@ def content(
         updates=_update_table(groups, angles),
         update_note=update_note(looks),
         feedback=[section for section, _ in inside if section is not None],
-        no_feedback=[f"{g.label}: {why}." for g, (_, why) in zip(groups, inside, strict=True) if why],
+        no_feedback=[
+            f"{g.label}: {why}." for g, (_, why) in zip(groups, inside, strict=True) if why
+        ],
         looks=looks,
         origins=tables.origins(groups),
     )
@@ -113,11 +116,12 @@ def _no_pairs(groups: Sequence[Group], pairs: Sequence) -> str:
 
 def _measured_updates(group: Group) -> dict[str, list[float]]:
     """<block>/<parameter> -> degrees after the last epoch of every run, as metrics.jsonl has them."""
-    names = figures.measured([group], "update_angle")
-    return {name: figures.last_values(group, f"update_angle/{name}") for name in names}
+    return {one.title: one.last(group) for one in measured([group], "update_angle")}
 
 
-def _update_angles(groups: Sequence[Group], looks: Sequence[Look]) -> dict[str, dict[str, list[float]]]:
+def _update_angles(
+    groups: Sequence[Group], looks: Sequence[Look]
+) -> dict[str, dict[str, list[float]]]:
     """Label -> <block>/<parameter> -> degrees, one for each run that has them."""
     computed = {one.label: one.updates for one in looks if one.updates}
     found = {}
@@ -137,10 +141,14 @@ def _update_table(groups: Sequence[Group], angles: dict) -> Table | None:
     labels = [group.label for group in groups if group.label in angles]
     if len(labels) > len(names):
         columns = {"config": "left", **dict.fromkeys(names, "right")}
-        rows = [[label, *(words.spread(angles[label].get(n, ()), 1) for n in names)] for label in labels]
+        rows = [
+            [label, *(words.spread(angles[label].get(n, ()), 1) for n in names)] for label in labels
+        ]
     else:
         columns = {"parameter": "left", **dict.fromkeys(labels, "right")}
-        rows = [[n, *(words.spread(angles[label].get(n, ()), 1) for label in labels)] for n in names]
+        rows = [
+            [n, *(words.spread(angles[label].get(n, ()), 1) for label in labels)] for n in names
+        ]
     note = "Degrees between the rule's update and backprop's gradient, for a small beta."
     return Table("Update angles", columns, rows, note)
 

@@ -16,24 +16,12 @@ from dtp_jax.plots.svg import svg, unmarked
 from dtp_jax.report import words
 from dtp_jax.report.folders import Group
 from dtp_jax.report.reading import Reading, shown
+from dtp_jax.report.series import ACCURACY, LEARNING, MEASURES, measured
 
 SIZE = (4.6, 3.1)
 """Inches of a figure: beside another one on a desktop, alone on a phone."""
-MEASURES = {
-    "angle": ("Weight angle", "degrees"),
-    "distance": ("Weight distance", "relative to the forward weights"),
-    "norm_ratio": ("Norm ratio", "feedback over forward weights"),
-    "update_angle": ("Update angle to backprop", "degrees"),
-    "update_distance": ("Update distance to backprop", "relative"),
-    "jacobian_distance": ("Distance of Jacobians", "relative"),
-    "gauss_newton_angle": ("Angle to Gauss-Newton targets", "degrees"),
-    "null_space_share": ("Share in the null space", "of the update"),
-    "eigenvalue_trace": ("Trace of eigenvalues", "of J_F J_G"),
-    "eigenvalue_positive": ("Positive eigenvalues", "share of J_F J_G's"),
-}
-"""What comes before the slash of a name in metrics.jsonl: its title, and its unit."""
-AT_A_GLANCE = 8
-"""Figures of a section; further ones are folded."""
+MOST_BARS = 12
+"""Of a figure that fits a phone."""
 
 
 class Picture(NamedTuple):
@@ -72,7 +60,9 @@ class Plot(NamedTuple):
     x: str = "epoch"
 
 
-def section(name: str, title: str, plots: Iterable[Plot], labels: Sequence[str], note: str = "") -> Section:
+def section(
+    name: str, title: str, plots: Iterable[Plot], labels: Sequence[str], note: str = ""
+) -> Section:
     """Draws the plots that have lines, and their one legend.
 
     Args:
@@ -81,8 +71,14 @@ def section(name: str, title: str, plots: Iterable[Plot], labels: Sequence[str],
     plots = [plot for plot in plots if plot.lines]
     seen = {line.label for plot in plots for line in plot.lines}
     numbers = {label: number for number, label in enumerate(labels)}
-    keys = [Key(_swatch(f"{name}-key-{numbers[label]}", numbers[label]), label) for label in labels if label in seen]
-    pictures = [Picture(_draw(f"{name}-{plot.name}", plot, numbers), plot.caption) for plot in plots]
+    keys = [
+        Key(_swatch(f"{name}-key-{numbers[label]}", numbers[label]), label)
+        for label in labels
+        if label in seen
+    ]
+    pictures = [
+        Picture(_draw(f"{name}-{plot.name}", plot, numbers), plot.caption) for plot in plots
+    ]
     return Section(name, title, pictures, keys if len(labels) > 1 else (), note)
 
 
@@ -90,7 +86,7 @@ def _draw(name: str, plot: Plot, numbers: Mapping[str, int]) -> str:
     """One panel of lines, without the legend that its section has."""
     lines = [line._replace(label=unmarked(line.label)) for line in plot.lines]
     looks = {unmarked(label): number for label, number in numbers.items()}
-    figure = draw_panels([Panel(plot.y, lines)], plot.x, numbers=looks)
+    figure = draw_panels([Panel(plot.y, lines, limits=_limits(lines))], plot.x, numbers=looks)
     for legend in figure.legends:
         legend.remove()
     figure.set_size_inches(*SIZE)
@@ -98,6 +94,21 @@ def _draw(name: str, plot: Plot, numbers: Mapping[str, int]) -> str:
         figure.axes[0].locator_params(axis="x", integer=True)
     ends = "; ".join(f"{line.label}: {words.significant(line.mean[-1])}" for line in plot.lines)
     return svg(figure, name, f"{plot.caption}: {plot.y} against {plot.x}. Last values: {ends}")
+
+
+def _limits(lines: Sequence[Line]) -> tuple[float | None, float | None]:
+    """Of the axis: room for the bands, as far as they do not press the means together."""
+    means = np.concatenate([np.asarray(line.mean, float) for line in lines])
+    spreads = np.concatenate(
+        [line.spread if len(line.spread) else np.zeros(len(line.x)) for line in lines]
+    )
+    low, high = means.min(), means.max()
+    room = max(high - low, 1e-3 * max(abs(high), abs(low)), 1e-12)
+    ends = (
+        max((means - spreads).min(), low - room / 2),
+        min((means + spreads).max(), high + room / 2),
+    )
+    return ends[0] - 0.06 * room, ends[1] + 0.06 * room
 
 
 def _swatch(name: str, number: int) -> str:
@@ -111,74 +122,50 @@ def _swatch(name: str, number: int) -> str:
 
 def curves(groups: Sequence[Group]) -> Section:
     """Accuracy and loss over the epochs, of validation and training images; accuracy against time."""
-    plots = []
-    for split, images in (("val", "validation"), ("train", "training")):
-        for name, factor, y in (("accuracy", 100, "accuracy, %"), ("loss", 1, "loss")):
-            lines = _lines(groups, lambda run: _scaled(run.metrics.of(split).by_epoch(name), factor))
-            plots.append(Plot(f"{split}-{name}", f"{images} {name}", lines, y))
-    lines = _lines(groups, _over_minutes)
-    plots.append(Plot("minutes", "accuracy against time", lines, "accuracy, %", "minutes"))
-    note = "Training accuracy and loss are those of the weights while they move, on augmented images."
+    plots = [Plot(one.name, one.title, _lines(groups, one.of), one.unit) for one in LEARNING]
+    lines = _lines(groups, ACCURACY.of, _minutes)
+    plots.append(Plot("minutes", "accuracy against time", lines, ACCURACY.unit, "minutes"))
+    note = (
+        "Training accuracy and loss are those of the weights while they move, on augmented images."
+    )
     if any(len(group.runs) > 1 for group in groups):
         note += " Lines are means over the seeds, bands one standard deviation."
     return section("curves", "Learning curves", plots, _labels(groups), note)
 
 
-def _over_minutes(run: Reading) -> dict[float, float]:
-    """Minutes -> accuracy in percent, of validation images, or else training images; of finished runs."""
-    found = run.metrics.of("val").by_epoch("accuracy") or run.metrics.of("train").by_epoch("accuracy")
-    if run.summary is None or not found:
-        return {}
-    per_epoch = run.summary["wall_seconds"] / 60 / max(found)
-    return {epoch: (epoch * per_epoch, 100 * value) for epoch, value in found.items()}
+def _minutes(run: Reading) -> float | None:
+    """Of an epoch, evaluation included; None of a run that has not finished."""
+    epochs = max(ACCURACY.of(run), default=0)
+    return run.summary["wall_seconds"] / 60 / epochs if run.summary and epochs else None
 
 
 def alignment(groups: Sequence[Group]) -> list[Section]:
-    """One section for every measure of metrics.jsonl that compares weights, updates or Jacobians."""
+    """One section for every measure that was taken of weights, updates or Jacobians.
+
+    Of several configs with a figure for each kernel, block or parameter; of one config in one figure.
+    """
     found = []
     for measure, (title, unit) in MEASURES.items():
-        names = measured(groups, measure)
-        if names:
-            found.append(_over_epochs(groups, measure, names, title, unit))
+        name, measures = measure.replace("_", "-"), measured(groups, measure)
+        if len(groups) > 1:
+            plots = [Plot(one.name, one.title, _lines(groups, one.of), unit) for one in measures]
+            made = section(name, title, plots, _labels(groups))
+        else:
+            together = [
+                line._replace(label=one.title)
+                for one in measures
+                for line in _lines(groups, one.of)
+            ]
+            plots = [Plot("all", title, together, unit)]
+            made = section(name, title, plots, [one.title for one in measures])
+        if made.pictures:
+            found.append(made)
     return found
 
 
-def measured(groups: Sequence[Group], measure: str) -> list[str]:
-    """What a measure was taken of, such as kernels: the part of the names after the slash."""
-    names = [name for g in groups for run in g.runs for name in run.metrics]
-    return [n.partition("/")[2] for n in dict.fromkeys(names) if n.startswith(f"{measure}/")]
-
-
-def _over_epochs(
-    groups: Sequence[Group], measure: str, names: Sequence[str], title: str, unit: str
-) -> Section:
-    """Of several configs a plot for each name; of one config all names in one plot."""
-    lines = {
-        name: _lines(groups, lambda run, name=name: series(run, f"{measure}/{name}"))
-        for name in names
-    }
-    if len(groups) > 1:
-        plots = [Plot(str(number), name, lines[name], unit) for number, name in enumerate(names)]
-        return section(measure.replace("_", "-"), title, plots, _labels(groups))
-    together = [line._replace(label=name) for name in names for line in lines[name]]
-    return section(measure.replace("_", "-"), title, [Plot("all", title, together, unit)], names)
-
-
-def series(run: Reading, name: str) -> dict[int, float]:
-    """A measure by epoch, in whichever rows it is."""
-    for split in ("diagnostics", "train"):
-        if found := run.metrics.of(split).by_epoch(name):
-            return found
-    return {}
-
-
-def last_values(group: Group, name: str) -> list[float]:
-    """A measure after the last epoch, of every run that has it."""
-    found = [series(run, name) for run in group.runs]
-    return [one[max(one)] for one in found if one]
-
-
-def update_bars(labels: Sequence[str], angles: Mapping[str, Mapping[str, Sequence[float]]]) -> Section | None:
+def update_bars(
+    labels: Sequence[str], angles: Mapping[str, Mapping[str, Sequence[float]]]
+) -> Section | None:
     """Bars of update angles of kernels, or of all parameters where none is called so.
 
     Args:
@@ -203,28 +190,42 @@ def update_bars(labels: Sequence[str], angles: Mapping[str, Mapping[str, Sequenc
     ]
     groups = [unmarked(name.removesuffix("/kernel")) for name in kernels]
     figure = draw_bars(groups, drawn, "degrees", top=95)
+    figure.set_figheight(3.6)
+    is_small = len(kernels) * len(drawn) <= MOST_BARS
+    if is_small:
+        figure.set_figwidth(SIZE[0])
     label = f"angles of updates to backprop's gradient, of {words.several(len(drawn), 'config')}"
     caption = "Kernels, after the last epoch; 0 is backprop's direction, 90 at right angles to it."
-    return Section("update-bars", "Update angles", [Picture(svg(figure, "update-bars", label), caption)], wide=True)
+    picture = Picture(svg(figure, "update-bars", label), caption)
+    return Section("update-bars", "Update angles", [picture], wide=not is_small)
 
 
 def feedback(run: Reading, name: str, title: str) -> tuple[Section | None, str]:
     """The feedback training of one batch, the last one that was looked into: (figure, why there is none)."""
-    steps = {int(m[1]): f for f in _files(run) if (m := re.fullmatch(r"feedback_(\d+)\.npz", f.name))}
+    steps = {
+        int(m[1]): f for f in _files(run) if (m := re.fullmatch(r"feedback_(\d+)\.npz", f.name))
+    }
     if not steps:
-        return None, "nobody has looked into the feedback training; --config.diagnostics_iterations=on does"
+        return (
+            None,
+            "nobody has looked into the feedback training; --config.diagnostics_iterations=on does",
+        )
     step = max(steps)
     try:
         arrays = broken.npz_arrays(steps[step])
         curves = {
-            shown(n): np.asarray(values, float) for n, values in arrays.items() if values.ndim == 1 and values.size
+            shown(n): np.asarray(values, float)
+            for n, values in arrays.items()
+            if values.ndim == 1 and values.size
         }
         figure = draw_feedback(curves)
     except broken.UNREADABLE as error:
         return None, shown(f"{steps[step].name} cannot be read: {broken.first_line(error)}")
     ends = ", ".join(f"{n} {v[0]:.3g} to {v[-1]:.3g}" for n, v in curves.items())
     caption = f"{title}, before step {step + 1}: loss, angle and distance over the iterations of one batch"
-    return Section(name, title, [Picture(svg(figure, name, f"{caption}: {ends}"), caption)], wide=True), ""
+    return Section(
+        name, title, [Picture(svg(figure, name, f"{caption}: {ends}"), caption)], wide=True
+    ), ""
 
 
 def _files(run: Reading) -> Iterable[Any]:
@@ -238,21 +239,24 @@ def _labels(groups: Sequence[Group]) -> list[str]:
     return [group.label for group in groups]
 
 
-def _scaled(values: Mapping[int, float], factor: float) -> dict[int, float]:
-    return {epoch: factor * value for epoch, value in values.items()}
+def _lines(
+    groups: Sequence[Group],
+    read: Callable[[Reading], dict[int, float]],
+    width: Callable[[Reading], float | None] = lambda run: 1,
+) -> list[Line]:
+    """One line for each config that has any numbers: the mean over its runs, in the epochs that all have.
 
-
-def _lines(groups: Sequence[Group], read: Callable[[Reading], dict[int, Any]]) -> list[Line]:
-    """One line for each config that has any numbers: the mean over its runs, in the epochs that all have."""
+    Args:
+      width: of an epoch on the horizontal axis, meaned as well; None leaves a run out.
+    """
     lines = []
     for group in groups:
-        values = [found for run in group.runs if (found := read(run))]
-        if not values:
+        widths = [(found, width(run)) for run in group.runs if (found := read(run))]
+        widths = [(found, one) for found, one in widths if one is not None]
+        if not widths:
             continue
-        xs = [{e: v[0] if isinstance(v, tuple) else e for e, v in one.items()} for one in values]
-        ys = [{e: v[1] if isinstance(v, tuple) else v for e, v in one.items()} for one in values]
-        epochs, mean, spread = mean_and_spread(ys)
+        epochs, mean, spread = mean_and_spread([found for found, _ in widths])
         if len(epochs):
-            x = mean_and_spread(xs)[1]
-            lines.append(Line(group.label, x, mean, spread if len(values) > 1 else ()))
+            x = epochs * np.mean([one for _, one in widths])
+            lines.append(Line(group.label, x, mean, spread if len(widths) > 1 else ()))
     return lines

@@ -84,7 +84,9 @@ def _nothing(path: Path) -> str:
 def _comparison(path: Path) -> tuple[list[Group], list[str]]:
     """(groups, problems) of the folder of a comparison, in its own order; or of one of its configs."""
     try:
-        folders = [path, *(f for f in sorted(path.iterdir()) if f.is_dir())] if path.is_dir() else []
+        folders = (
+            [path, *(f for f in sorted(path.iterdir()) if f.is_dir())] if path.is_dir() else []
+        )
     except OSError as error:
         return [], [f"WORKDIR is {str(path)!r}: it cannot be read: {error.strerror}"]
     notes, groups, problems = _failures(path / "comparison.csv"), [], []

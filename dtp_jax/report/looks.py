@@ -83,7 +83,9 @@ def look(group: Group, number: int, *, has_updates: bool) -> Look:
     try:
         weights = read_weights(run)
     except FAILURES as error:
-        return Look(group.label, name.rstrip(", "), [f"No look at its weights: {problem_line(error)}."])
+        return Look(
+            group.label, name.rstrip(", "), [f"No look at its weights: {problem_line(error)}."]
+        )
     found, problems = Look(group.label, f"{name}step {weights.step}"), []
 
     def attempt(what: str, work: Callable[[], Look]) -> Look:
@@ -96,9 +98,7 @@ def look(group: Group, number: int, *, has_updates: bool) -> Look:
     found = found._replace(filters=_filters(weights))
     found = attempt("No predictions", lambda: _with_predictions(found, weights, run, number))
     if not has_updates:
-        found = attempt(
-            "No update angles", lambda: found._replace(updates=update_angles(weights))
-        )
+        found = attempt("No update angles", lambda: found._replace(updates=update_angles(weights)))
     return found._replace(problems=[*found.problems, *problems])
 
 
@@ -107,7 +107,11 @@ def _with_predictions(found: Look, weights: Weights, run: Reading, number: int) 
     names = weights.experiment.data.class_names
     problems = []
     told = (run.summary or {}).get("test_accuracy")
-    if told is not None and run.summary["steps"] == weights.step and abs(told - predictions.accuracy) > 1e-3:
+    if (
+        told is not None
+        and run.summary["steps"] == weights.step
+        and abs(told - predictions.accuracy) > 1e-3
+    ):
         problems = [
             f"The summary says {100 * told:.2f} %: these are other images ({predictions.source}), "
             "or other weights."
@@ -128,14 +132,16 @@ def _confusion(predictions: Predictions, names: Sequence[str], number: int) -> P
     most = ", ".join(f"{names[t]} taken for {names[p]}" for t, p, _ in predictions.confusions(3))
     figure = draw_confusion(predictions.counts, names)
     said = f"confusion matrix; most frequent: {most or 'no mistake'}"
-    return Picture(svg(figure, f"confusion-{number}", said), "Confusion matrix, % of each true class")
+    return Picture(
+        svg(figure, f"confusion-{number}", said), "Confusion matrix, % of each true class"
+    )
 
 
 def class_table(of_class: np.ndarray, names: Sequence[str]) -> Table:
     """Accuracy on each class, the worst first; of many classes the worst and the best ten."""
     order = np.argsort(np.where(np.isfinite(of_class), of_class, np.inf), kind="stable")
     order = [int(i) for i in order if np.isfinite(of_class[i])]
-    title = "Accuracy by class"
+    title = "Accuracy by class, worst first"
     if len(order) > MOST_CLASSES:
         half = MOST_CLASSES // 2
         order, title = [*order[:half], *order[-half:]], f"Worst and best {half} classes"
@@ -161,7 +167,7 @@ def _filters(weights: Weights) -> Image | None:
         return None
     tiles = np.stack([as_pixels(one) for one in filters])
     said = f"{words.several(len(tiles), 'filter')} of the first block, {weights.experiment.network[0].name}"
-    return _shown(mosaic(tiles, 16 if len(tiles) > 16 else 8), 330, said)
+    return _shown(mosaic(tiles, 16 if tiles.shape[2] < 12 else 8), 640, said)
 
 
 def _shown(pixels: np.ndarray, width: int, said: str) -> Image:

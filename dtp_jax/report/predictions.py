@@ -68,7 +68,9 @@ class Predictions(NamedTuple):
         wrong = self.counts - np.diag(np.diag(self.counts))
         order = np.argsort(-wrong, axis=None, kind="stable")[:most]
         pairs = [divmod(int(flat), len(wrong)) for flat in order]
-        return [(true, taken, int(wrong[true, taken])) for true, taken in pairs if wrong[true, taken]]
+        return [
+            (true, taken, int(wrong[true, taken])) for true, taken in pairs if wrong[true, taken]
+        ]
 
 
 def read_weights(run: Reading) -> Weights:
@@ -109,7 +111,9 @@ def predict(weights: Weights) -> Predictions:
     taken, confidence = np.empty(len(test.labels), np.int64), np.empty(len(test.labels))
     for start in range(0, len(test.labels), size):
         images = test.images[start : start + size]
-        padded = np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), np.uint8)])
+        padded = np.concatenate(
+            [images, np.zeros((size - len(images), *images.shape[1:]), np.uint8)]
+        )
         found = probabilities(weights.state.forward, weights.state.statistics, padded)
         taken[start : start + size], confidence[start : start + size] = (
             np.asarray(part)[: len(images)] for part in found
@@ -120,7 +124,13 @@ def predict(weights: Weights) -> Predictions:
     surest = wrong[np.argsort(-confidence[wrong], kind="stable")[:MISTAKES]]
     brightest = np.uint8(255 // data.max_value)
     mistakes = [
-        Mistake(brightest * test.images[i], int(i), int(test.labels[i]), int(taken[i]), float(confidence[i]))
+        Mistake(
+            brightest * test.images[i],
+            int(i),
+            int(test.labels[i]),
+            int(taken[i]),
+            float(confidence[i]),
+        )
         for i in surest
     ]
     return Predictions(counts, mistakes, source.description)
@@ -173,5 +183,11 @@ def size_of(run: Reading) -> dict[str, tuple[int, int]]:
 
 
 def _size(tree: Any) -> tuple[int, int]:
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)]
-    return sum(leaf.size for leaf in leaves), sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    leaves = [
+        leaf
+        for leaf in jax.tree.leaves(tree)
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
+    ]
+    return sum(leaf.size for leaf in leaves), sum(
+        leaf.size * leaf.dtype.itemsize for leaf in leaves
+    )

@@ -75,7 +75,10 @@ def shown(value: Any) -> Any:
     That is control characters, escapes, marks of direction, and halves of characters.
     """
     if isinstance(value, str):
-        return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in value)
+        return "".join(
+            c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
+            for c in value
+        )
     if isinstance(value, dict):
         return {shown(name): shown(entry) for name, entry in value.items()}
     return type(value)(map(shown, value)) if isinstance(value, (list, tuple)) else value

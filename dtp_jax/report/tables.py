@@ -38,10 +38,10 @@ def results(groups: Sequence[Group], sizes: Mapping[str, tuple[str, str]]) -> Ta
         times = [one["wall_seconds"] for one in done]
         rows.append([
             group.label,
-            str(group.config.get("rule", words.NONE)),
-            f"{len(done)} of {len(group.runs)}",
             words.spread(_numbers(done, "test_accuracy", 100)),
             words.spread(_numbers(done, "val_accuracy", 100)),
+            f"{len(done)} of {len(group.runs)}",
+            str(group.config.get("rule", words.NONE)),
             duration(sum(times) / len(times)) if times else words.NONE,
             words.spread(_numbers(done, "images_per_second"), 0),
             *sizes.get(group.label, (words.NONE, words.NONE)),
@@ -55,10 +55,10 @@ def results(groups: Sequence[Group], sizes: Mapping[str, tuple[str, str]]) -> Ta
         note += " No images were held out for validation."
     columns = {
         "config": "left",
-        "rule": "left",
-        "finished": "right",
         "test accuracy, %": "right",
         "validation, %": "right",
+        "finished": "right",
+        "rule": "left",
         "time": "right",
         "images/s": "right",
         "parameters": "right",
@@ -94,7 +94,9 @@ def runs(groups: Sequence[Group]) -> Table:
         for run in group.runs
     ]
     notes = [f"comparison.csv says of {g.label}: {g.note}." for g in groups if g.note]
-    notes += [f"{g.label}: {problem}." for g in groups for run in g.runs for problem in run.problems]
+    notes += [
+        f"{g.label}: {problem}." for g in groups for run in g.runs for problem in run.problems
+    ]
     columns = {
         "config": "left",
         "seed": "right",
@@ -103,12 +105,12 @@ def runs(groups: Sequence[Group]) -> Table:
         "test, %": "right",
         "top 5, %": "right",
         "validation, %": "right",
-        "best validation's test, %": "right",
+        "test at best validation, %": "right",
         "time": "right",
         "images/s": "right",
         "diagnostics": "right",
     }
-    drop = ("diagnostics", "top 5, %", "best validation's test, %", "images/s", "time", "steps")
+    drop = ("diagnostics", "top 5, %", "test at best validation, %", "images/s", "time", "steps")
     drop += ("validation, %",)
     return _without_empty(Table("Runs", columns, rows, " ".join(notes), drop))
 
@@ -189,7 +191,7 @@ def _field(group: Group, name: str) -> str:
 
 
 def origins(groups: Sequence[Group]) -> Table:
-    """Where each run was trained, by which program."""
+    """Where each run was trained, by which program; what all have in common stands below."""
     rows = []
     for group in groups:
         for run in group.runs:
@@ -199,10 +201,39 @@ def origins(groups: Sequence[Group]) -> Table:
             versions = versions if isinstance(versions, dict) else {}
             facts = [str(origin.get(name) or "") for name in ("date", "commit", "host", "device")]
             row = [group.label, words.NONE if run.seed is None else str(run.seed), *facts]
-            rows.append([*row, *(str(versions.get(name, "")) for name in PACKAGES), str(origin.get("command") or "")])
-    columns = dict.fromkeys(("config", "seed", "date", "commit", "host", "device", *PACKAGES, "command"), "left")
-    drop = ("command", "host", "optax", "flax", "numpy", "jaxlib", "python", "date", "device", "jax")
-    return _without_empty(Table("Provenance", columns, rows, "", drop))
+            rows.append(
+                [
+                    *row,
+                    *(str(versions.get(name, "")) for name in PACKAGES),
+                    str(origin.get("command") or ""),
+                ]
+            )
+    names = ("config", "seed", "date", "commit", "host", "device", *PACKAGES, "command")
+    values = {name: {row[i] for row in rows} for i, name in enumerate(names)}
+    common = [n for n in names[2:] if len(values[n]) == 1 and len(rows) > 1 and "" not in values[n]]
+    note = (
+        "All runs: " + ", ".join(f"{n} {next(iter(values[n]))}" for n in common) + "."
+        if common
+        else ""
+    )
+    kept = [i for i, name in enumerate(names) if name not in common]
+    columns = {names[i]: "left" for i in kept}
+    rows = [[row[i] for i in kept] for row in rows]
+    drop = (
+        "command",
+        "host",
+        "optax",
+        "flax",
+        "numpy",
+        "jaxlib",
+        "python",
+        "date",
+        "device",
+        "jax",
+    )
+    return _without_empty(
+        Table("Provenance", columns, rows, note, [name for name in drop if name in columns])
+    )
 
 
 def _without_empty(table: Table) -> Table:
