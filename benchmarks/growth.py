@@ -1,15 +1,14 @@
 """What the rows of benchmarks/scaling.py say: exponents of growth, a cost model of a step, a picture."""
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import nnls
 
 from benchmarks.work import Work
-from dtp_jax.plots.style import COLORS
+from dtp_jax.plots.style import COLORS, MARKERS, dress, legend_below, subplots
 
 DEVICES = ("devices, data-parallel", "devices, layer-parallel")
 
@@ -70,42 +69,43 @@ def fit_costs(loads: Sequence[Load], seconds: Sequence[float]) -> Costs:
     return Costs(*(float(c) for c in nnls(rows / scale, np.ones(len(rows)))[0] / scale))
 
 
-def draw(result: dict[str, Any], file: Path) -> None:
-    """A panel per sweep: time and memory on logarithmic axes, with fitted and expected slopes."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+def draw(result: dict[str, Any]) -> Any:
+    """Figure of all sweeps: time above, memory below, on logarithmic axes, with fitted exponents."""
     lines = lines_of(result["rows"])
+    if not lines:
+        raise ValueError("it has no rows")
     columns = min(4, len(lines))
-    rows = math.ceil(len(lines) / columns)
-    figure, axes = plt.subplots(
-        rows,
+    bands = math.ceil(len(lines) / columns)
+    figure, axes = subplots(
+        2 * bands,
         columns,
-        figsize=(1 + 3.2 * columns, 0.8 + 3.2 * rows),
-        sharey=True,
+        size=(1 + 2.5 * columns, 1.5 + 4.4 * bands),
         squeeze=False,
-        layout="constrained",
+        height_ratios=[1.2, 1] * bands,
     )
-    for axis in axes.flat[len(lines) :]:
+    for axis in axes.flat:
         axis.set_axis_off()
-    for axis, (name, part) in zip(axes.flat, lines.items()):
-        _panel(axis, name, part, result["growth"][name])
-    for axis in axes[:, 0]:
-        axis.set_ylabel("ms, MiB")
-    axes[0, 0].yaxis.set_major_formatter("{x:g}")
-    low, high = (10.0 ** f(np.log10(y)) for f, y in zip((np.floor, np.ceil), axes[0, 0].get_ylim()))
-    axes[0, 0].set_ylim(low, high)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    for number, (name, rows) in enumerate(lines.items()):
+        band, column = divmod(number, columns)
+        pair = axes[2 * band : 2 * band + 2, column]
+        _panels(*pair, name.replace("_", " "), rows, result["growth"][name])
+        for axis, unit in zip(pair, ("time of a step, ms", "memory of a device, MiB"), strict=True):
+            axis.set_ylabel(unit if column == 0 else "")
+    for kind in range(2):
+        _share(axes[kind::2].flat)
+    legend_below(figure, *axes[0, 0].get_legend_handles_labels())
     virtual = "; virtual devices share its cores" if result["growth"].keys() & set(DEVICES) else ""
-    figure.suptitle(f"One L-DRL step, {result['hardware']}{virtual}", x=0.01, ha="left")
-    figure.savefig(file, dpi=130)
-    plt.close(figure)
+    figure.suptitle(
+        f"One L-DRL step, {result['hardware']}{virtual}.\n"
+        "$e$: exponent of the growth that was fitted, $x^e$, with $x$ as under the axes",
+        x=0.01,
+        ha="left",
+    )
+    return figure
 
 
-def _panel(axis: Any, name: str, rows: list[dict[str, Any]], slopes: dict[str, float]) -> None:
-    """One sweep. All lines pass through the points' centre, so that slopes compare."""
+def _panels(time: Any, memory: Any, name: str, rows: list[dict], slopes: dict[str, float]) -> None:
+    """One sweep. Both lines of time pass through the points' centre, so that slopes compare."""
     xs = np.array([r["x"] for r in rows], float)
     ms = np.array([1e3 * r["seconds"] for r in rows])
     mib = np.array([r["memory_bytes"] / 2**20 for r in rows])
@@ -113,19 +113,27 @@ def _panel(axis: Any, name: str, rows: list[dict[str, Any]], slopes: dict[str, f
     def line(ys: np.ndarray, slope: float) -> np.ndarray:
         return np.exp(np.log(ys).mean() + slope * (np.log(xs) - np.log(xs).mean()))
 
-    axis.set(xscale="log", yscale="log")
-    axis.plot(xs, ms, "o", color=COLORS[0], label="time of a step, ms")
-    axis.plot(xs, line(ms, slopes["seconds"]), color=COLORS[0], label="fitted")
-    axis.plot(xs, line(ms, slopes["flops"]), "k:", label="slope of the arithmetic")
-    axis.plot(xs, mib, "s", color=COLORS[1], label="memory of a device, MiB")
-    axis.plot(xs, line(mib, slopes["memory_bytes"]), "--", color=COLORS[1], label="fitted")
-    axis.set_title(
-        "time {:.2f} (arithmetic {:.2f}), memory {:.2f}".format(*slopes.values()),
-        loc="left",
-        fontsize=9,
+    for axis, ys, of, number in ((time, ms, "seconds", 0), (memory, mib, "memory_bytes", 1)):
+        style = {"color": COLORS[number]}
+        axis.set_axis_on()
+        axis.set(xscale="log", yscale="log")
+        axis.plot(xs, ys, MARKERS[number], **style, label="measured")
+        axis.plot(xs, line(ys, slopes[of]), **style, label="fitted")
+        axis.set_xticks(xs, [f"{x:g}" for x in xs])
+        axis.set_xticks([], minor=True)
+        axis.yaxis.set_major_formatter("{x:g}")
+    time.plot(xs, line(ms, slopes["flops"]), "k:", label="growth of the arithmetic")
+    time.set_title(
+        f"$e$ = {slopes['seconds']:.2f}; arithmetic: {slopes['flops']:.2f}", loc="left", fontsize=9
     )
-    axis.set_xticks(xs, [f"{x:g}" for x in xs])
-    axis.set_xticks([], minor=True)
-    axis.set_xlabel(name.replace("_", " "))
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
+    memory.set_title(f"$e$ = {slopes['memory_bytes']:.2f}", loc="left", fontsize=9)
+    dress(time, "")
+    dress(memory, name)
+
+
+def _share(axes: Iterable[Any]) -> None:
+    """One range for all that show anything, from one power of ten to another."""
+    shown = [axis for axis in axes if axis.axison]
+    ends = np.log10([axis.get_ylim() for axis in shown])
+    for axis in shown:
+        axis.set_ylim(10.0 ** np.floor(ends.min()), 10.0 ** np.ceil(ends.max()))

@@ -2,6 +2,7 @@
 
     python -m benchmarks.scaling [--sweeps batch,width,iterations,image_size,blocks,devices]
         [--repeats N] [--json FILE] [--figure FILE.png] [--quick]
+    python -m benchmarks.scaling --redraw RESULT.json --figure FILE.png
 
 Every sweep changes one thing of one base setting: a simple_vgg with 16, 32 and 32 channels on 32x32
 images, batch 32, 5 feedback iterations of each map. The sweep of blocks has its own base: between the
@@ -45,6 +46,7 @@ from dtp_jax.blocks import Network, chain, conv_block, dense_block
 from dtp_jax.learning import optim
 from dtp_jax.networks import simple_vgg
 from dtp_jax.parallel.mesh import divided, make_mesh, replicated
+from dtp_jax.plots.style import save
 from dtp_jax.run import backend
 
 CLASSES, COLOURS, SIGMA = 10, 3, 0.2
@@ -273,11 +275,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=7)
     add_json(parser)
     parser.add_argument("--figure", type=Path, help="file for the picture (.png)")
+    parser.add_argument("--redraw", type=Path, help="draws a result of --json, measures nothing")
     parser.add_argument("--quick", action="store_true", help="a few tiny settings: does it run?")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.repeats < 1:
         parser.error(f"--repeats is {args.repeats}; allowed: 1 or more")
+    if args.redraw:
+        if not args.figure:
+            parser.error("--figure is missing; allowed with --redraw: a file for the picture")
+        try:
+            save(draw(json.loads(args.redraw.read_text())), args.figure)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            parser.error(f"--redraw is {args.redraw}: {error!r}; allowed: a result of --json")
+        return 0
     if args.child:
         print(json.dumps(child(args.child, args.repeats)))
         return 0
@@ -289,7 +300,7 @@ def main(argv: list[str] | None = None) -> int:
     show(result, console)
     write_json(args.json, result)
     if args.figure:
-        draw(result, args.figure)
+        save(draw(result), args.figure)
     return 0
 
 

@@ -11,17 +11,16 @@ import sys
 import time
 
 import jax
-import numpy as np
 import pytest
 from launching import TINY, summary, tree
 from PIL import Image
 from rich.console import Console
 
-from benchmarks import curves
 from dtp_jax.compare import __main__, parse_configs, runs
+from dtp_jax.compare.pictures import draw_pictures
+from dtp_jax.compare.plan import Entry
 from dtp_jax.compare.reading import read
 from dtp_jax.compare.report import Row, Spread, show
-from dtp_jax.plots import curves as plots
 from dtp_jax.run import cli
 from dtp_jax.run.screen import BriefScreen, Screen
 
@@ -90,7 +89,7 @@ def test_all_configs_are_checked_before_anything_runs(configs, said, place):
 def test_one_config_diverges(place):
     """The others finish; said in the table; a second call trains nothing again."""
     args = ["--configs=digits_dtp[forward_lr=1e9],digits_backprop", "--seeds=2", "--workdir=c"]
-    args += [*TINY, "--config.epochs=1"]
+    args += [*TINY, "--config.epochs=1", "--training-curves"]
     code, out, err = compare(*args)
     assert code == cli.EXIT_DIVERGED
     lines = out.splitlines()
@@ -129,8 +128,12 @@ def test_one_config_diverges(place):
         statistics.stdev(100 * one["val_accuracy"] for one in found)
     )
     assert (fine["rule"], fine["network"], fine["seeds"]) == ("backprop", "simple_vgg", "2")
-    with Image.open(place / "c/comparison.png") as picture:
-        assert picture.format == "PNG" and min(picture.size) > 500
+    for name in ("comparison", "comparison_time"):
+        assert f"({name}.png)\n" in text
+        with Image.open(place / f"c/{name}.png") as picture:
+            assert picture.format == "PNG" and min(picture.size) > 400
+    assert "Thin: training accuracy" in text and "`--config.diagnostics_updates=on`" in text
+    assert lines[-1] == "c: comparison.md, comparison.csv, comparison.png, comparison_time.png"
 
     before = tree(place / "c/digits_backprop")
     code, out, _ = compare(*args)
@@ -170,34 +173,117 @@ def test_a_crash_costs_one_run(place, monkeypatch):
     assert err.count("RuntimeError: out of memory") == 2
 
 
-def test_a_picture_of_single_runs(reference, tmp_path):
-    assert curves.main([str(tmp_path / "c.png"), f"L-DRL={reference[0]}"]) == 0
-    with Image.open(tmp_path / "c.png") as picture:
-        assert picture.format == "PNG" and len(picture.convert("RGB").getcolors(10**6)) > 10
+def write_run(folder, rows):
+    """A workdir with these rows in its metrics.jsonl."""
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
 
 
-def test_curves_are_read_as_they_are(tmp_path):
-    """Means over the steps of an epoch; pre-training (epoch 0), tests and nulls are left out."""
+def test_what_pictures_show_is_read_as_it_is(tmp_path):
+    """Means over the steps of an epoch, the last of the other numbers; tests and nulls are left out.
+
+    Pre-training (epoch 0) has no accuracy, but angles, and takes time.
+    """
     rows = [
-        {"split": "train", "epoch": 0, "accuracy": 0.9},
-        {"split": "train", "epoch": 1, "accuracy": 0.25},
-        {"split": "train", "epoch": 1, "accuracy": 0.75},
+        {"split": "train", "epoch": 0, "accuracy": 0.9, "angle/fc": 80.0},
+        {"split": "epoch", "step": 30, "epoch": 0, "images_per_second": 60.0},
+        {"split": "train", "epoch": 1, "accuracy": 0.25, "angle/fc": 30.0},
+        {"split": "train", "epoch": 1, "accuracy": 0.75, "angle/fc": 20.0},
+        {"split": "epoch", "step": 60, "epoch": 1, "images_per_second": 120.0},
         {"split": "val", "epoch": 1, "accuracy": 0.5},
+        {
+            "split": "diagnostics",
+            "epoch": 1,
+            "update_angle/fc/kernel": 9.0,
+            "update_angle/fc/bias": 1,
+        },
         {"split": "train", "epoch": 2, "accuracy": 1.0},
-        {"split": "train", "epoch": 3, "accuracy": None},
+        {"split": "epoch", "step": 90, "epoch": 2, "images_per_second": None},
+        {
+            "split": "diagnostics",
+            "epoch": 2,
+            "update_angle/fc/kernel": 8.0,
+            "jacobian_distance/fc": 1,
+        },
+        {"split": "train", "epoch": 3, "accuracy": None, "angle/fc": None},
+        {"split": "diagnostics", "epoch": 3, "update_angle/fc/kernel": None},
         {"split": "test", "epoch": 3, "accuracy": 0.1},
     ]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = read("x", tmp_path)
-    assert found == ("x", {1: 50.0, 2: 100.0}, {1: 50.0}, {})
+    curve, angles, updates = read(write_run(tmp_path / "run", rows), batch_size=4)
+    assert curve == ({1: 50.0, 2: 100.0}, {1: 50.0}, {0: 2 / 60, 1: 3 / 60})
+    assert angles == {"fc": {0: 80.0, 1: 20.0}} and updates == {"fc": 8.0}
+    assert read(tmp_path / "none", 4) == (({}, {}, {}), {}, {})
 
 
-def test_mean_and_spread_over_the_epochs_that_all_have():
-    epochs, mean, spread = plots.mean_and_spread([{1: 1.0, 2: 2.0, 4: 9.0}, {1: 3.0, 2: 2.0}])
-    np.testing.assert_array_equal(epochs, [1, 2])
-    np.testing.assert_array_equal(mean, [2, 2])
-    np.testing.assert_allclose(spread, [2**0.5, 0])
-    np.testing.assert_array_equal(plots.mean_and_spread([{1: 5.0}])[2], [0])
+def a_result(folder, label, rows_of_seeds, *, codes=(0,), network="lenet"):
+    config = {"dataset": "digits", "network": network, "batch_size": 10}
+    found = []
+    for seed, rows in enumerate(rows_of_seeds):
+        code = codes[seed % len(codes)]
+        workdir = write_run(folder / label / f"seed_{seed}", rows)
+        found.append(runs.Run(workdir, code, None if code else {"test_accuracy": 0.5}))
+    return runs.Result(Entry(label, label, (), config), found)
+
+
+def rows_of(epochs, accuracy, angles=(), update=None):
+    rows = []
+    for epoch in range(1, epochs + 1):
+        rows.append({"split": "train", "epoch": epoch, "accuracy": accuracy - 0.1})
+        rows[-1] |= {f"angle/{name}": 90.0 / epoch for name in angles}
+        rows.append({"split": "epoch", "step": 9 * epoch, "epoch": epoch, "images_per_second": 9.0})
+        rows.append({"split": "val", "epoch": epoch, "accuracy": accuracy})
+        if update is not None:
+            rows.append({"split": "diagnostics", "epoch": epoch, "update_angle/fc/kernel": update})
+    return rows
+
+
+def test_pictures_of_runs_of_all_kinds(tmp_path):
+    """Other kernels, no kernels, a run that ended early, a config all of whose runs diverged at once."""
+    results = [
+        a_result(
+            tmp_path,
+            "net-ldrl",
+            [rows_of(3, 0.8, ["conv", "fc"], 5), rows_of(3, 0.9, ["conv", "fc"])],
+        ),
+        a_result(tmp_path, "net-other", [rows_of(2, 0.7, ["layer/conv1"])], network="resnet18"),
+        a_result(tmp_path, "net-backprop", [rows_of(3, 0.9), []], codes=(0, 4)),
+        a_result(tmp_path, "net-early", [rows_of(1, 0.5, ["fc"])], codes=(4,)),
+        a_result(
+            tmp_path, "net-none", [[{"split": "train", "epoch": 1, "loss": None}]], codes=(4,)
+        ),
+    ]
+    (tmp_path / "comparison_updates.png").write_text("of before")
+    curves, time, alignment, updates = draw_pictures(results, tmp_path, training=False)
+    assert [p.file for p in (curves, time, alignment, updates)] == [
+        "comparison.png",
+        "comparison_time.png",
+        "comparison_alignment.png",
+        "comparison_updates.png",
+    ]
+    for picture in (curves, time, alignment, updates):
+        with Image.open(tmp_path / picture.file) as image:
+            assert image.format == "PNG" and min(image.size) > 400
+    assert "augmented images" not in curves.caption
+    assert alignment.caption.endswith("diagnostics=False): backprop.")
+    assert updates.caption.endswith("Not measured: other, backprop, early.")
+
+
+def test_a_picture_that_would_be_empty_is_not_there(tmp_path):
+    results = [a_result(tmp_path, "backprop", [rows_of(2, 0.9)])]
+    (tmp_path / "comparison_alignment.png").write_text("of before")
+    curves, time, updates = draw_pictures(results, tmp_path, training=True)
+    assert "augmented images" in curves.caption and time.file == "comparison_time.png"
+    assert not updates.file and "`--config.diagnostics_updates=on`" in updates.caption
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
+        "comparison.png",
+        "comparison_time.png",
+    ]
+    assert (
+        draw_pictures([a_result(tmp_path, "none", [[]], codes=(4,))], tmp_path, training=False)
+        == []
+    )
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_a_brief_screen_only_warns(capsys):

@@ -3,22 +3,30 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.legend import Legend
+from matplotlib.text import Text
 
 from dtp_jax.plots import style
 from dtp_jax.plots.bars import Series, draw_bars
+from dtp_jax.plots.curves import Curve, Group, draw_groups, mean_and_spread
+from dtp_jax.plots.ends import spread
 from dtp_jax.plots.panels import Line, Panel, draw_panels
 
 NAN = float("nan")
 
 
 def drawn(figure):
-    """The figure as a canvas has drawn it: constrained layout has placed everything."""
-    figure.canvas.draw()
+    """The figure as it would be saved: constrained layout has placed everything."""
+    figure.draw_without_rendering()
     return figure
 
 
 def texts(axis):
     return [text.get_text() for text in axis.texts]
+
+
+def names_at_the_margin(axis):
+    return [child for child in axis.get_children() if isinstance(child, Legend)]
 
 
 def legend(figure):
@@ -111,7 +119,7 @@ def test_a_logarithmic_panel_shows_what_is_above_0():
 
 
 def test_panels_are_rows_with_one_label_below_each_column():
-    panels = [Panel("y", [Line("l", [0, 1], [0, 1])], title=f"p{n}") for n in range(5)]
+    panels = [Panel("y", [Line("", [0, 1], [0, 1])], title=f"p{n}") for n in range(5)]
     figure = drawn(draw_panels(panels, "epoch", columns=3, title="t"))
     assert [axis.get_title(loc="left") for axis in figure.axes] == [
         *(f"p{n}" for n in range(5)),
@@ -132,3 +140,143 @@ def test_a_legend_stays_in_the_picture():
     assert inside(figure, figure.legends[0])
     figure = drawn(draw_panels([Panel("y", [Line(name, [0], [0]) for name in names])], "x"))
     assert inside(figure, figure.legends[0])
+
+
+def group(label, *finals, epochs=10, note="", minutes=1.0, train=None):
+    """A config whose seeds end at these accuracies."""
+    curves = []
+    for final in finals:
+        val = {e: final - (epochs - e) / epochs for e in range(1, epochs + 1)}
+        low = {e: val[e] - 5 if train is None else train for e in val}
+        curves.append(Curve(low, val, {e: minutes * e for e in val}))
+    return Group(label, curves, note)
+
+
+ELEVEN = [group(f"rule_{n}", 80 + n / 3, 81 + n / 3) for n in range(10)] + [group("tp", 10, 10.2)]
+
+
+def test_mean_and_spread_over_the_epochs_that_all_have():
+    epochs, mean, spread = mean_and_spread([{1: 1.0, 2: 2.0, 4: 9.0}, {1: 3.0, 2: 2.0}])
+    np.testing.assert_array_equal(epochs, [1, 2])
+    np.testing.assert_array_equal(mean, [2, 2])
+    np.testing.assert_allclose(spread, [2**0.5, 0])
+    np.testing.assert_array_equal(mean_and_spread([{1: 5.0}])[2], [0])
+
+
+@pytest.mark.parametrize("against", ["epoch", "minutes"])
+def test_a_rule_at_chance_squeezes_no_other(against):
+    """The axis is cut: ten rules have most of it, the eleventh is there too, with its value."""
+    figure = drawn(draw_groups(ELEVEN, "title", against=against))
+    upper, lower = figure.axes
+    assert upper.get_ylim()[0] > 75 and lower.get_ylim()[1] < 20
+    assert upper.bbox.height > 3 * lower.bbox.height
+    names = [[line.get_label() for line in axis.get_lines()] for axis in figure.axes]
+    assert "tp" in names[1] and "tp" not in names[0] and "rule_0" in names[0]
+    low, high = lower.get_ylim()
+    (line,) = (line for line in lower.get_lines() if line.get_label() == "tp")
+    assert low < line.get_ydata().min() and line.get_ydata().max() < high
+    (name,) = names_at_the_margin(lower)
+    assert name.get_texts()[0].get_text() == "tp  10.1\u00a0±\u00a00.1"
+    per_point = [np.diff(axis.get_ylim())[0] / axis.bbox.height for axis in figure.axes]
+    assert per_point[1] == pytest.approx(per_point[0], rel=0.3)  # one scale
+
+
+def test_the_axis_is_cut_only_where_no_line_goes():
+    climbing = Group("climbing", [Curve({}, {1: 10.0, 2: 80.0})])
+    assert len(draw_groups([*ELEVEN, climbing], "title").axes) == 1
+    assert len(draw_groups(ELEVEN[:10], "title").axes) == 1
+    train = group("t", 80, train=10.0)  # its thin line is where the gap was
+    assert len(draw_groups([train, group("b", 81)], "title", training=True).axes) == 1
+
+
+def test_every_line_has_its_name_at_the_margin_and_nothing_overlaps():
+    figure = drawn(
+        draw_groups([*ELEVEN, group("a_config_with_a_very_long_name-beta=0.5", 81)], "title")
+    )
+    for axis in figure.axes:
+        boxes = [name.get_window_extent() for name in names_at_the_margin(axis)]
+        assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+        for i, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[:i])
+    written = " ".join(
+        name.get_texts()[0].get_text() for axis in figure.axes for name in names_at_the_margin(axis)
+    )
+    assert all(f"rule_{n}" in written for n in range(10)) and "81.0" in written
+    looks = {
+        (line.get_color(), line.get_linestyle(), line.get_marker())
+        for axis in figure.axes
+        for line in axis.get_lines()
+        if line.get_label().startswith(("rule", "tp", "a_config"))
+    }
+    assert len(looks) == 12
+
+
+def test_training_is_thin_where_asked():
+    groups = [group("a", 80, 81), group("b", 70)]
+    for training in (False, True):
+        figure = draw_groups(groups, "title", training=training)
+        widths = [line.get_linewidth() for line in figure.axes[0].get_lines()]
+        assert widths == ([2, 0.8] * 2 if training else [2, 2])
+        assert (figure.get_supxlabel().startswith("Thin: training")) == training
+    np.testing.assert_allclose(figure.axes[0].get_lines()[1].get_ydata()[-1], 75.5)
+    without = [Group("a", [Curve({1: 50.0}, {})])]
+    axis = draw_groups(without, "title", training=True).axes[0]
+    assert axis.get_ylabel() == "training accuracy, %" and len(axis.get_lines()) == 1
+
+
+def test_accuracy_against_minutes():
+    """Where runs differ by much, on a logarithmic axis; at the mean of the seeds' times."""
+    slow = Group("slow", [Curve({}, {1: 5.0, 2: 6.0}, {1: 2.0}), Curve({}, {1: 5.0}, {1: 4.0})])
+    axis = draw_groups([slow, group("fast", 80, minutes=0.01)], "title", against="minutes").axes[-1]
+    assert axis.get_xscale() == "log" and axis.get_xlabel() == "minutes of training"
+    (line,) = (line for line in axis.get_lines() if line.get_label() == "slow")
+    np.testing.assert_array_equal(line.get_xydata(), [[3, 5]])
+    same = [group("a", 80), group("b", 80)]
+    assert draw_groups(same, "title", against="minutes").axes[0].get_xscale() == "linear"
+
+
+def test_nothing_to_draw_is_an_empty_figure():
+    drawn(draw_groups([Group("a", [Curve({}, {}), Curve({1: 1.0}, {1: 1.0})])], "title"))
+
+
+@pytest.mark.parametrize(
+    "labels, common, short",
+    [
+        (
+            ["fm_small-ldrl", "fm_small-p_ddtp", "fm_small-parallel"],
+            "fm_small",
+            ["ldrl", "p_ddtp", "parallel"],
+        ),
+        (["digits_dtp", "digits_backprop"], "digits", ["dtp", "backprop"]),
+        (["digits_dtp", "digits_dtp-beta=0.5"], "digits", ["dtp", "dtp-beta=0.5"]),
+        (["a-b", "a-b-c"], "a", ["b", "b-c"]),
+        (["ldrl", "lenet"], "", ["ldrl", "lenet"]),
+        (["a-", "a-b"], "", ["a-", "a-b"]),
+        (["fm_small-ldrl"], "", ["fm_small-ldrl"]),
+        ([], "", []),
+    ],
+)
+def test_what_all_names_begin_with(labels, common, short):
+    assert style.short_labels(labels) == (common, short)
+
+
+def test_places_at_the_margin():
+    np.testing.assert_allclose(spread([0.9, 0.5], [0.1, 0.1]), [0.9, 0.5])
+    np.testing.assert_allclose(spread([0.9, 0.88, 0.5], [0.1] * 3), [0.9, 0.8, 0.5])
+    np.testing.assert_allclose(spread([0.05, 0.02, 0], [0.1, 0.2, 0.1]), [0.3, 0.15, 0])
+    assert len(spread([], [])) == 0
+
+
+def test_names_and_titles_may_hold_anything():
+    """No mathematics, and nothing that is cut off; every text is found as it was given."""
+    name, title = "$\\frac{_a$ <b> & 100 % ü", "a title of many words, " * 12
+    figures = [
+        draw_groups([group(name, 80), group("b", 70)], title),
+        draw_bars([name, "y"], [Series(name, [1, 2]), Series("b", [1, 2])], "y", title=title),
+        draw_panels([Panel("y", [Line(name, [0], [0])], title=name)], "x", title=title),
+    ]
+    for figure in map(drawn, figures):
+        shown = [text for text in figure.findobj(Text) if name in text.get_text()]
+        assert shown
+        (heading,) = (t for t in figure.findobj(Text) if t.get_text().startswith("a title of"))
+        assert heading.get_window_extent().x1 <= figure.bbox.x1

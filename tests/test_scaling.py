@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers import REPOSITORY
 
 from benchmarks import growth, hlo, scaling, timing
 from benchmarks.growth import Costs, Load
@@ -170,6 +171,45 @@ def test_devices_exchange_what_is_predicted(finished):
         (2, 1): reduced + work.forward_bytes,
         (1, 2): work.exchanged_bytes,
     }
+
+
+RECORDED = REPOSITORY / "benchmarks/results/2026-11-23_scaling_cpu_2cores.json"
+
+
+def test_a_picture_of_what_was_measured_before(tmp_path):
+    """Time and memory have axes of their own, with their units; exponents are called so."""
+    figure = growth.draw(json.loads(RECORDED.read_text()))
+    shown = [axis for axis in figure.axes if axis.axison]
+    assert {axis.get_ylabel() for axis in shown} == {
+        "",
+        "time of a step, ms",
+        "memory of a device, MiB",
+    }
+    for axis in shown:  # within the range that the panels of one unit share
+        low, high = axis.get_ylim()
+        assert all(low < y < high for line in axis.get_lines() for y in line.get_ydata())
+    times, memories = (
+        {axis.get_ylim() for axis in shown if (len(axis.get_lines()) == 3) == is_time}
+        for is_time in (True, False)
+    )
+    assert len(times) == len(memories) == 1
+    assert "exponent" in figure.get_suptitle()
+    assert [a.get_xlabel() for a in shown if a.get_xlabel()] == [
+        *("batch", "width", "iterations", "image size"),
+        *("blocks", "devices, data-parallel", "devices, layer-parallel"),
+    ]
+    picture = tmp_path / "out.png"
+    assert scaling.main(["--redraw", str(RECORDED), "--figure", str(picture)]) == 0
+    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"rows": []}'])
+def test_what_cannot_be_redrawn(content, tmp_path, capsys):
+    file = tmp_path / "result.json"
+    file.write_text(content)
+    with pytest.raises(SystemExit, match="2"):
+        scaling.main(["--redraw", str(file), "--figure", str(tmp_path / "out.png")])
+    assert f"--redraw is {file}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option, value", [("--sweeps", "depth"), ("--repeats", "0")])

@@ -8,8 +8,12 @@ override a field of that config alone; --config.FIELD=VALUE overrides it in all.
 or networks first.
 
 Runs go to WORKDIR/<config>/seed_<n>. Run again, it takes the finished ones as they are and goes on with
-the others. At the end it writes WORKDIR/comparison.md, .csv and .png (learning curves). A run that fails
-does not stop the others; the exit code is that of the first that failed.
+the others. A run that fails does not stop the others; the exit code is that of the first that failed.
+
+At the end it writes WORKDIR/comparison.md, .csv and .png (learning curves: validation accuracy; with
+--training-curves also training accuracy, as thin lines), comparison_time.png (accuracy against minutes),
+comparison_alignment.png (angles between feedback and forward weights) and comparison_updates.png (angles
+between updates and backprop's gradients, where runs measured them: --config.diagnostics_updates=on).
 """
 
 import argparse
@@ -38,6 +42,7 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.compar
     parser.add_argument("--configs", required=True, help="separated by commas")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, starting at 0")
     parser.add_argument("--workdir", default="runs/compare")
+    parser.add_argument("--training-curves", action="store_true")
     given = sys.argv[1:] if argv is None else argv
     args, overrides = parser.parse_known_args(given)
     if args.seeds < 1:
@@ -46,7 +51,13 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.compar
     with screen.task("starting JAX"):  # takes seconds, and there is something to see
         from dtp_jax.compare.command import compare
     return compare(
-        args.configs, args.seeds, args.workdir, overrides, f"{program} {shlex.join(given)}", screen
+        args.configs,
+        args.seeds,
+        args.workdir,
+        overrides,
+        f"{program} {shlex.join(given)}",
+        screen,
+        training=args.training_curves,
     )
 
 

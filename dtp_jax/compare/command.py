@@ -3,7 +3,7 @@
 import os
 
 from dtp_jax.compare.plan import parse_configs
-from dtp_jax.compare.report import NAMES, show, write_report
+from dtp_jax.compare.report import show, write_report
 from dtp_jax.compare.runs import INTERRUPTED, run_all
 from dtp_jax.fields import local_folder
 from dtp_jax.parallel import processes
@@ -12,13 +12,21 @@ from dtp_jax.run.screen import Screen
 
 
 def compare(
-    configs: str, seeds: int, workdir: str, overrides: list[str], command: str, screen: Screen
+    configs: str,
+    seeds: int,
+    workdir: str,
+    overrides: list[str],
+    command: str,
+    screen: Screen,
+    *,
+    training: bool = False,
 ) -> int:
     """Runs all configs and seeds, writes the report, shows the table.
 
     Args:
       configs: see `parse_configs`. overrides: "--config.FIELD=VALUE" for all of them.
       command: as the report quotes it.
+      training: training accuracy in the learning curves, as thin lines.
 
     Returns:
       The exit code: 0, or that of the first run that failed, or of an interruption.
@@ -36,8 +44,8 @@ def compare(
     codes = [run.code for result in results for run in result.runs if run.code != 0]
     if codes and codes[-1] >= INTERRUPTED:
         return codes[-1]
-    with screen.task("drawing the learning curves"):
-        rows = write_report(results, command, folder)
+    with screen.task("drawing the pictures"):
+        rows, files = write_report(results, command, folder, training=training)
     show(rows, screen)
-    screen.note(f"{folder}: {', '.join(NAMES)}")
+    screen.note(f"{folder}: {', '.join(files)}")
     return codes[0] if codes else 0

@@ -1,4 +1,4 @@
-"""The results of a comparison: Markdown, CSV, a table for the terminal, and a picture."""
+"""The results of a comparison: Markdown, CSV, a table for the terminal, and pictures."""
 
 import csv
 import statistics
@@ -7,14 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from dtp_jax.compare.reading import read
+from dtp_jax.compare.pictures import Picture, draw_pictures
 from dtp_jax.compare.runs import Result
-from dtp_jax.plots.curves import Group, draw_groups
-from dtp_jax.plots.style import save
 from dtp_jax.run.layout import NO_BREAK, duration
 from dtp_jax.run.screen import Screen
 
-NAMES = ("comparison.md", "comparison.csv", "comparison.png")
 COLUMNS = {
     "config": "config",
     "rule": "rule",
@@ -93,17 +90,24 @@ def row(result: Result) -> Row:
     )
 
 
-def write_report(results: list[Result], command: str, folder: Path) -> list[Row]:
-    """Writes comparison.md, comparison.csv and comparison.png. Returns their rows."""
+def write_report(
+    results: list[Result], command: str, folder: Path, *, training: bool = False
+) -> tuple[list[Row], list[str]]:
+    """Writes comparison.md, comparison.csv and the pictures. Returns the rows, and the names of the files.
+
+    Args:
+      training: see `draw_pictures`.
+    """
     rows = [row(result) for result in results]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(_csv(rows))
-    has_picture = _draw(results, folder / "comparison.png")
+    pictures = draw_pictures(results, folder, training=training)
     (folder / "comparison.md").write_text(
-        _markdown(rows, results, command, has_picture), encoding="utf-8"
+        _markdown(rows, results, command, pictures), encoding="utf-8"
     )
-    return rows
+    drawn = [picture.file for picture in pictures if picture.file]
+    return rows, ["comparison.md", "comparison.csv", *drawn]
 
 
 def show(rows: list[Row], screen: Screen) -> None:
@@ -143,7 +147,7 @@ def _spread(value: Spread | None) -> str:
     return f"{value.mean:.2f}" + ("" if value.std is None else f" ± {value.std:.2f}")
 
 
-def _markdown(rows: list[Row], results: list[Result], command: str, has_picture: bool) -> str:
+def _markdown(rows: list[Row], results: list[Result], command: str, pictures: list[Picture]) -> str:
     names = _shown(rows)
     lines = [
         "# Comparison",
@@ -159,8 +163,9 @@ def _markdown(rows: list[Row], results: list[Result], command: str, has_picture:
     ]
     machines = {_machine(summary) for result in results for summary in result.summaries}
     lines += ["", *(f"Measured on {machine}." for machine in sorted(machines))]
-    if has_picture:
-        lines += ["", "![Learning curves](comparison.png)"]
+    for picture in pictures:
+        lines += ["", f"![{picture.alt}]({picture.file})"] if picture.file else []
+        lines += ["", picture.caption]
     return "\n".join(lines) + "\n"
 
 
@@ -184,23 +189,3 @@ def _csv(rows: list[Row]) -> Iterable[list]:
     for one in rows:
         numbers = [part for name in spreads for part in (getattr(one, name) or Spread(None, None))]
         yield [getattr(one, name) for name in plain] + numbers
-
-
-def _draw(results: list[Result], file: Path) -> bool:
-    """Learning curves of the finished runs, or of the others where a config has none."""
-    groups = []
-    for result in results:
-        runs = [run for run in result.runs if run.code == 0] or result.runs
-        curves = [read(result.entry.label, run.workdir) for run in runs]
-        curves = [curve for curve in curves if curve.train]
-        if curves:
-            note = "" if result.summaries else f" ({result.failures[0]})"
-            groups.append(Group(result.entry.label, curves, note))
-    if groups:
-        configs = [result.entry.config for result in results]
-        where = {f"{config['dataset']}, {config['network']}" for config in configs}
-        most = max(len(group.curves) for group in groups)
-        seeds = f"mean of {most} seeds, band: ± one standard deviation" if most > 1 else "one seed"
-        title = "; ".join([*(where if len(where) == 1 else ()), seeds])
-        save(draw_groups(groups, title), file)
-    return bool(groups)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dtp_jax.plots.style import INK, bar_style, dress, legend_below, subplots
+from dtp_jax.plots.style import INK, as_written, bar_style, dress, entitle, legend_below, subplots
 
 TINY = 0.03
 """Bars below this share of the axis have their value above them."""
@@ -35,6 +35,7 @@ def draw_bars(
     log: bool = False,
     error_bars: str = "± one standard deviation",
     reference: str = "published",
+    numbers: dict[str, int] | None = None,
 ) -> Any:
     """Figure of one bar per series in every group. Twelve series can be told apart, by colour and hatch.
 
@@ -48,30 +49,36 @@ def draw_bars(
       log: a logarithmic axis; it starts at a power of ten below all bars.
       error_bars: what they are; the legend says so.
       reference: what the markers beside the bars are.
+      numbers: label -> number of its look (`bar_style`), where another picture has given it one.
 
     Raises:
-      ValueError: one line; there is nothing to draw, or a series is not as long as there are groups.
+      ValueError: one line; there is nothing to draw, two series have one label, or one is not as long
+        as there are groups.
     """
     if not (groups and series):
         raise ValueError(f"{len(groups)} groups, {len(series)} series; allowed: 1 or more of both")
+    if len({one.label for one in series}) < len(series):
+        raise ValueError("two series have the same label; allowed: a label for each")
     tables = [_table(one, len(groups)) for one in series]
     every = np.concatenate(tables, axis=1)
     width = 0.84 / len(series)
-    size = (min(14.0, max(6.0, 1.6 + len(groups) * (0.5 + 0.22 * len(series)))), 4.6)
+    size = (min(10.0, max(6.0, 1.6 + len(groups) * (0.5 + 0.22 * len(series)))), 4.6)
     figure, axis = subplots(size=size)
     if log:
         axis.set_yscale("log")
     axis.set_ylim(*_limits(every, top, log))
-    for number, table in enumerate(tables):
+    looks = {
+        one.label: bar_style((numbers or {}).get(one.label, n)) for n, one in enumerate(series)
+    }
+    for number, (look, table) in enumerate(zip(looks.values(), tables, strict=True)):
         x = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width
-        _series(axis, x, table, width, number)
+        _series(axis, x, table, width, look)
         _write_short(axis, x, table)
     _name_groups(axis, groups, figure.get_figwidth())
     axis.set_ylabel(y)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left")
+    entitle(figure, title)
     has_errors, has_references = np.isfinite(every[1:3]).any(axis=1)
-    _legend(figure, series, error_bars if has_errors else "", reference if has_references else "")
+    _legend(figure, looks, error_bars if has_errors else "", reference if has_references else "")
     return figure
 
 
@@ -83,18 +90,19 @@ def _name_groups(axis: Any, groups: Sequence[str], inches: float) -> None:
     axis.set_axisbelow(True)
     axis.set_xlim(-0.6, len(groups) - 0.4)
     axis.set_xticks(range(len(groups)), groups)
+    as_written(axis.get_xticklabels())
     if aslant:
         axis.tick_params(axis="x", rotation=30)
         for label in axis.get_xticklabels():
             label.set_horizontalalignment("right")
 
 
-def _legend(figure: Any, series: Sequence[Series], error_bars: str, reference: str) -> None:
+def _legend(figure: Any, looks: dict[str, Any], error_bars: str, reference: str) -> None:
     """One entry per series, and for what else is drawn; none where there is one thing."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    keys = {one.label: Patch(**bar_style(number)) for number, one in enumerate(series)}
+    keys = {label: Patch(**look) for label, look in looks.items()}
     if error_bars:
         keys[error_bars] = Line2D([], [], color=INK, marker="|", linestyle="", markersize=11)
     if reference:
@@ -129,10 +137,11 @@ def _limits(tables: np.ndarray, top: float, log: bool) -> tuple[float, float]:
     return low, max(2 * high, 10 * low)
 
 
-def _series(axis: Any, x: np.ndarray, table: np.ndarray, width: float, number: int) -> None:
+def _series(
+    axis: Any, x: np.ndarray, table: np.ndarray, width: float, look: dict[str, Any]
+) -> None:
     """The bars of one series, with error bars and references."""
     means, spreads, published, published_spreads = table
-    look = bar_style(number)
     is_log = axis.get_yscale() == "log"
     base = axis.get_ylim()[0] if is_log else 0.0
     there = np.isfinite(means)
@@ -156,22 +165,16 @@ def _series(axis: Any, x: np.ndarray, table: np.ndarray, width: float, number: i
 def _write_short(axis: Any, x: np.ndarray, table: np.ndarray) -> None:
     """Values of the bars that are too short to be read, above all that is drawn there."""
     means, spreads, published, published_spreads = table
-    low, high = axis.transData.inverted().transform(axis.transAxes.transform([(0, 0), (0, TINY)]))[
-        :, 1
-    ]
-    ends = np.nanmax(
-        [
-            means + np.nan_to_num(spreads),
-            np.nan_to_num(published + np.nan_to_num(published_spreads), nan=low),
-            np.full(len(means), low),
-        ],
-        axis=0,
-    )
+    to_data = (axis.transAxes + axis.transData.inverted()).transform
+    low, high = to_data((0, 0))[1], to_data((0, TINY))[1]
+    longest = high if axis.get_yscale() == "log" else high - low
+    ends = np.array([means + np.nan_to_num(spreads), published + np.nan_to_num(published_spreads)])
+    ends = np.nan_to_num(ends, nan=low).max(axis=0)
     for at, mean, end in zip(x, means, ends, strict=True):
-        if abs(mean) < high - (low if axis.get_yscale() != "log" else 0):  # never of nan
+        if abs(mean) < longest:  # never of nan
             axis.annotate(
                 f"{mean:.2g}",
-                (at, end),
+                (at, max(end, low)),
                 xytext=(0, 5),
                 textcoords="offset points",
                 ha="center",

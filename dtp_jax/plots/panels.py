@@ -6,13 +6,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dtp_jax.plots.style import dress, legend_below, line_style, markers, subplots
+from dtp_jax.plots.style import (
+    as_written,
+    dress,
+    entitle,
+    legend_below,
+    line_style,
+    markers,
+    subplots,
+)
 
 
 class Line(NamedTuple):
     """A line; those of one label look alike in all panels. It may end before the others."""
 
     label: str
+    """In the legend; there is none where all are ""."""
     x: Sequence[float]
     mean: Sequence[float]
     """nan: a gap."""
@@ -41,6 +50,7 @@ def draw_panels(
     band: float = 1.0,
     title: str = "",
     log_x: bool = False,
+    integer_x: bool = False,
     numbers: dict[str, int] | None = None,
 ) -> Any:
     """Figure of panels, row by row, with one legend under them.
@@ -49,7 +59,7 @@ def draw_panels(
       x: what the horizontal axes measure.
       columns: of panels; 0: up to four.
       band: it reaches so many standard deviations to both sides of the mean.
-      log_x: logarithmic horizontal axes.
+      log_x, integer_x: logarithmic horizontal axes; ticks at integers alone.
       numbers: label -> number of its look (`line_style`), where another picture has given it one.
 
     Raises:
@@ -71,10 +81,11 @@ def draw_panels(
         _draw(axis, panel, x if is_lowest else "", looks, band)
         if log_x:
             axis.set_xscale("log")
+        if integer_x:
+            axis.locator_params(axis="x", integer=True)
         axis.tick_params(labelbottom=is_lowest)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left")
-    if len(labels) > 1:
+    entitle(figure, title)
+    if any(labels):
         keys = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
         legend_below(figure, [keys[label] for label in labels], labels)
     return figure
@@ -110,7 +121,7 @@ def _draw(axis: Any, panel: Panel, x: str, looks: dict[str, int], band: float) -
     _limit(axis, np.concatenate([*seen, []]), panel)
     dress(axis, x)
     axis.set_ylabel(panel.y)
-    axis.set_title(panel.title, loc="left", fontsize="medium")
+    as_written([axis.set_title(panel.title, loc="left", fontsize="medium")])
 
 
 def _limit(axis: Any, values: np.ndarray, panel: Panel) -> None:

@@ -3,7 +3,9 @@
 matplotlib is imported when something is drawn, and never opens a window.
 """
 
-from collections.abc import Sequence
+import os
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +63,27 @@ def bar_style(number: int) -> dict[str, Any]:
     }
 
 
+def short_labels(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """(what all labels begin with, what is left of each), parted at a character that is no letter or digit.
+
+    ("fashion_mnist_small", ["ldrl", "p_ddtp"]) of fashion_mnist_small-ldrl and fashion_mnist_small-p_ddtp.
+    Where nothing would be left of a label, all stay whole; a single one does.
+    """
+    common = os.path.commonprefix(list(labels))
+    cut = max((i + 1 for i, letter in enumerate(common) if not letter.isalnum()), default=0)
+    left = [label[cut:] for label in labels]
+    if len(labels) < 2 or not cut or not all(left):
+        return "", list(labels)
+    return common[: cut - 1], left
+
+
 def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """One legend for the whole figure, under it, in as many columns as its width takes."""
-    longest = max(map(len, labels))
-    columns = int(figure.get_figwidth() / (0.6 + 0.085 * longest))  # inches of a handle, a letter
-    figure.legend(
+    width = figure.get_figwidth()
+    labels = [textwrap.fill(label, int(10 * width)) for label in labels]
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    columns = int(width / (0.6 + 0.085 * longest))  # inches of a handle, a letter
+    found = figure.legend(
         handles,
         labels,
         loc="outside lower center",
@@ -73,6 +91,19 @@ def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> 
         frameon=False,
         fontsize="medium",
     )
+    as_written(found.get_texts())
+
+
+def entitle(figure: Any, title: str) -> None:
+    """A title at the left, in as many lines as it needs."""
+    text = textwrap.fill(title, int(10.5 * figure.get_figwidth()))
+    as_written([figure.suptitle(text, x=0.01, ha="left")])
+
+
+def as_written(texts: Iterable[Any]) -> None:
+    """Text of matplotlib that is no mathematics: a name may hold $."""
+    for text in texts:
+        text.set_parse_math(False)
 
 
 def dress(axis: Any, x: str) -> None:
