@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dtp_jax.plots.style import COLORS, subplots
-from dtp_jax.plots.svg import unmarked
+from dtp_jax.plots.style import COLORS, as_written, subplots
 
 MOST_NUMBERS = 20
 """Classes up to which the cells have their percentages, and the axes the names."""
@@ -35,10 +34,10 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str]) -> Any:
     axis.tick_params(length=0)
     if classes > MOST_NUMBERS:
         return figure
-    shown = [unmarked(name) for name in names]
     aslant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axis.set_xticks(range(classes), shown, **(aslant if max(map(len, shown)) > 2 else {}))
-    axis.set_yticks(range(classes), shown)
+    axis.set_xticks(range(classes), names, **(aslant if max(map(len, names)) > 2 else {}))
+    axis.set_yticks(range(classes), names)
+    as_written([*axis.get_xticklabels(), *axis.get_yticklabels()])
     for true, predicted in zip(*np.nonzero(counts)):
         value = share[true, predicted]
         text = f"{100 * value:.0f}" if value >= 0.005 else "<1"

@@ -54,8 +54,3 @@ def svg(figure: Any, name: str, label: str) -> str:
         f'<svg {box} width="{width}" height="{height}" {role} fill="currentColor" '
         f'stroke-linejoin="round" stroke-linecap="butt">{title}{content.strip()}'
     )
-
-
-def unmarked(text: str) -> str:
-    """Text of somebody else's as a figure shows it letter by letter: matplotlib sets $...$ as mathematics."""
-    return text.replace("$", r"\$")

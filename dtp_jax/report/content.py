@@ -1,7 +1,7 @@
 """Everything that a report says, in its order; for a page and for a terminal."""
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -78,7 +78,7 @@ def content(
     aligned = figures.alignment(groups) if pictures else []
     inside = [_feedback(group, number, len(groups)) for number, group in enumerate(groups)]
     return Content(
-        title=_title(groups),
+        title=_title(groups, found.common),
         made=f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}, dtp_jax {__version__}",
         problems=found.passed_over,
         results=tables.results(groups, tables.memory(groups)),
@@ -94,18 +94,16 @@ def content(
         updates=_update_table(groups, angles),
         update_note=update_note(looks),
         feedback=[section for section, _ in inside if section is not None],
-        no_feedback=[
-            f"{g.label}: {why}." for g, (_, why) in zip(groups, inside, strict=True) if why
-        ],
+        no_feedback=_together((g.label, why) for g, (_, why) in zip(groups, inside, strict=True)),
         looks=looks,
         origins=tables.origins(groups),
     )
 
 
-def _title(groups: Sequence[Group]) -> str:
+def _title(groups: Sequence[Group], common: str) -> str:
     labels = [group.label for group in groups]
     more = f" and {len(labels) - 3} more" if len(labels) > 4 else ""
-    return ", ".join(labels[:3] if more else labels) + more
+    return (f"{common}: " if common else "") + ", ".join(labels[:3] if more else labels) + more
 
 
 def _no_pairs(groups: Sequence[Group], pairs: Sequence) -> str:
@@ -151,6 +149,14 @@ def _update_table(groups: Sequence[Group], angles: dict) -> Table | None:
         ]
     note = "Degrees between the rule's update and backprop's gradient, for a small beta."
     return Table("Update angles", columns, rows, note)
+
+
+def _together(reasons: Iterable[tuple[str, str]]) -> list[str]:
+    """A line for every reason, with the configs of which it holds."""
+    found: dict[str, list[str]] = {}
+    for label, why in reasons:
+        found.setdefault(why, []).append(label)
+    return [f"{', '.join(labels)}: {why}." for why, labels in found.items() if why]
 
 
 def _feedback(group: Group, number: int, count: int) -> tuple[Section | None, str]:

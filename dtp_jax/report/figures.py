@@ -12,7 +12,7 @@ from dtp_jax.plots.curves import mean_and_spread
 from dtp_jax.plots.feedback import draw_feedback
 from dtp_jax.plots.panels import Line, Panel, draw_panels
 from dtp_jax.plots.style import line_style, markers, subplots
-from dtp_jax.plots.svg import svg, unmarked
+from dtp_jax.plots.svg import svg
 from dtp_jax.report import words
 from dtp_jax.report.folders import Group
 from dtp_jax.report.reading import Reading, shown
@@ -20,6 +20,8 @@ from dtp_jax.report.series import ACCURACY, LEARNING, MEASURES, measured
 
 SIZE = (4.6, 3.1)
 """Inches of a figure: beside another one on a desktop, alone on a phone."""
+MOST_BANDS = 6
+"""In a figure: those of more lines cover each other."""
 MOST_BARS = 12
 """Of a figure that fits a phone."""
 
@@ -84,14 +86,23 @@ def section(
 
 def _draw(name: str, plot: Plot, numbers: Mapping[str, int]) -> str:
     """One panel of lines, without the legend that its section has."""
-    lines = [line._replace(label=unmarked(line.label)) for line in plot.lines]
-    looks = {unmarked(label): number for label, number in numbers.items()}
-    figure = draw_panels([Panel(plot.y, lines, limits=_limits(lines))], plot.x, numbers=looks)
+    few = len(plot.lines) <= MOST_BANDS
+    lines = plot.lines if few else [line._replace(spread=()) for line in plot.lines]
+    figure = draw_panels(
+        [
+            Panel(
+                plot.y,
+                [line._replace(label=f"{numbers[line.label]}") for line in lines],
+                limits=_limits(lines),
+            )
+        ],
+        plot.x,
+        integer_x=plot.x != "minutes",
+        numbers={f"{number}": number for number in numbers.values()},
+    )
     for legend in figure.legends:
         legend.remove()
     figure.set_size_inches(*SIZE)
-    if plot.x != "minutes":
-        figure.axes[0].locator_params(axis="x", integer=True)
     ends = "; ".join(f"{line.label}: {words.significant(line.mean[-1])}" for line in plot.lines)
     return svg(figure, name, f"{plot.caption}: {plot.y} against {plot.x}. Last values: {ends}")
 
@@ -124,19 +135,21 @@ def curves(groups: Sequence[Group]) -> Section:
     """Accuracy and loss over the epochs, of validation and training images; accuracy against time."""
     plots = [Plot(one.name, one.title, _lines(groups, one.of), one.unit) for one in LEARNING]
     lines = _lines(groups, ACCURACY.of, _minutes)
-    plots.append(Plot("minutes", "accuracy against time", lines, ACCURACY.unit, "minutes"))
+    caption = "accuracy against time of training"
+    plots.append(Plot("minutes", caption, lines, ACCURACY.unit, "minutes"))
     note = (
         "Training accuracy and loss are those of the weights while they move, on augmented images."
     )
     if any(len(group.runs) > 1 for group in groups):
-        note += " Lines are means over the seeds, bands one standard deviation."
+        note += " Lines are means over the seeds"
+        note += ", bands one standard deviation." if len(groups) <= MOST_BANDS else "."
     return section("curves", "Learning curves", plots, _labels(groups), note)
 
 
-def _minutes(run: Reading) -> float | None:
-    """Of an epoch, evaluation included; None of a run that has not finished."""
-    epochs = max(ACCURACY.of(run), default=0)
-    return run.summary["wall_seconds"] / 60 / epochs if run.summary and epochs else None
+def _minutes(run: Reading) -> dict[int, float]:
+    """Epoch -> minutes of training alone up to its end."""
+    size = run.config.get("batch_size")
+    return run.metrics.minutes(size) if size else {}
 
 
 def alignment(groups: Sequence[Group]) -> list[Section]:
@@ -181,14 +194,16 @@ def update_bars(
 
     drawn = [
         Series(
-            unmarked(label),
-            over(label, lambda v: float(np.mean(v)) if len(v) else np.nan),
+            f" {label}"
+            if label.startswith("_")
+            else label,  # which matplotlib leaves out of a legend
+            over(label, lambda v: round(float(np.mean(v)), 1) if len(v) else np.nan),
             over(label, lambda v: float(np.std(v, ddof=1)) if len(v) > 1 else np.nan),
         )
         for label in labels
         if label in angles
     ]
-    groups = [unmarked(name.removesuffix("/kernel")) for name in kernels]
+    groups = [name.removesuffix("/kernel") for name in kernels]
     figure = draw_bars(groups, drawn, "degrees", top=95)
     figure.set_figheight(3.6)
     is_small = len(kernels) * len(drawn) <= MOST_BARS
@@ -242,21 +257,28 @@ def _labels(groups: Sequence[Group]) -> list[str]:
 def _lines(
     groups: Sequence[Group],
     read: Callable[[Reading], dict[int, float]],
-    width: Callable[[Reading], float | None] = lambda run: 1,
+    across: Callable[[Reading], dict[int, float]] | None = None,
 ) -> list[Line]:
     """One line for each config that has any numbers: the mean over its runs, in the epochs that all have.
 
     Args:
-      width: of an epoch on the horizontal axis, meaned as well; None leaves a run out.
+      across: epoch -> place on the horizontal axis, meaned as well; None: the epoch itself.
     """
     lines = []
     for group in groups:
-        widths = [(found, width(run)) for run in group.runs if (found := read(run))]
-        widths = [(found, one) for found, one in widths if one is not None]
-        if not widths:
+        values = [found for run in group.runs if (found := read(run))]
+        places = [across(run) for run in group.runs if read(run)] if across else values
+        shared = [y.keys() & x.keys() for y, x in zip(values, places, strict=True)]
+        if not shared or not set.intersection(*shared):
             continue
-        epochs, mean, spread = mean_and_spread([found for found, _ in widths])
-        if len(epochs):
-            x = epochs * np.mean([one for _, one in widths])
-            lines.append(Line(group.label, x, mean, spread if len(widths) > 1 else ()))
+        values, places = (
+            [
+                {epoch: one[epoch] for epoch in known}
+                for one, known in zip(side, shared, strict=True)
+            ]
+            for side in (values, places)
+        )
+        epochs, mean, spread = mean_and_spread(values)
+        x = mean_and_spread(places)[1] if across else epochs
+        lines.append(Line(group.label, x, mean, spread if len(values) > 1 else ()))
     return lines

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dtp_jax.fields import local_path
+from dtp_jax.plots.style import short_labels
 from dtp_jax.report.reading import Reading, read, shown
 from dtp_jax.run.config import BOOKKEEPING
 
@@ -40,6 +41,8 @@ class Found(NamedTuple):
     """All runs of a report."""
 
     groups: list[Group]
+    common: str
+    """What their names began with, before it was taken off."""
     folder: Path | None
     """Of the one run or comparison that was named; None where several were."""
     passed_over: list[str]
@@ -68,7 +71,9 @@ def find(given: Sequence[str]) -> Found:
         passed_over += problems
     groups += _by_config(single)
     folder = local_path("WORKDIR", given[0]) if len(set(given)) == 1 else None
-    return Found(_with_own_labels(groups), folder, passed_over)
+    common, labels = short_labels([group.label for group in _with_own_labels(groups)])
+    groups = [group._replace(label=label) for group, label in zip(groups, labels, strict=True)]
+    return Found(groups, common, folder, passed_over)
 
 
 def _nothing(path: Path) -> str:

@@ -24,6 +24,7 @@ from dtp_jax.report.predictions import (
 from dtp_jax.report.reading import Reading, problem_line
 from dtp_jax.report.tables import MOST_CLASSES, Table
 from dtp_jax.report.updates import IMAGES, update_angles
+from dtp_jax.run.layout import NO_BREAK
 from dtp_jax.run.results import NoCheckpoint
 
 MOST_IN_A_MATRIX = 200
@@ -158,7 +159,9 @@ def _confused(predictions: Predictions, names: Sequence[str]) -> Table:
 def _mistaken(one: Mistake, names: Sequence[str]) -> Mistaken:
     true, predicted = names[one.true], names[one.predicted]
     said = f"test image {one.number}: {true}, taken for {predicted}"
-    return Mistaken(_shown(one.pixels, 72, said), true, predicted, f"{100 * one.confidence:.0f} %")
+    return Mistaken(
+        _shown(one.pixels, 72, said), true, predicted, f"{100 * one.confidence:.0f}{NO_BREAK}%"
+    )
 
 
 def _filters(weights: Weights) -> Image | None:
@@ -181,7 +184,8 @@ def update_note(looks: Sequence[Look]) -> str:
     found = [one.label for one in looks if one.updates]
     if not found:
         return ""
+    whose = "" if len(found) == len(looks) else f" for {', '.join(found)}"
     return (
-        f"Computed from the last weights on {IMAGES} test images, one seed, for {', '.join(found)}; "
+        f"Computed from the last weights on {IMAGES} test images, one seed{whose}; "
         "--config.diagnostics_updates=on measures them in every epoch."
     )

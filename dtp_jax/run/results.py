@@ -62,6 +62,19 @@ class Table(dict[str, np.ndarray]):
             for epoch in np.unique(epochs[known])
         }
 
+    def minutes(self, batch_size: int) -> dict[int, float]:
+        """Of training alone, up to the end of every epoch, from the images/s of every pass."""
+        rows, names = self.of("epoch"), ("step", "epoch", "images_per_second")
+        if not all(name in rows for name in names):
+            return {}
+        minutes, found, before = 0.0, {}, 0
+        for step, epoch, speed in zip(*(rows[name].tolist() for name in names), strict=True):
+            if not (math.isfinite(step) and math.isfinite(epoch) and speed > 0):
+                continue
+            minutes += (step - before) * batch_size / speed / 60
+            before, found[int(epoch)] = step, minutes
+        return found
+
     def __repr__(self) -> str:
         count = len(next(iter(self.values()), ()))
         return f"Table of {count} rows: {', '.join(self)}"
