@@ -40,7 +40,7 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str]) -> Any:
     as_written([*axis.get_xticklabels(), *axis.get_yticklabels()])
     for true, predicted in zip(*np.nonzero(counts)):
         value = share[true, predicted]
-        text = f"{100 * value:.0f}" if value >= 0.005 else "<1"
+        text = f"{100 * value:.0f}" if value >= 0.01 else "<1"
         color = "#ffffff" if value > 0.5 else "#000000"
         axis.text(predicted, true, text, ha="center", va="center", color=color, fontsize=8)
     return figure

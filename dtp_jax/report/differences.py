@@ -27,14 +27,18 @@ class Difference(NamedTuple):
 def reference_of(groups: Sequence[Group], wanted: str | None = None) -> Group | None:
     """The config that the others are compared with: the one wanted, backprop, or else the first.
 
+    Args:
+      wanted: its label, with or without what all labels began with.
+
     Raises:
       ValueError: one line; no config is called as wanted.
     """
     if wanted is not None:
         labels = [group.label for group in groups]
-        if wanted not in labels:
+        named = [group for group in groups if wanted in (group.label, group.full_label)]
+        if not named:
             raise ValueError(f"--reference is {wanted!r}; allowed: one of {', '.join(labels)}")
-        return groups[labels.index(wanted)]
+        return named[0]
     backprop = [g for g in groups if g.config.get("rule") == "backprop" and g.finished]
     return backprop[0] if len(backprop) == 1 else next((g for g in groups if g.finished), None)
 

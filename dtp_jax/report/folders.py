@@ -25,6 +25,8 @@ class Group(NamedTuple):
     runs: list[Reading]
     note: str = ""
     """What `compare` says of runs that did not finish."""
+    full_label: str = ""
+    """Before what all labels have in common was taken off."""
 
     @property
     def config(self) -> dict:
@@ -71,8 +73,12 @@ def find(given: Sequence[str]) -> Found:
         passed_over += problems
     groups += _by_config(single)
     folder = local_path("WORKDIR", given[0]) if len(set(given)) == 1 else None
-    common, labels = short_labels([group.label for group in _with_own_labels(groups)])
-    groups = [group._replace(label=label) for group, label in zip(groups, labels, strict=True)]
+    groups = _with_own_labels(groups)
+    common, labels = short_labels([group.label for group in groups])
+    groups = [
+        group._replace(label=label, full_label=group.label)
+        for group, label in zip(groups, labels, strict=True)
+    ]
     return Found(groups, common, folder, passed_over)
 
 

@@ -231,9 +231,7 @@ def origins(groups: Sequence[Group]) -> Table:
         "device",
         "jax",
     )
-    return _without_empty(
-        Table("Provenance", columns, rows, note, [name for name in drop if name in columns])
-    )
+    return _without_empty(Table("Provenance", columns, rows, note, drop))
 
 
 def _without_empty(table: Table) -> Table:
@@ -241,7 +239,8 @@ def _without_empty(table: Table) -> Table:
     kept = [i for i in range(len(table.columns)) if any(row[i] for row in table.rows) or i == 0]
     headings = list(table.columns.items())
     rows = [[row[i] for i in kept] for row in table.rows]
-    return table._replace(columns=dict(headings[i] for i in kept), rows=rows)
+    columns = dict(headings[i] for i in kept)
+    return table._replace(columns=columns, rows=rows, drop=[n for n in table.drop if n in columns])
 
 
 def _numbers(summaries: Sequence[dict], name: str, factor: float = 1) -> list[float]:

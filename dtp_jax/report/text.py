@@ -2,12 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 
+from rich.cells import cell_len
+
 from dtp_jax.report import words
 from dtp_jax.report.content import Content
 from dtp_jax.report.folders import Group
 from dtp_jax.report.series import LEARNING, MEASURES, Curve, measured
 from dtp_jax.report.tables import Table
+from dtp_jax.run.layout import columns_of
 from dtp_jax.run.screen import Screen
+
+FOLDED = 12
+"""Columns of a terminal to which names of configs may be folded."""
 
 
 def show(content: Content, groups: Sequence[Group], screen: Screen) -> None:
@@ -69,7 +75,25 @@ def _ends(group: Group, curve: Curve) -> str:
 
 
 def _table(table: Table, screen: Screen) -> None:
+    """A table, or a paragraph for each row where the terminal is too narrow for that."""
     screen.note("")
-    screen.table(table.title, table.columns, table.rows, drop=table.drop)
+    if _least_width(table) <= columns_of(screen.console):
+        screen.table(table.title, table.columns, table.rows, drop=table.drop)
+    else:
+        screen.note(table.title)
+        for row in table.rows:
+            screen.note(row[0])
+            for heading, cell in zip(list(table.columns)[1:], row[1:], strict=True):
+                screen.note(f"  {heading}: {cell}")
     if table.note:
         screen.note(table.note)
+
+
+def _least_width(table: Table) -> int:
+    """Of a terminal, with all columns dropped that may be."""
+    widths = []
+    for number, heading in enumerate(table.columns):
+        pieces = [piece for row in table.rows for piece in row[number].split(" ")]
+        if heading not in table.drop:
+            widths.append(max(map(cell_len, [*heading.split(" "), *pieces])))
+    return sum(widths[1:]) + min(widths[0], FOLDED) + 3 * len(widths) + 1
