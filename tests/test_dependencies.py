@@ -60,8 +60,8 @@ def test_every_dependency_is_imported_or_has_a_reason():
 def test_every_import_of_tests_and_benchmarks_is_declared():
     extra = PROJECT["optional-dependencies"]["dev"]
     known = DECLARED | {canonicalize_name(Requirement(line).name) for line in extra}
-    # These come with jax, with pytest; nothing else would do in their place.
-    assert imported("tests", "benchmarks") <= known | {"scipy", "packaging"}
+    # It comes with pytest; nothing else would do in its place.
+    assert imported("tests", "benchmarks") <= known | {"packaging"}
 
 
 @pytest.mark.parametrize("name", LOCKS)

@@ -156,5 +156,5 @@ def test_an_unknown_tool_is_one_line(capsys):
     assert __main__.main(["trian"]) == 2
     error = capsys.readouterr().err
     assert error == (
-        "error: the tool is 'trian'; allowed: train, compare, export, parity, --help, --version\n"
+        "error: the tool is 'trian'; allowed: train, compare, report, export, parity, --help, --version\n"
     )

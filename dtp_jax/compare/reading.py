@@ -25,10 +25,13 @@ class Reading(NamedTuple):
 def read(workdir: Path, batch_size: int) -> Reading:
     """Reads a run. Numbers that are not finite do not count."""
     metrics = read_metrics(Workdir(workdir).metrics_file)
-    accuracies = {split: _accuracies(metrics.of(split)) for split in ("train", "val")}
+    accuracies = {
+        split: {n: 100 * share for n, share in metrics.of(split).by_epoch("accuracy").items()}
+        for split in ("train", "val")
+    }
     updates = _columns(metrics.of("diagnostics"), "update_angle/", KERNEL)
     return Reading(
-        Curve(**accuracies, minutes=_minutes(metrics.of("epoch"), batch_size)),
+        Curve(**accuracies, minutes=metrics.minutes(batch_size)),
         _columns(metrics.of("train"), "angle/"),
         {name: by_epoch[max(by_epoch)] for name, by_epoch in updates.items()},
     )
@@ -43,30 +46,4 @@ def _columns(rows: Table, begin: str, end: str = "") -> dict[str, dict[int, floa
             known = {int(epoch): x for epoch, x in pairs if np.isfinite([epoch, x]).all()}
             if known:
                 found[column.removeprefix(begin).removesuffix(end)] = known
-    return found
-
-
-def _accuracies(rows: Table) -> dict[int, float]:
-    """Means in percent, by epoch from 1 on."""
-    if "accuracy" not in rows:
-        return {}
-    epochs, accuracy = rows["epoch"], 100 * rows["accuracy"]
-    known = (epochs >= 1) & np.isfinite(accuracy)
-    return {
-        int(epoch): float(accuracy[known & (epochs == epoch)].mean())
-        for epoch in np.unique(epochs[known])
-    }
-
-
-def _minutes(rows: Table, batch_size: int) -> dict[int, float]:
-    """Of training alone, up to the end of each epoch: from the images/s of every pass."""
-    minutes, found, before = 0.0, {}, 0
-    names = ("step", "epoch", "images_per_second")
-    if not all(name in rows for name in names):
-        return {}
-    for step, epoch, speed in zip(*(rows[name].tolist() for name in names), strict=True):
-        if not (np.isfinite([step, epoch]).all() and speed > 0):
-            continue
-        minutes += (step - before) * batch_size / speed / 60
-        before, found[int(epoch)] = step, minutes
     return found

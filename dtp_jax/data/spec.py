@@ -16,6 +16,12 @@ from dtp_jax import broken
 GENEROUS = 16
 """So many times the usual number of examples may be in a data set of a known name."""
 
+CLASS_NAMES = {
+    "cifar10": "airplane automobile bird cat deer dog frog horse ship truck",
+    "fashion_mnist": "T-shirt/top trouser pullover dress coat sandal shirt sneaker bag ankle-boot",
+}
+"""By `DatasetSpec.stored_as`, in the order of the labels."""
+
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)` while data is downloaded, prepared or decoded."""
 
@@ -48,6 +54,12 @@ class DatasetSpec(NamedTuple):
     def most_examples(self) -> int:
         """So many in a part are believed, before any is read."""
         return GENEROUS * self.train_examples
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of every label; its number where this program knows no word for it."""
+        known = CLASS_NAMES.get(self.stored_as)
+        return tuple(known.split()) if known else tuple(map(str, range(self.classes)))
 
     @property
     def most_bytes(self) -> int:

@@ -37,7 +37,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Gives a file another content, all at once."""
     temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -51,6 +51,30 @@ class Table(dict[str, np.ndarray]):
             {n: c for n, c in chosen.items() if c.dtype.kind not in "f" or not np.isnan(c).all()}
         )
 
+    def by_epoch(self, name: str) -> dict[int, float]:
+        """Means of a column by epoch (1, 2, ...); {} without one. What is not finite does not count."""
+        if name not in self or "epoch" not in self:
+            return {}
+        epochs, values = self["epoch"], self[name]
+        known = (epochs >= 1) & np.isfinite(values) & np.isfinite(epochs)
+        return {
+            int(epoch): float(values[known & (epochs == epoch)].mean())
+            for epoch in np.unique(epochs[known])
+        }
+
+    def minutes(self, batch_size: int) -> dict[int, float]:
+        """Of training alone, up to the end of every epoch, from the images/s of every pass."""
+        rows, names = self.of("epoch"), ("step", "epoch", "images_per_second")
+        if not all(name in rows for name in names):
+            return {}
+        minutes, found, before = 0.0, {}, 0
+        for step, epoch, speed in zip(*(rows[name].tolist() for name in names), strict=True):
+            if not (math.isfinite(step) and math.isfinite(epoch) and speed > 0):
+                continue
+            minutes += (step - before) * batch_size / speed / 60
+            before, found[int(epoch)] = step, minutes
+        return found
+
     def __repr__(self) -> str:
         count = len(next(iter(self.values()), ()))
         return f"Table of {count} rows: {', '.join(self)}"
@@ -99,7 +123,8 @@ def read_metrics(file: Path) -> Table:
             row = json.loads(line)
         except (ValueError, RecursionError):  # it is being written, or damaged
             continue
-        if isinstance(row, dict) and row.get("split", "config") != "config":
+        split = row.get("split") if isinstance(row, dict) else None
+        if isinstance(split, str) and split != "config":
             rows.append({n: value for n, value in row.items() if n == "split" or _is_number(value)})
     return Table.of_rows(rows)
 

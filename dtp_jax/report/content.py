@@ -1,0 +1,174 @@
+"""Everything that a report says, in its order; for a page and for a terminal."""
+
+import datetime
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dtp_jax.report import figures, tables, words
+from dtp_jax.report.differences import differences, reference_of
+from dtp_jax.report.figures import Section
+from dtp_jax.report.folders import Found, Group
+from dtp_jax.report.looks import Look, look, update_note
+from dtp_jax.report.series import measured
+from dtp_jax.report.tables import Table
+from dtp_jax.version import __version__
+
+
+class Content(NamedTuple):
+    """Of a report."""
+
+    title: str
+    made: str
+    problems: Sequence[str]
+    results: Table
+    paired: Table | None
+    no_pairs: str
+    """Why there is no comparison; "" where there is one, or one config alone."""
+    runs: Table
+    config_differences: Table | None
+    config: Table
+    curves: Section
+    alignment: Sequence[Section]
+    """Of weights and updates over the epochs."""
+    further: Sequence[Section]
+    """Other measures, of less general interest."""
+    update_bars: Section | None
+    updates: Table | None
+    update_note: str
+    feedback: Sequence[Section]
+    no_feedback: Sequence[str]
+    looks: Sequence[Look]
+    origins: Table
+
+
+FIRST = ("angle", "update-angle")
+"""Measures that are not folded."""
+
+
+def content(
+    found: Found,
+    *,
+    reference: str | None = None,
+    predictions: bool = True,
+    pictures: bool = True,
+    told: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Content:
+    """Reads and draws everything.
+
+    Args:
+      reference: label of the config that others are compared with; see `reference_of`.
+      predictions: checkpoints and data are read, too.
+      pictures: figures of runs are drawn; a terminal does without.
+      told: told what is being done, and how much of how much is.
+
+    Raises:
+      ValueError: one line; no config is called as `reference`.
+    """
+    groups = found.groups
+    base = reference_of(groups, reference)
+    looks = []
+    for number, group in enumerate(groups if predictions else ()):
+        told(f"looking at {group.label}", number, len(groups))
+        looks.append(look(group, number, has_updates=bool(_measured_updates(group))))
+    told("drawing", len(groups), len(groups))
+    angles = _update_angles(groups, looks)
+    pairs = differences(groups, base) if base is not None else []
+    aligned = figures.alignment(groups) if pictures else []
+    inside = [_feedback(group, number, len(groups)) for number, group in enumerate(groups)]
+    return Content(
+        title=_title(groups, found.common),
+        made=f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}, dtp_jax {__version__}",
+        problems=found.passed_over,
+        results=tables.results(groups, tables.memory(groups)),
+        paired=tables.paired(pairs, base.label) if pairs else None,
+        no_pairs=_no_pairs(groups, pairs),
+        runs=tables.runs(groups),
+        config_differences=tables.config_differences(groups),
+        config=tables.whole_config(groups),
+        curves=figures.curves(groups) if pictures else Section("curves", "Learning curves", ()),
+        alignment=[one for one in aligned if one.name in FIRST],
+        further=[one for one in aligned if one.name not in FIRST],
+        update_bars=figures.update_bars([g.label for g in groups], angles) if pictures else None,
+        updates=_update_table(groups, angles),
+        update_note=update_note(looks),
+        feedback=[section for section, _ in inside if section is not None],
+        no_feedback=_together((g.label, why) for g, (_, why) in zip(groups, inside, strict=True)),
+        looks=looks,
+        origins=tables.origins(groups),
+    )
+
+
+def _title(groups: Sequence[Group], common: str) -> str:
+    labels = [group.label for group in groups]
+    more = f" and {len(labels) - 3} more" if len(labels) > 4 else ""
+    return (f"{common}: " if common else "") + ", ".join(labels[:3] if more else labels) + more
+
+
+def _no_pairs(groups: Sequence[Group], pairs: Sequence) -> str:
+    if len(groups) == 1 or pairs:
+        return ""
+    return "No two configs have finished the same seed: there is no comparison."
+
+
+def _measured_updates(group: Group) -> dict[str, list[float]]:
+    """<block>/<parameter> -> degrees after the last epoch of every run, as metrics.jsonl has them."""
+    return {one.title: one.last(group) for one in measured([group], "update_angle")}
+
+
+def _update_angles(
+    groups: Sequence[Group], looks: Sequence[Look]
+) -> dict[str, dict[str, list[float]]]:
+    """Label -> <block>/<parameter> -> degrees, one for each run that has them."""
+    computed = {one.label: one.updates for one in looks if one.updates}
+    found = {}
+    for group in groups:
+        angles = _measured_updates(group)
+        angles = angles or {n: [a] for n, a in computed.get(group.label, {}).items()}
+        if any(np.isfinite(values).any() for values in angles.values()):
+            found[group.label] = angles
+    return found
+
+
+def _update_table(groups: Sequence[Group], angles: dict) -> Table | None:
+    """Update angles in numbers: parameters, and the configs beside each other."""
+    names = list(dict.fromkeys(name for one in angles.values() for name in one))
+    if not names:
+        return None
+    labels = [group.label for group in groups if group.label in angles]
+    if len(labels) > len(names):
+        columns = {"config": "left", **dict.fromkeys(names, "right")}
+        rows = [
+            [label, *(words.spread(angles[label].get(n, ()), 1) for n in names)] for label in labels
+        ]
+    else:
+        columns = {"parameter": "left", **dict.fromkeys(labels, "right")}
+        rows = [
+            [n, *(words.spread(angles[label].get(n, ()), 1) for label in labels)] for n in names
+        ]
+    note = "Degrees between the rule's update and backprop's gradient, for a small beta."
+    return Table("Update angles", columns, rows, note)
+
+
+def _together(reasons: Iterable[tuple[str, str]]) -> list[str]:
+    """A line for every reason, with the configs of which it holds."""
+    found: dict[str, list[str]] = {}
+    for label, why in reasons:
+        found.setdefault(why, []).append(label)
+    return [f"{', '.join(labels)}: {why}." for why, labels in found.items() if why]
+
+
+def _feedback(group: Group, number: int, count: int) -> tuple[Section | None, str]:
+    """The feedback training inside a batch, of the first run that has any; else why there is none."""
+    if "feedback_loss/" not in "".join(name for run in group.runs for name in run.metrics):
+        trains = group.config.get("rule", "its rule")
+        return None, "" if count > 1 else f"{trains} trains no feedback maps, or has not begun"
+    why = ""
+    for run in group.runs:
+        seed = "" if run.seed is None else f", seed {run.seed}"
+        section, problem = figures.feedback(run, f"feedback-{number}", f"{group.label}{seed}")
+        if section is not None:
+            return section, ""
+        why = why or problem
+    return None, why

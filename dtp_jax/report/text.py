@@ -1,0 +1,99 @@
+"""The report in a terminal: its tables, and what the figures show in numbers."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.cells import cell_len
+
+from dtp_jax.report import words
+from dtp_jax.report.content import Content
+from dtp_jax.report.folders import Group
+from dtp_jax.report.series import LEARNING, MEASURES, Curve, measured
+from dtp_jax.report.tables import Table
+from dtp_jax.run.layout import columns_of
+from dtp_jax.run.screen import Screen
+
+FOLDED = 12
+"""Columns of a terminal to which names of configs may be folded."""
+
+
+def show(content: Content, groups: Sequence[Group], screen: Screen) -> None:
+    """Prints it; a table is as wide as the terminal takes."""
+    screen.note(f"{content.title}\n{content.made}")
+    for problem in content.problems:
+        screen.warn(problem)
+    for table in (*_main_tables(content), *_over_epochs(groups)):
+        _table(table, screen)
+    if content.no_pairs:
+        screen.note(f"\n{content.no_pairs}")
+    if content.update_note:
+        screen.note(f"\n{content.update_note}")
+    for line in content.no_feedback:
+        screen.note(f"\n{line}")
+    for one in content.looks:
+        screen.note("\n" + ", ".join(filter(None, (one.label, one.run, one.accuracy))))
+        for problem in one.problems:
+            screen.note(problem)
+        for table in filter(None, (one.classes, one.confused)):
+            if table.rows:
+                _table(table, screen)
+    _table(content.origins, screen)
+
+
+def _main_tables(content: Content) -> Iterator[Table]:
+    found = (
+        content.results,
+        content.paired,
+        content.runs,
+        content.config_differences,
+        content.updates,
+    )
+    return (table for table in found if table is not None)
+
+
+def _over_epochs(groups: Sequence[Group]) -> Iterator[Table]:
+    """What the figures of a page show: the first and the last value of every curve, of each config."""
+    curves = {f"{one.title}, {one.unit}": one for one in LEARNING}
+    for measure, (title, unit) in MEASURES.items():
+        curves |= {f"{title} of {one.title}, {unit}": one for one in measured(groups, measure)}
+    for start in range(0, len(groups), 3):  # three configs beside each other fit a terminal
+        some = groups[start : start + 3]
+        rows = [
+            [title, *(_ends(group, curve) for group in some)] for title, curve in curves.items()
+        ]
+        rows = [row for row in rows if any(cell != words.NONE for cell in row[1:])]
+        if rows:
+            columns = {"first to last epoch": "left", **{group.label: "right" for group in some}}
+            yield Table("Curves, means over the seeds", columns, rows)
+
+
+def _ends(group: Group, curve: Curve) -> str:
+    found = [one for run in group.runs if (one := curve.of(run))]
+    if not found:
+        return words.NONE
+    first, last = ([one[end(one)] for one in found] for end in (min, max))
+    return " to ".join(words.significant(sum(part) / len(part)) for part in (first, last))
+
+
+def _table(table: Table, screen: Screen) -> None:
+    """A table, or a paragraph for each row where the terminal is too narrow for that."""
+    screen.note("")
+    if _least_width(table) <= columns_of(screen.console):
+        screen.table(table.title, table.columns, table.rows, drop=table.drop)
+    else:
+        screen.note(table.title)
+        for row in table.rows:
+            screen.note(row[0])
+            for heading, cell in zip(list(table.columns)[1:], row[1:], strict=True):
+                screen.note(f"  {heading}: {cell}")
+    if table.note:
+        screen.note(table.note)
+
+
+def _least_width(table: Table) -> int:
+    """Of a terminal, with all columns dropped that may be."""
+    widths = []
+    for number, heading in enumerate(table.columns):
+        pieces = [piece for row in table.rows for piece in row[number].split(" ")]
+        if heading not in table.drop:
+            widths.append(max(map(cell_len, [*heading.split(" "), *pieces])))
+    return sum(widths[1:]) + min(widths[0], FOLDED) + 3 * len(widths) + 1
