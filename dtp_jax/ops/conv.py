@@ -1,7 +1,7 @@
-"""Convolution and its adjoint, in four implementations.
+"""Convolution and its adjoint, in five implementations.
 
 On a CPU XLA's own convolution loses a factor of 40 to 90 inside `lax.scan` (jax issue 12868), where
-matrix products keep their speed: hence the three that are built on products. Autodiff derives the
+matrix products keep their speed: hence the four that are built on products. Autodiff derives the
 adjoint and all gradients of each; they are products of the same sizes.
 """
 
@@ -20,6 +20,9 @@ Array = jax.Array
 WINOGRAD_CHANNELS = 16
 """From this many input channels on Winograd's transforms pay on a CPU: 16 -> 32 on 16x16 images, batch
 128, 37 ms per L-DRL iteration where the patches take 42; 32 -> 64 on 8x8 images 18 and 24."""
+
+ROWS_CHANNELS = 16
+"""From this many input channels on, a row of a kernel is a product that is worth its own call."""
 
 
 def conv(
@@ -91,7 +94,9 @@ def _fastest(
     if k == 3 and stride == 1 and in_channels >= WINOGRAD_CHANNELS:
         # 16x16, 128 -> 128: winograd 33, matmul 60. 4x4, 256 -> 256: winograd 6.7, matmul 9.5.
         return "winograd"
-    return "rows" if k == 5 else "matmul"
+    if k == 5 and in_channels >= ROWS_CHANNELS:
+        return "rows"  # 5x5 windows, 16x16, 32 -> 64, batch 256: rows 650, matmul 900
+    return "matmul"
 
 
 def _conv_lax(x: Array, kernel: Array, stride: int, padding: int) -> Array:
