@@ -3,6 +3,7 @@
     dtp train --config=cifar10_dtp --workdir=runs/cifar10   trains; run again, it goes on
     dtp compare --configs=digits_dtp,digits_backprop        several configs and seeds, side by side
     dtp report WORKDIR                                      a page about a run, or about several
+    dtp figures 4.3 --quick                                 the paper's figures, from training to picture
     dtp export WORKDIR OUT.safetensors                      weights out of a run, or into one
     dtp parity FILE.npz                                     replays recorded numbers of the original
     dtp --version
@@ -30,7 +31,7 @@ fields are described in dtp_jax/configs/default.py. Exit codes: 0 done, 2 config
 missing or corrupt, 4 a loss is not finite, 5 another process of the run is gone, 6 a disk refuses, 7 memory
 is used up, 129, 130 or 143 stopped by a signal and saved. Of two runs in one folder, the second one is
 refused with 2. docs/reliability.md says what happens when what goes wrong."""
-TOOLS = ("train", "compare", "report", "export", "parity")
+TOOLS = ("train", "compare", "report", "figures", "export", "parity")
 HELP = ("--help", "-h", "-help")
 
 

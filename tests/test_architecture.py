@@ -88,7 +88,7 @@ def test_plots_know_nothing_of_runs():
 
 def test_no_old_module_path_is_left():
     """What lay in the street before there were rooms is found nowhere, but for the public doors."""
-    old = "backend cli config distributed evaluation figures guard learner loop program screen sharding signals workdir"
+    old = "backend cli config distributed evaluation guard learner loop program screen sharding signals workdir"
     pattern = re.compile(rf"dtp_jax[./]({'|'.join(old.split())})\b")
     for folder in ("dtp_jax", "benchmarks", "docs", "tests", "."):
         for file in (REPOSITORY / folder).glob("*" if folder == "." else "**/*"):

@@ -253,6 +253,8 @@ def test_pictures_of_runs_of_all_kinds(tmp_path):
             tmp_path, "net-none", [[{"split": "train", "epoch": 1, "loss": None}]], codes=(4,)
         ),
     ]
+    no_val = [row for row in rows_of(3, 0.9) if row["split"] != "val"]
+    results.append(a_result(tmp_path, "net-whole", [no_val]))
     (tmp_path / "comparison_updates.png").write_text("of before")
     curves, time, alignment, updates = draw_pictures(results, tmp_path, training=False)
     assert [p.file for p in (curves, time, alignment, updates)] == [
@@ -265,8 +267,9 @@ def test_pictures_of_runs_of_all_kinds(tmp_path):
         with Image.open(tmp_path / picture.file) as image:
             assert image.format == "PNG" and min(image.size) > 400
     assert "augmented images" not in curves.caption
-    assert alignment.caption.endswith("diagnostics=False): backprop.")
-    assert updates.caption.endswith("Not measured: other, backprop, early.")
+    assert curves.caption.endswith("for want of validation images: whole.")
+    assert alignment.caption.endswith("diagnostics=False): backprop, whole.")
+    assert updates.caption.endswith("Not measured: other, backprop, early, whole.")
 
 
 def test_a_picture_that_would_be_empty_is_not_there(tmp_path):

@@ -70,7 +70,7 @@ def test_short_bars_are_seen(log):
     (axis,) = drawn(
         draw_bars(list("abcd")[: len(values)], [Series("s", values)], "y", log=log)
     ).axes
-    assert texts(axis) == (["0"] if log else ["0", "1e-06"])
+    assert texts(axis) == (["0"] if log else ["0.0", "0.0"])
     (lines,) = axis.collections[:1]
     assert len(lines.get_segments()) == len(values) - 1 and not lines.get_clip_on()
     assert to_hex(lines.get_color()[0]) == style.COLORS[0].lower()
@@ -83,6 +83,11 @@ def test_a_series_of_another_length_is_refused():
         draw_bars(["x", "y"], [Series("a", [1, 2], [3])], "y")
     with pytest.raises(ValueError, match="1 groups, 0 series; allowed: 1 or more"):
         draw_bars(["x"], [], "y")
+
+
+def test_77_lines_have_looks_of_their_own():
+    looks = [(style.line_style(n)["color"], style.markers(n, 1)["marker"]) for n in range(77)]
+    assert len(set(looks)) == 77
 
 
 def test_lines_look_alike_in_all_panels_and_unlike_each_other():
@@ -132,6 +137,8 @@ def test_panels_are_rows_with_one_label_below_each_column():
 def test_a_line_of_another_length_is_refused():
     with pytest.raises(ValueError, match="mean of 'l' has 1 values; allowed: 2, as x has"):
         draw_panels([Panel("y", [Line("l", [0, 1], [1])])], "x")
+    with pytest.raises(ValueError, match="0 panels; allowed: 1 or more"):
+        draw_panels([], "x")
 
 
 def test_a_legend_stays_in_the_picture():

@@ -14,6 +14,9 @@ from dtp_jax.plots.style import save, short_labels
 
 NAMES = ("comparison", "comparison_time", "comparison_alignment", "comparison_updates")
 """Of all pictures; those that would be empty are not there."""
+BAND = ", band: ± one standard deviation"
+Drawn = tuple[Any, str, str]
+"""(figure or None, what it is, caption)."""
 
 
 class Picture(NamedTuple):
@@ -80,20 +83,19 @@ def _title(results: list[Result], trained: list[Runs], common: str) -> str:
     configs = [result.entry.config for result in results]
     where = {f"{config['dataset']}, {config['network']}" for config in configs}
     most = max((len(runs.readings) for runs in trained), default=0)
-    seeds = f"mean of {most} seeds, band: ± one standard deviation" if most > 1 else "one seed"
+    seeds = f"mean of {most} seeds{BAND}" if most > 1 else "one seed"
     shared = where.pop() if len(where) == 1 else ""
     name = common if shared.partition(",")[0] != common else ""  # digits: digits
     return "; ".join(filter(None, [": ".join(filter(None, [name, shared])), seeds]))
-
-
-Drawn = tuple[Any, str, str]
-"""(figure or None, what it is, caption)."""
 
 
 def _curves(trained: list[Runs], title: str, training: bool) -> Drawn:
     groups = [_group(runs) for runs in trained]
     figure = draw_groups(groups, title, training=training) if groups else None
     caption = "Accuracy after each epoch." + (f" {TRAINING_NOTE}" if training else "")
+    without = [r.label for r, group in zip(trained, groups) if not any(c.val for c in group.curves)]
+    if 0 < len(without) < len(groups):
+        caption += f" Left out, for want of validation images: {', '.join(without)}."
     return figure, "Learning curves", caption if groups else ""
 
 
@@ -161,7 +163,7 @@ def _updates(trained: list[Runs], title: str) -> Drawn:
         kernels,
         series,
         "angle to backprop's gradient, degrees",
-        title=title.replace("band", "bars"),
+        title=title.removesuffix(BAND),
         top=95,
         numbers={runs.label: runs.number for runs in trained},
     )

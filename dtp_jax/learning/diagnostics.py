@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from dtp_jax import ops
-from dtp_jax.blocks import Params, forward_all, mirror_feedback
+from dtp_jax.blocks import Params, forward_all, is_mirrored
 from dtp_jax.learning import metrics
 from dtp_jax.learning.learner import Learner, TrainState, solved_feedback
 
@@ -148,8 +148,7 @@ def without_mirrors(learner: Learner) -> str:
     name, there = learner.rule.name, learner.state_shapes.feedback
     if not there:
         return f"the rule {name} has no feedback maps"
-    mirrored = jax.eval_shape(lambda: mirror_feedback(learner.network, jax.random.key(0)))
-    if jax.tree.structure(mirrored) != jax.tree.structure(there):
+    if not is_mirrored(learner.network, there):
         return f"the feedback maps of the rule {name} mirror no forward ones"
     return ""
 

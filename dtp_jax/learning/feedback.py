@@ -170,20 +170,29 @@ def train_with_stale_steps(
       repeats: number of steps on the last iteration's gradient, after.
     """
 
-    def steps(gradient: Params, count: int | Array, carry):
-        def one(_, carry):
-            updates, opt_state = optimizer.update(gradient, carry[1], carry[0])
-            return optax.apply_updates(carry[0], updates), opt_state
-
-        return jax.lax.fori_loop(0, count, one, carry)
-
     def observe_both(i: int, iteration: Iteration):
         return observe(i, iteration), iteration.gradient
 
-    omega, opt_state = steps(jax.tree.map(jnp.zeros_like, omega), zeros, (omega, opt_state))
+    nothing = jax.tree.map(jnp.zeros_like, omega)
+    omega, opt_state = repeat_step(optimizer, nothing, zeros, (omega, opt_state))
     omega, opt_state, (seen, gradients) = train(omega, opt_state, observe=observe_both)
     last = jax.tree.map(lambda g: g[-1], gradients)
-    return *steps(last, repeats, (omega, opt_state)), seen
+    return *repeat_step(optimizer, last, repeats, (omega, opt_state)), seen
+
+
+def repeat_step(
+    optimizer: optax.GradientTransformation,
+    gradient: Params,
+    count: int | Array,
+    carry: tuple[Params, Any],
+) -> tuple[Params, Any]:
+    """(omega, optimizer state) after `count` more steps on one and the same gradient."""
+
+    def one(_, carry):
+        updates, opt_state = optimizer.update(gradient, carry[1], carry[0])
+        return optax.apply_updates(carry[0], updates), opt_state
+
+    return jax.lax.fori_loop(0, count, one, carry)
 
 
 def keys_per_iteration(key: Array, iterations: int, samples: int) -> Array:

@@ -81,6 +81,8 @@ def gauss_newton_angle(
 
     Returns:
       A scalar; NaN where no example has a step. 0 for DRL's minimum in a linear network.
+
+    Cost: that of `gauss_newton_step`; for any block whose Jacobian fits.
     """
     wanted = gauss_newton_step(jacobian, error, damping=damping)
     angles = jax.vmap(direction_angle)(step, wanted)
@@ -102,6 +104,8 @@ def null_space_share(jacobian: Array, step: Array) -> Array:
 
     Returns:
       A scalar; NaN where the steps are zero.
+
+    Cost: as of `gauss_newton_angle`.
     """
     rows = jacobian.reshape(*jacobian.shape[:2], -1)
     felt = jnp.einsum("bcn,bn->bc", rows, step.reshape(step.shape[0], -1))

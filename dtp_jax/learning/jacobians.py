@@ -29,7 +29,8 @@ def jacobian_distance(
       key: draws random signs v, of which E||A v||^2 = ||A||_F^2 (Hutchinson 1990). None: exact.
 
     Returns:
-      A scalar; from probes one that errs by about 1 / sqrt(probes * batch * size of the output).
+      A scalar; from probes one that errs by less than 1 / sqrt(probes * batch) of itself, and by far
+      less where many units count.
 
     Cost: two passes per probe, affordable for any block. Exact: two per unit of the output (times the
     batch with batch norm, which couples its examples), for blocks of some hundred units.
@@ -101,14 +102,15 @@ def positive_share(eigenvalues: Array) -> Array:
     """Share of eigenvalues with a positive real part, 0 to 1, mean over the examples.
 
     The strict condition of Shibuya et al. 2023, whose program logs the same share. Rounding is no
-    sign: what is below n times the precision of the largest one counts as zero.
+    sign: what is below n times the precision of the largest one counts as zero. NaN where one is NaN.
 
     Args:
       eigenvalues: (batch, n), as `product_eigenvalues` returns them.
     """
     largest = jnp.abs(eigenvalues).max(axis=-1, keepdims=True)
     smallest = eigenvalues.shape[-1] * jnp.finfo(eigenvalues.real.dtype).eps * largest
-    return jnp.mean(eigenvalues.real > smallest, dtype=eigenvalues.real.dtype)
+    share = jnp.mean(eigenvalues.real > smallest, dtype=eigenvalues.real.dtype)
+    return jnp.where(jnp.isnan(largest).any(), jnp.nan, share)
 
 
 def _loop(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dtp_jax import fields
-from dtp_jax.blocks import Activations, Network, Params, forward_all
+from dtp_jax.blocks import Activations, Block, Network, Params, forward_all
 from dtp_jax.learning import checks
 from dtp_jax.learning.comparison import Alignment, alignment, angle, direction_angle, distance
 from dtp_jax.learning.gauss_newton import (
@@ -28,13 +28,13 @@ from dtp_jax.learning.jacobians import (
 from dtp_jax.learning.learner import global_gradient, local_gradients, solved_feedback
 from dtp_jax.rules.backprop import backprop
 from dtp_jax.rules.rule import Rule, cross_entropy
-from dtp_jax.rules.targets import backpropagated_targets
 
 __all__ = [
     "SMALL_BETA",
     "Alignment",
     "alignment",
     "angle",
+    "compared_updates",
     "direction_angle",
     "distance",
     "gauss_newton_angle",
@@ -160,12 +160,12 @@ def update_alignment(
 
         angle = the one between g and r,      distance = ||g - s r|| / ||g||
 
-    s, one number for a block, is what the rule's local loss makes of backprop's own step: beta for half
-    the square error; for DRL also 2 / batch, and 1 / (size of the output) for images. The angle has no
-    small number in its denominator (`direction_angle`), since gradients may be as small as it.
-    Rules with one global loss have no targets, and s is 1: backprop is at 0 from itself.
+    s, one number for a block, is what the rule's local loss would make of backprop's own step: beta for
+    half the square error; for DRL 2 beta, and 2 beta / (size of the output) for images. The angle has no
+    small number in its denominator (`direction_angle`), since gradients may be as small as it. Rules
+    with one global loss have no targets, and s is 1: backprop is at 0 from itself.
 
-    Costs a step without feedback training, backprop's chain and a gradient. Affordable for any block.
+    Costs a step without feedback training, and a gradient. Affordable for any block.
 
     Returns:
       The tree of forward parameters with an `Alignment` at each leaf; NaN where a gradient is zero. The
@@ -174,32 +174,39 @@ def update_alignment(
     Raises:
       ValueError: one line; a rule without targets or global loss, an array of a wrong type or shape.
     """
+    found = compared_updates(network, rule, forward, feedback, images, labels, beta=beta)
+    return jax.tree.map(lambda g, s, r: Alignment(distance(g, s), direction_angle(g, r)), *found)
+
+
+def compared_updates(
+    network: Network,
+    rule: Rule,
+    forward: dict[str, Params],
+    feedback: dict[str, Params],
+    images: Array,
+    labels: Array,
+    *,
+    beta: float = SMALL_BETA,
+) -> tuple[dict[str, Params], dict[str, Params], dict[str, Params]]:
+    """(g, s r, r) of `update_alignment`, as trees of forward parameters."""
     _check_arrays(network, rule, forward, feedback, images, labels)
     reference = global_gradient(network, backprop(), forward, images, labels)
     if rule.global_loss is not None:
         gradient = global_gradient(network, rule, forward, images, labels)
-        scaled = reference
-    else:
-        activations, targets = small_step(
-            network, rule, forward, feedback, images, labels, beta=beta
-        )
-        _, gradient = local_gradients(network, rule, forward, activations, targets)
-        steps = backpropagated_targets(network, forward, activations, targets[-1])
-        _, own = local_gradients(network, rule, forward, activations, steps)
-        scaled = {name: _projected(own[name], reference[name]) for name in own}
-    return jax.tree.map(
-        lambda g, s, r: Alignment(distance(g, s), direction_angle(g, r)),
-        gradient,
-        scaled,
-        reference,
-    )
+        return gradient, reference, reference
+    activations, targets = small_step(network, rule, forward, feedback, images, labels, beta=beta)
+    _, gradient = local_gradients(network, rule, forward, activations, targets)
+    scaled = {}
+    for block, h, t in zip(network, activations.h[1:], targets):
+        scale = beta * len(labels) * _slope(rule, block, h, t)
+        scaled[block.name] = jax.tree.map(lambda r, s=scale: s * r, reference[block.name])
+    return gradient, scaled, reference
 
 
-def _projected(a: Params, b: Params) -> Params:
-    """The multiple of b that is next to a."""
-    dot = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b), jax.tree.map(lambda y: jnp.sum(y**2), b)
-    factor = sum(jax.tree.leaves(dot[0])) / sum(jax.tree.leaves(dot[1]))
-    return jax.tree.map(lambda y: factor * y, b)
+def _slope(rule: Rule, block: Block, h: Array, t: Array) -> Array:
+    """c, where the gradient of the local loss by h is c (h - t), as of any multiple of its square."""
+    pull = jax.grad(lambda h: rule.local_loss(block, h, t))(h)
+    return jnp.sum(pull * (h - t)) / jnp.sum((h - t) ** 2)
 
 
 def small_step(
@@ -215,8 +222,12 @@ def small_step(
     """A clean pass and the rule's targets of all blocks, at a step of the logits of a given size.
 
     The rule's own output target gives the direction; the step is as long as beta times the gradient of
-    the summed cross-entropy, whatever the beta of the rule. Feedback in closed form is solved for this
-    batch, as a training step would; trained feedback is what it is.
+    the summed cross-entropy, whatever the beta of the rule. So no rule has to be built again, and that
+    of DRL, whose step is divided by the batch, does not drown in float32. Feedback in closed form is
+    solved for this batch, as in a training step; trained feedback is what it is.
+
+    Raises:
+      ValueError: one line; the rule's targets are not one for every block, of its output's shape.
     """
     activations = forward_all(network, forward, images)
     logits = activations.h[-1]

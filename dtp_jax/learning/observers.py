@@ -19,7 +19,8 @@ def with_alignment(
 
     Args:
       forward: theta, which stays as it is over the iterations of a batch.
-      feedback: parameters, or their shapes; of maps that mirror no forward ones, only the loss is seen.
+      feedback: parameters, or their shapes; of maps without kernels that mirror forward ones, only the
+        loss is seen.
 
     Returns:
       A function (i, iteration) -> {"loss", "angle", "distance"}, scalars from before the iteration's
@@ -28,15 +29,16 @@ def with_alignment(
     mirrored = is_mirrored(network, feedback)
 
     def observe(i: int, iteration: Iteration) -> dict[str, Array]:
-        if not mirrored:
-            return {"loss": iteration.loss}
         theta, omega = _kernels(forward[network[i].name]), _kernels(iteration.omega)
-        return {"loss": iteration.loss, **alignment(theta, omega)._asdict()}
+        if not mirrored or not omega:
+            return {"loss": iteration.loss}
+        compared = alignment(jnp.concatenate(theta), jnp.concatenate(omega))
+        return {"loss": iteration.loss, **compared._asdict()}
 
     return observe
 
 
-def _kernels(params: Params) -> Array:
-    """All kernels of a block as one vector."""
+def _kernels(params: Params) -> list[Array]:
+    """The kernels of a block, flattened; a block of a user's may call its weights otherwise."""
     leaves = jax.tree.leaves_with_path(params)
-    return jnp.concatenate([leaf.ravel() for path, leaf in leaves if path[-1].key == "kernel"])
+    return [leaf.ravel() for path, leaf in leaves if path[-1].key == "kernel"]

@@ -16,14 +16,14 @@ from dtp_jax.rules.rule import Rule
 
 
 def check_mirrored(name: str, network: Network, rule: Rule) -> None:
-    """Raises ValueError, one line, where the rule has no mirrored feedback maps of this network.
+    """Raises ValueError, one line, where the rule has not for every block a map that mirrors its kernels.
 
     Args:
       name: of the option that asks for them.
     """
     maps = jax.eval_shape(lambda: rule.init_feedback(network, jax.random.key(0)))
-    if not is_mirrored(network, maps):
-        allowed = f"False for the rule {rule.name}, whose feedback maps mirror no forward ones"
+    if not is_mirrored(network, maps) or not all(map(_has_kernel, maps.values())):
+        allowed = f"False for the rule {rule.name}, whose feedback maps mirror no forward kernels"
         raise fields.error(name, True, allowed)
 
 
@@ -40,6 +40,10 @@ def symmetric(
     forward = _without_biases(forward)
     copies = {name: transported(forward[name], omega) for name, omega in feedback.items()}
     return forward, jax.tree.map(jnp.copy, _without_biases(copies))
+
+
+def _has_kernel(params: Params) -> bool:
+    return any(path[-1].key == "kernel" for path, _ in jax.tree.leaves_with_path(params))
 
 
 def _without_biases(params: dict[str, Params]) -> Any:

@@ -1,6 +1,7 @@
 """Pooling and unpooling, free of gathers."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,25 +58,47 @@ def max_unpool(
     """
     if window == stride and padding == 0:
         return _unpool_disjoint(y, index, input_shape, window)
-    # Grown so that each window starts inside; cropped to the image at the end.
-    extent = [stride * (n - 1) + window for n in y.shape[1:3]]
-    x = jnp.zeros((y.shape[0], *extent, y.shape[3]), y.dtype)
-    # A later window sees a given position at a smaller tap, so descending taps write in row-major
-    # order of the windows.
-    for tap in reversed(range(window * window)):
-        place = partial(_spread, tap=divmod(tap, window), stride=stride, extent=extent)
-        x = jnp.where(place(index == tap, False), place(y, 0), x)
-    missing = [max(0, padding + n - e) for n, e in zip(input_shape[:2], extent)]
-    x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-    return x[:, padding : padding + input_shape[0], padding : padding + input_shape[1]]
-
-
-def _spread(y: Array, fill, *, tap: tuple[int, int], stride: int, extent: list[int]) -> Array:
-    """Window (r, c) of y moves to position (r, c) * stride + tap of an image of size `extent`."""
-    axes = [
-        (t, e - t - (stride * (n - 1) + 1), stride - 1)
-        for t, e, n in zip(tap, extent, y.shape[1:3])
+    # Positions of one remainder by the stride are seen at the same taps, by windows next to each other.
+    rows, columns = ([_seers(r, window, stride, padding) for r in range(stride)] for _ in range(2))
+    sizes = [-(-n // stride) for n in input_shape[:2]]
+    parts = [
+        [_gathered(y, index, window, row, column, sizes) for column in columns] for row in rows
     ]
+    x = jnp.stack(
+        [jnp.stack(row, axis=3) for row in parts], axis=2
+    )  # (batch, rows, s, columns, s, c)
+    x = x.reshape(y.shape[0], *(stride * n for n in sizes), y.shape[3])
+    return x[:, : input_shape[0], : input_shape[1]]
+
+
+def _seers(remainder: int, window: int, stride: int, padding: int) -> list[tuple[int, int]]:
+    """(tap, shift) of the windows that see the positions q * stride + remainder along an axis: window
+    q + shift does at this tap. In ascending order of the windows."""
+    taps_ = [t for t in range(window) if (t - remainder - padding) % stride == 0]
+    return [(t, (remainder + padding - t) // stride) for t in reversed(taps_)]
+
+
+def _gathered(
+    y: Array,
+    index: Array,
+    window: int,
+    rows: list[tuple[int, int]],
+    columns: list[tuple[int, int]],
+    sizes: list[int],
+) -> Array:
+    """What windows put at the positions of one pair of remainders: (batch, *sizes, channels)."""
+    x = jnp.zeros((y.shape[0], *sizes, y.shape[3]), y.dtype)
+    for row, down in rows:
+        for column, right in columns:
+            seen = partial(_shifted, shifts=(down, right), sizes=sizes)
+            hit = seen(index, window * window) == row * window + column
+            x = jnp.where(hit, seen(y, 0), x)
+    return x
+
+
+def _shifted(y: Array, fill: Any, *, shifts: tuple[int, int], sizes: list[int]) -> Array:
+    """y at row + shift, column + shift for rows and columns of these sizes; `fill` where it has none."""
+    axes = [(-s, n + s - m, 0) for s, n, m in zip(shifts, sizes, y.shape[1:3])]
     return lax.pad(y, jnp.asarray(fill, y.dtype), ((0, 0, 0), *axes, (0, 0, 0)))
 
 

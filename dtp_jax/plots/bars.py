@@ -1,5 +1,6 @@
 """Grouped bars with error bars, beside what others have published."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -167,13 +168,16 @@ def _write_short(axis: Any, x: np.ndarray, table: np.ndarray) -> None:
     means, spreads, published, published_spreads = table
     to_data = (axis.transAxes + axis.transData.inverted()).transform
     low, high = to_data((0, 0))[1], to_data((0, TINY))[1]
-    longest = high if axis.get_yscale() == "log" else high - low
+    is_log = axis.get_yscale() == "log"
+    longest = high if is_log else high - low
+    # To a thousandth of the axis: beside 90 degrees, 1e-5 is 0.0.
+    digits = max(0, 2 - math.floor(math.log10(axis.get_ylim()[1])))
     ends = np.array([means + np.nan_to_num(spreads), published + np.nan_to_num(published_spreads)])
     ends = np.nan_to_num(ends, nan=low).max(axis=0)
     for at, mean, end in zip(x, means, ends, strict=True):
         if abs(mean) < longest:  # never of nan
             axis.annotate(
-                f"{mean:.2g}",
+                f"{mean:.2g}" if is_log else f"{mean:.{digits}f}",
                 (at, max(end, low)),
                 xytext=(0, 5),
                 textcoords="offset points",

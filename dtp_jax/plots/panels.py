@@ -63,8 +63,10 @@ def draw_panels(
       numbers: label -> number of its look (`line_style`), where another picture has given it one.
 
     Raises:
-      ValueError: one line; a line's mean or spread is not as long as its x.
+      ValueError: one line; there are no panels, or a line's mean or spread is not as long as its x.
     """
+    if not panels:
+        raise ValueError("there are 0 panels; allowed: 1 or more")
     for panel in panels:
         for line in panel.lines:
             _check(line)

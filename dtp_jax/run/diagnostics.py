@@ -41,6 +41,15 @@ def fixed_batch(splits: Splits, batch_size: int) -> Split:
     return Split(np.asarray(held.images[rows]), np.asarray(held.labels[rows]))
 
 
+def is_drawn(step: int, every: int, total_steps: int) -> bool:
+    """Whether a look becomes a picture: the first, second, third, fifth, ninth, ..., and the last one.
+
+    A picture takes a second, which is many steps on a GPU; the arrays of the others can be drawn later.
+    """
+    number = step // every
+    return number & (number - 1) == 0 or step + every >= total_steps
+
+
 class Diagnostics:
     """The looks and the groups of one run: which are due, their compiled programs, their rows."""
 
@@ -87,14 +96,14 @@ class Diagnostics:
             reason = first_line(error)
             flag = "on"
         if reason and flag == "on":
-            self._say(f"config.diagnostics_{name} measures nothing: {reason}")
+            self._say(f"config.diagnostics_{name}", f"measures nothing: {reason}")
         return not reason
 
-    def _say(self, text: str) -> None:
-        """A warning, by one process and once."""
-        if text not in self._said and processes.is_first():
-            self._warn(text)
-        self._said.add(text)
+    def _say(self, about: str, text: str) -> None:
+        """A warning, by one process and once about each thing."""
+        if about not in self._said and processes.is_first():
+            self._warn(f"{about} {text}")
+        self._said.add(about)
 
     def _tried(self, what: str, job: Callable[..., Any], *given: Any) -> Any:
         """job(*given); None, and a warning, where it fails."""
@@ -103,7 +112,7 @@ class Diagnostics:
         except (DiskError, WorkdirError):
             raise  # the run cannot go on
         except Exception as error:  # of any kind: measures, compilers, disks
-            self._say(f"{what} failed, and the run goes on without: {first_line(error)}")
+            self._say(what, f"failed, and the run goes on without: {first_line(error)}")
             return None
 
     def to_compile(self, step: int, ways: Ways) -> bool:
@@ -128,7 +137,9 @@ class Diagnostics:
                     given = (state, like.images, like.labels, batch)
                     job = program.look(learner, self._data, augmented=self._config["augment"])
                     what = "compiling config.diagnostics_iterations"
-                    self._looks[trains] = self._tried(what, _compiled, job, *given)
+                    made = self._tried(what, _compiled, job, *given)
+                    if made is not None:
+                        self._looks[trains] = made
         if self._groups:
             self._given = put(self._learner.mesh, tuple(self._batch))
         for name, group in self._groups.items():
@@ -142,21 +153,23 @@ class Diagnostics:
         """Steps from this one to the next look after it."""
         return self._next_look(step + 1) - step if self.every else self._total_steps
 
+    def is_due(self, step: int, trains: tuple[str, ...]) -> bool:
+        """Whether to look into the step to come."""
+        return step == self._next_look(step) and trains in self._looks
+
     def look(
         self, state: TrainState, given: Chunk, *, step: int, epoch: int, trains: tuple[str, ...]
     ) -> list[Row]:
-        """The row of a look into the step to come, if one is due; its curves are in figures/.
+        """The row of a look into the step to come, for which it is due; its curves are in figures/.
 
         Args:
           state: before the step; not donated. given: the chunk that begins with it.
         """
-        program_ = self._looks.get(trains)
-        if not self.every or step % self.every or program_ is None:
-            return []
+        program_ = self._looks[trains]
         what, batch = "config.diagnostics_iterations", (*given[:2], given.batches[0])
         seen = self._tried(what, _on_host, program_, state, *batch)
         if seen is None:
-            self._looks[trains] = None
+            del self._looks[trains]
             return []
         curves = {
             f"{kind}/{name}": np.asarray(values)
@@ -170,13 +183,12 @@ class Diagnostics:
         return [row]
 
     def _draw(self, curves: Mapping[str, np.ndarray], step: int) -> None:
-        """The arrays of every look; a picture of some: more than these nobody looks at."""
+        """The arrays of every look, and a picture of some."""
         file = self._workdir.figure_file(step)
         with file.with_suffix(".tmp").open("wb") as temporary:
             np.savez(temporary, **curves)
         file.with_suffix(".tmp").replace(file)
-        number, is_last = step // self.every, step + self.every >= self._total_steps
-        if is_last or number & (number - 1) == 0:  # 0, 1, 2, 4, 8, ...
+        if is_drawn(step, self.every, self._total_steps):
             title = f"feedback training of the batch at step {step}"
             style.save(draw_feedback(curves, title), file.with_suffix(".png"))
 
@@ -201,12 +213,10 @@ class Diagnostics:
     def _say_of_odd_numbers(self, name: str, numbers: Mapping[str, Any]) -> None:
         """A warning, once for every group: what is null in metrics.jsonl is not hidden."""
         odd = [key for key, value in numbers.items() if not _is_finite(value)]
-        if odd and name not in self._said:
-            self._said.add(name)
+        if odd:
             more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-            self._say(
-                f"config.diagnostics_{name}: {odd[0]}{more} not finite: null in metrics.jsonl"
-            )
+            text = f"has {odd[0]}{more} not finite: null in metrics.jsonl"
+            self._say(f"config.diagnostics_{name}", text)
 
 
 def _compiled(program_: Any, *given: Any) -> Any:

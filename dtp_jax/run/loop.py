@@ -291,11 +291,11 @@ class Run:
         epoch, trains = parts.passes[number]
         with self._timed("train"):
             given = parts.feed.train.read(number, progress.step % parts.steps_per_epoch, count)
-        with self._timed("diagnostics"):
-            look = parts.diagnostics.look(
-                self.state, given, step=progress.step, epoch=epoch, trains=trains
-            )
-        self._write(look)
+        if parts.diagnostics.is_due(progress.step, trains):
+            now = {"step": progress.step, "epoch": epoch, "trains": trains}
+            with self._timed("diagnostics"):
+                look = parts.diagnostics.look(self.state, given, **now)
+            self._write(look)
         with self._timed("train"):
             self.state, found = chunk(self.state, *given, np.int32(count))
             found = jax.tree.map(lambda entries: entries[:count], jax.device_get(found))

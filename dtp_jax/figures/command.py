@@ -1,0 +1,101 @@
+"""A figure from its arguments to its files."""
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dtp_jax import fields
+from dtp_jax.data import DataError
+from dtp_jax.figures.drawing import draw
+from dtp_jax.figures.jobs import Progress, compute, jobs_of
+from dtp_jax.figures.protocol import FIGURES, Protocol, protocol
+from dtp_jax.figures.store import Store
+from dtp_jax.run import backend, cli
+from dtp_jax.run.files import DiskError, disk_errors, write_json
+from dtp_jax.run.provenance import Request, provenance
+from dtp_jax.run.screen import Screen
+
+LINE_SECONDS = 30.0
+"""Without a terminal: at most one line of progress in this time."""
+
+
+def figures(args: argparse.Namespace, command: str, screen: Screen) -> int:
+    """Computes what is missing, draws, shows the table.
+
+    Args:
+      args: see `__main__.parser_of`. command: as the records quote it.
+
+    Returns:
+      The exit code.
+    """
+    try:
+        backend.check_flags()
+        backend.prepare()
+        backend.require_devices()
+        settings = dict(vars(args))
+        figure, quick, only_draw = (settings.pop(name) for name in ("figure", "quick", "draw"))
+        if figure not in FIGURES:
+            raise fields.error("FIGURE", figure, ", ".join(FIGURES))
+        default = f"runs/figures/{figure}" + ("_quick" if quick else "")
+        folder = fields.local_folder("--workdir", settings.pop("workdir", default))
+        made = protocol(figure, settings, quick=quick)
+        store = Store(folder)
+        store.open(made)
+    except ValueError as error:
+        screen.error(str(error))
+        return cli.EXIT_INVALID
+    try:
+        with disk_errors(folder):
+            if not only_draw:
+                with _progress(screen) as progress:
+                    compute(made, store, progress)
+            return _drawn(made, store, command, screen)
+    except ValueError as error:  # the images that are there are too few
+        screen.error(str(error))
+        return cli.EXIT_INVALID
+    except DataError as error:
+        screen.error(str(error))
+        return cli.EXIT_DATA
+    except DiskError as error:
+        screen.error(f"{error}; once that is mended, the same command goes on")
+        return cli.EXIT_DISK
+
+
+def _drawn(made: Protocol, store: Store, command: str, screen: Screen) -> int:
+    """Pictures, tables, where they come from. Returns the exit code."""
+    names = [job.name for job in jobs_of(made)]
+    missing = [name for name in names if not store.has(name)]
+    if len(missing) == len(names):
+        screen.error(f"--draw: no job has finished in {store.folder}; allowed: without --draw")
+        return cli.EXIT_INVALID
+    with screen.task("drawing"):
+        drawn = draw(made, store)
+    config = next(iter(made.experiments.values())).config
+    origin = provenance(Request(made.figure, (), command), config, None)
+    write_json(store.folder / f"figure_{made.figure}.json", {**origin, **made.written()})
+    screen.table(
+        "mean ± standard deviation over seeds; in brackets: published",
+        dict(zip(drawn.header, ["left"] + ["right"] * len(drawn.header))),
+        drawn.rows,
+        drop=("seeds",),
+    )
+    if missing:
+        screen.note(f"{len(missing)} of {len(names)} jobs are not there yet")
+    screen.note(f"{store.folder}: {', '.join(file.name for file in drawn.files)}")
+    return 0
+
+
+@contextmanager
+def _progress(screen: Screen) -> Iterator[Progress]:
+    """A line that moves; on a pipe, one now and then."""
+    last = -LINE_SECONDS
+
+    def plain(what: str, done: float, total: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_SECONDS:
+            last = time.monotonic()
+            screen.progress(f"{done / total:.0%} {what}")
+
+    with screen.hearing(), screen.task("preparing") as moving:
+        yield moving or plain

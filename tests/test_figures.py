@@ -1,0 +1,253 @@
+"""Figures of the paper: jobs train as training does, can be stopped, and are drawn without computing."""
+
+import csv
+import fcntl
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from dtp_jax.data import load_splits, locate
+from dtp_jax.figures import __main__ as command
+from dtp_jax.figures import jobs, training
+from dtp_jax.figures.protocol import BLOCKS, PUBLISHED, Series, protocol
+from dtp_jax.figures.store import Store
+from dtp_jax.learning import learner as learning
+
+SMALL = {"seeds": 1, "iterations": 7, "batch": 8}
+FLAGS = [f"--{name}={value}" for name, value in SMALL.items()]
+
+
+@pytest.fixture(autouse=True)
+def short_pieces(monkeypatch):
+    monkeypatch.setattr(training, "PIECE", 3)
+
+
+def prepared(rule, **settings):
+    made = protocol("4.3", {**SMALL, **settings}, quick=True)
+    experiment, learner = made.experiments["lenet", rule], made.learner("lenet", rule)
+    splits = load_splits(locate("digits"), experiment.config["val_split"], 123)
+    return made, learner, training.batch_of(learner, experiment, splits, 123)
+
+
+def opened(folder, made):
+    store = Store(folder)
+    store.open(made)
+    return store
+
+
+def run(*args):
+    return command.main(["4.3", "--quick", *FLAGS, *map(str, args)])
+
+
+@pytest.mark.parametrize("rule", ["ldrl", "dtp", "drl"])
+def test_a_job_trains_a_map_as_a_training_step_does(rule, tmp_path):
+    made, learner, batch = prepared(rule, rules=(rule,))
+    store = opened(tmp_path, made)
+    if rule == "drl":  # its last steps are those of the public program
+        learner = learner.replace(stale_gradients="kept")
+    feedback, _, losses = jax.jit(learning.train_feedback, static_argnums=0)(
+        learner, batch.state, batch.activations
+    )
+    for n, block in enumerate(learner.trained):
+        training.train_map(store, block.name, learner, n, batch)
+        found = store.load(block.name)
+        head = "stale" if rule == "drl" else "omega"
+        after = training.restored(head, found, batch.state.feedback[block.name])
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6),
+            after,
+            feedback[block.name],
+        )
+        np.testing.assert_allclose(found["loss"], losses[block.name], rtol=2e-4)
+
+
+def test_stale_steps_follow_on_the_clean_ones(tmp_path):
+    """The upper map of DRL is never stepped on again, the ones below it are: once for every iteration above."""
+    made, learner, batch = prepared("drl")
+    store = opened(tmp_path, made)
+    for n, block in enumerate(learner.trained):
+        training.train_map(store, block.name, learner, n, batch)
+        found = store.load(block.name)
+        moved = np.abs(found["stale/kernel"] - found["omega/kernel"]).max()
+        rate = made.experiments["lenet", "drl"].config["feedback_lr"][n]
+        above = SMALL["iterations"] * (len(learner.trained) - 1 - n)
+        # Kingma and Ba 2015, section 2.1: no step of Adam is longer than rate (1 - b1) / sqrt(1 - b2).
+        assert 0.3 * rate * above <= moved <= 3.17 * rate * above
+
+
+class Stop(Exception):
+    """A signal."""
+
+
+def test_a_job_that_was_stopped_gives_the_same_bits(tmp_path, monkeypatch):
+    made, learner, batch = prepared("ldrl")
+    store = opened(tmp_path, made)
+    training.train_map(store, "whole", learner, 0, batch)
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    seen = []
+
+    def progress(done, of):
+        seen.append(done)
+        if seen == [0, 3, 6]:
+            raise Stop
+
+    with pytest.raises(Stop):
+        training.train_map(store, "stopped", learner, 0, batch, progress)
+    assert store.load("stopped") is None and not store.has("stopped")
+    training.train_map(store, "stopped", learner, 0, batch, progress)
+    assert seen == [0, 3, 6, 6]
+    whole, stopped = store.load("whole"), store.load("stopped")
+    assert whole.keys() == stopped.keys() and len(whole["loss"]) == SMALL["iterations"]
+    for name, values in whole.items():
+        np.testing.assert_array_equal(values, stopped[name])
+    assert store.load("stopped", part=True) is None
+
+
+def test_the_command_computes_draws_and_does_not_compute_again(tmp_path, monkeypatch, capsys):
+    assert run("--workdir", tmp_path) == 0
+    names = {file.name for file in tmp_path.iterdir()}
+    pictures = {
+        f"figure_4.3{part}.{ending}" for part in ("", "_distance") for ending in ("png", "pdf")
+    }
+    assert {*pictures, "figure_4.3.csv", "figure_4.3.json", "protocol.json", "jobs"} == names
+    with (tmp_path / "figure_4.3.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["block"] for row in rows} == set(BLOCKS)
+    angles = {(r["series"], r["block"]): float(r["angle_mean"]) for r in rows}
+    assert angles["L-DRL, symmetric weights", "fc1"] < 0.01
+    assert angles["L-DRL, random feedback", "fc1"] > 60
+    assert all(angle < 0.1 for (_, block), angle in angles.items() if block == "fc2")
+    assert all(row["published_angle"] == "" for row in rows)  # not of these data
+    job = json.loads((tmp_path / "figure_4.3.json").read_text())
+    assert job["command"].startswith("python -m dtp_jax.figures 4.3") and job["versions"]["jax"]
+
+    def no_job(*_):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(jobs, "train_map", no_job)
+    monkeypatch.setattr(jobs, "measure", no_job)
+    for name in pictures:
+        (tmp_path / name).unlink()
+    assert run("--workdir", tmp_path) == 0
+    assert run("--workdir", tmp_path, "--draw") == 0
+    assert pictures <= {file.name for file in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert run("--workdir", tmp_path, "--batch=9") == 2
+    error = capsys.readouterr().err
+    assert "batch_size" in error and "8, not 9" in error and error.count("\n") == 1
+    more = ["--workdir", tmp_path, "--seeds=2", "--draw"]
+    assert run(*more) == 0  # what there is
+    assert "are not there yet" in capsys.readouterr().out
+
+
+def test_figure_4_2_has_a_line_for_both_rules(tmp_path):
+    flags = ["--quick", *FLAGS, f"--workdir={tmp_path}", "--seeds=2"]
+    assert command.main(["4.2", *flags]) == 0
+    with (tmp_path / "figure_4.2.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["iteration"]) for row in rows] == list(range(SMALL["iterations"]))
+    for rule in ("drl", "ldrl"):
+        assert 0 < float(rows[-1][f"angle_{rule}_mean"]) < float(rows[0][f"angle_{rule}_mean"]) + 5
+        assert float(rows[0][f"distance_{rule}_std"]) > 0
+    assert {f.name for f in (tmp_path / "jobs").glob("*.npz")} == {
+        f"lenet_{map_}_seed{seed}.npz" for map_ in ("drl_fc1", "ldrl_fc2") for seed in (123, 124)
+    }
+
+
+def test_the_direct_map_below_the_output_is_compared_with_it(tmp_path):
+    made, learner, batch = prepared("drl")
+    theta = batch.state.forward["fc2"]["kernel"]
+    seen = training.observer(learner, batch.state.forward)
+    iteration = training.Iteration(0.0, None, {"kernel": 2 * theta.T})
+    found, _ = seen(2, iteration)
+    np.testing.assert_allclose(found["distance"], 1, rtol=1e-6)
+    assert found["angle"] < 0.1
+    assert seen(1, iteration)[0].keys() == {"loss"}
+
+
+def test_a_job_of_another_process_is_left_to_it(tmp_path, monkeypatch):
+    made = protocol("4.3", {**SMALL, "rules": ("fw_dtp",)}, quick=True)
+    store = opened(tmp_path, made)
+    (job,) = jobs.jobs_of(made)
+    lock = (store.jobs / f"{job.name}.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        assert not store.has(job.name)
+        if len(waits) == 2:
+            lock.close()  # that process ends
+
+    monkeypatch.setattr(jobs.time, "sleep", wait)
+    jobs.compute(made, store, lambda *_: None)
+    assert len(waits) == 2 and store.has(job.name)
+
+
+def test_a_damaged_unfinished_job_begins_anew(tmp_path):
+    made, learner, batch = prepared("ldrl")
+    store = opened(tmp_path, made)
+    (store.jobs / "x.part.npz").write_bytes(b"PK\x03\x04 half a file")
+    training.train_map(store, "x", learner, 2, batch)
+    assert len(store.load("x")["loss"]) == SMALL["iterations"]
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["5.1"], "FIGURE is '5.1'; allowed: 4.2, 4.3, 4.3-extra"),
+        (["4.3", "--rules=ldr"], "--rules is 'ldr'; allowed:"),
+        (["4.2", "--rules=fw_dtp"], "rules that train feedback weights"),
+        (["4.3", "--seeds=0"], "--seeds is 0; allowed:"),
+        (["4.3", "--rules="], "--rules is"),
+        (["4.3", "--first_seed=-1"], "--first_seed is -1"),
+        (["4.3", "--network=lenett"], "config.network is 'lenett'; allowed:"),
+        (["4.3", "--dataset=cifar"], "config.dataset is 'cifar'; allowed:"),
+        (["4.3", "--noise=0.1,0.2"], "noise"),
+        (["4.3", "--batch=4000"], "config.batch_size is 4000"),
+        (["4.3", "--draw"], "no job has finished"),
+    ],
+)
+def test_bad_flags_are_refused_in_a_line(flags, words, tmp_path, capsys):
+    figure, *flags = flags
+    assert command.main([figure, "--quick", f"--workdir={tmp_path}", *flags]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_missing_images_have_their_own_exit_code(tmp_path, capsys):
+    flags = ["4.3", *FLAGS, f"--workdir={tmp_path / 'figure'}", f"--data_dir={tmp_path}"]
+    assert command.main([*flags, "--dataset=imagenet32"]) == 3
+    assert "imagenet32" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert run("--workdir", tmp_path / "figure") == 2
+    assert "can be written to" in capsys.readouterr().err
+
+
+def test_the_published_protocol_is_the_default():
+    """Ernoult et al. 2022: LeNet without biases, batches of 256, five seeds from 123, 5000 iterations."""
+    made = protocol("4.3", {})
+    assert made.seeds == (123, 124, 125, 126, 127) and made.networks == ("lenet",)
+    ldrl, drl = (made.experiments["lenet", rule].config for rule in ("ldrl", "drl"))
+    for config in (ldrl, drl):
+        assert (config["batch_size"], config["bias"], config["dataset"]) == (256, False, "cifar10")
+        assert config["feedback_iterations"] == (5000,) * 3 and config["activation"] == "elu"
+    assert ldrl["beta"] == 0.4655 and ldrl["noise"] == (0.2, 0.2, 0.1)
+    assert ldrl["feedback_lr"] == (1e-4, 2.5e-3, 0.01) and ldrl["feedback_optimizer"] == "sgd"
+    assert drl["feedback_optimizer"] == "adam" and not drl["weight_decay"]
+    assert tuple(block.name for block in made.learner("lenet", "ldrl").network) == BLOCKS
+    assert set(PUBLISHED) < set(made.series)
+    assert Series("drl", "trained") in made.series  # drawn beside the published variant
+
+
+def test_the_extra_figure_is_of_the_larger_networks():
+    made = protocol("4.3-extra", {})
+    assert made.networks == ("simple_vgg", "resnet18", "resnet34") and made.rules == ("ldrl",)
+    assert len(jobs.jobs_of(made)) == 5 * 3 * (5 + 3)
