@@ -104,9 +104,14 @@ def _curves(protocol: Protocol, store: Store) -> Drawn:
         )
         for what, y in (("angle", "angle, degrees"), ("distance", "relative distance"))
     ]
-    figure = panels.draw_panels(drawn, "feedback iteration", band=BAND, title=_title(protocol))
+    figure = panels.draw_panels(
+        drawn,
+        "feedback iteration",
+        band=BAND,
+        title=_title(protocol, seeds=max(one.seeds for one in found.values()), band=BAND),
+    )
     files = _save(figure, file)
-    header = ("rule", "seeds", "final angle", "published", "final distance", "published")
+    header = ("rule", "seeds", "angle", "published angle", "distance", "published distance")
     return Drawn(files, header, rows)
 
 
@@ -159,7 +164,7 @@ def _bar_figure(protocol: Protocol, network: str, what: str, blocks: list[str], 
             for series, one in drawn.items()
         ],
         y,
-        title=_title(protocol, network),
+        title=_title(protocol, network, seeds=max(one.seeds for one in drawn.values())),
         top=95 if is_angle else 0,
         log=not is_angle,
         reference="published",
@@ -210,12 +215,15 @@ def _lines(network: str, protocol: Protocol, blocks: list[str], spreads: dict):
             ]
 
 
-def _title(protocol: Protocol, network: str = "") -> str:
-    experiment = next(iter(protocol.experiments.values()))
-    config = experiment.config
+def _title(protocol: Protocol, network: str = "", *, seeds: int, band: int = 1) -> str:
     network = network or protocol.networks[0]
-    iterations = config["feedback_iterations"][0]
-    return f"{network}, {config['dataset']}, batch {config['batch_size']}, {iterations} feedback iterations"
+    config = next(one.config for (name, _), one in protocol.experiments.items() if name == network)
+    what = f"{network}, {config['dataset']}, batches of {config['batch_size']}, "
+    what += f"{config['feedback_iterations'][0]} feedback iterations"
+    if seeds == 1:
+        return f"{what}; one seed"
+    many = "one standard deviation" if band == 1 else f"{band} standard deviations"
+    return f"{what}; mean of {seeds} seeds ± {many}"
 
 
 def _save(figure, file: Path) -> list[Path]:
