@@ -80,6 +80,7 @@ def test_what_is_in_the_wheel(installed):
     configs = {path.name for path in (REPOSITORY / "configs").glob("*.py")}
     assert {f"dtp_jax/configs/{name}" for name in configs} <= names
     assert "dtp_jax/__init__.pyi" in names
+    assert {f"dtp_jax/report/templates/report.{kind}" for kind in ("html", "css")} <= names
     assert all(name.startswith(("dtp_jax/", "dtp_jax-")) for name in names)
 
 
@@ -112,6 +113,9 @@ def test_compare(installed):
     assert "digits_backprop" in shown
     assert "dtp compare --configs=" in (installed.folder / "c" / "comparison.md").read_text()
     assert (installed.folder / "c" / "comparison.png").exists()
+    assert "c/report.html: " in installed.run("dtp", "report", "c", "--no-predictions")
+    page = (installed.folder / "c" / "report.html").read_text("utf-8")
+    assert page.startswith("<!doctype html>") and "validation accuracy" in page
 
 
 def test_parity(installed):

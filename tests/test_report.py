@@ -406,7 +406,7 @@ def test_a_run_that_has_not_finished(tmp_path):
 
 
 def test_a_run_without_validation_or_rows(tmp_path):
-    folder = write_run(tmp_path / "a")
+    folder = write_run(tmp_path / "a", val_split=0.0)
     rows = [
         line for line in (folder / "metrics.jsonl").read_text().splitlines() if "val" not in line
     ]
@@ -581,7 +581,7 @@ def test_feedback_training_of_one_batch(tmp_path):
             f"{kind}/fc": np.array([step, 1.0, 0.5]) for kind in ("loss", "angle", "distance")
         }
         np.savez(folder / f"figures/feedback_{step:07d}.npz", **arrays)
-    assert "before step 1001" in page_of(folder).text
+    assert "Before step 1001" in page_of(folder).text
     (folder / "figures/feedback_0001000.npz").write_bytes(b"PK no archive")
     assert "feedback_0001000.npz cannot be read" in page_of(folder).text
 

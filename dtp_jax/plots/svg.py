@@ -3,6 +3,7 @@
 import html
 import io
 import re
+import warnings
 from typing import Any
 
 from dtp_jax.plots.style import INK
@@ -39,7 +40,11 @@ def svg(figure: Any, name: str, label: str) -> str:
 
     clear = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     text = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # of letters that its font lacks, and a browser's may have
         figure.savefig(text, format="svg", transparent=True, metadata=clear)
     drawn = text.getvalue()
     for pattern, instead in CHANGES:

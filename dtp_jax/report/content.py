@@ -8,7 +8,7 @@ import numpy as np
 
 from dtp_jax.report import figures, tables, words
 from dtp_jax.report.differences import differences, reference_of
-from dtp_jax.report.figures import Section
+from dtp_jax.report.drawing import Section
 from dtp_jax.report.folders import Found, Group
 from dtp_jax.report.looks import Look, look, update_note
 from dtp_jax.report.series import measured
@@ -138,17 +138,17 @@ def _update_table(groups: Sequence[Group], angles: dict) -> Table | None:
         return None
     labels = [group.label for group in groups if group.label in angles]
     if len(labels) > len(names):
-        columns = {"config": "left", **dict.fromkeys(names, "right")}
-        rows = [
-            [label, *(words.spread(angles[label].get(n, ()), 1) for n in names)] for label in labels
-        ]
+        headings = ["config", *names]
+        cells = [[angles[label].get(name, ()) for name in names] for label in labels]
     else:
-        columns = {"parameter": "left", **dict.fromkeys(labels, "right")}
-        rows = [
-            [n, *(words.spread(angles[label].get(n, ()), 1) for label in labels)] for n in names
-        ]
+        headings = ["parameter", *labels]
+        cells = [[angles[label].get(name, ()) for label in labels] for name in names]
+    begins = labels if headings[1:] == names else names
+    rows = [
+        [one, *(words.spread(v, 1) for v in row)] for one, row in zip(begins, cells, strict=True)
+    ]
     note = "Degrees between the rule's update and backprop's gradient, for a small beta."
-    return Table("Update angles", columns, rows, note)
+    return Table("Update angles", headings, "lr", rows, note)
 
 
 def _together(reasons: Iterable[tuple[str, str]]) -> list[str]:

@@ -11,7 +11,7 @@ from dtp_jax.plots.images import as_pixels, data_uri, mosaic
 from dtp_jax.plots.matrix import draw_confusion
 from dtp_jax.plots.svg import svg
 from dtp_jax.report import words
-from dtp_jax.report.figures import Picture
+from dtp_jax.report.drawing import Picture
 from dtp_jax.report.folders import Group
 from dtp_jax.report.predictions import (
     Mistake,
@@ -147,13 +147,12 @@ def class_table(of_class: np.ndarray, names: Sequence[str]) -> Table:
         half = MOST_CLASSES // 2
         order, title = [*order[:half], *order[-half:]], f"Worst and best {half} classes"
     rows = [[names[i], f"{100 * of_class[i]:.1f}"] for i in order]
-    return Table(title, {"class": "left", "accuracy, %": "right"}, rows)
+    return Table(title, ("class", "accuracy, %"), "lr", rows)
 
 
 def _confused(predictions: Predictions, names: Sequence[str]) -> Table:
     rows = [[names[t], names[p], str(n)] for t, p, n in predictions.confusions(CONFUSIONS)]
-    columns = {"true": "left", "taken for": "left", "images": "right"}
-    return Table("Most frequent mistakes", columns, rows)
+    return Table("Most frequent mistakes", ("true", "taken for", "images"), "llr", rows)
 
 
 def _mistaken(one: Mistake, names: Sequence[str]) -> Mistaken:

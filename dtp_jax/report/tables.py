@@ -12,18 +12,32 @@ from dtp_jax.run.layout import duration
 
 MOST_CLASSES = 20
 """Of more, only the worst and the best ten are shown."""
+FACTS = ("date", "commit", "host", "device")
 PACKAGES = ("python", "dtp_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+RARE = ("test at best validation, %", "time", "images/s", "diagnostics + compilation")
+"""Columns of runs that a narrow terminal leaves out first."""
 
 
 class Table(NamedTuple):
     """Cells as text; empty where there is nothing to say."""
 
     title: str
-    columns: Mapping[str, Literal["left", "right"]]
+    headings: Sequence[str]
+    sides: str
+    """For each column l or r: on which side its cells are; the last letter stands for all further columns."""
     rows: Sequence[Sequence[str]]
     note: str = ""
     drop: Sequence[str] = ()
     """Headings of columns that a narrow terminal leaves out, the first ones first."""
+
+    @property
+    def columns(self) -> list[tuple[str, Literal["left", "right"]]]:
+        """Headings, and the sides of their cells. Two may have the same heading."""
+        sides = self.sides.ljust(len(self.headings), self.sides[-1])
+        return [
+            (name, "left" if side == "l" else "right") for name, side in zip(self.headings, sides)
+        ]
 
 
 def results(groups: Sequence[Group], sizes: Mapping[str, tuple[str, str]]) -> Table:
@@ -48,24 +62,24 @@ def results(groups: Sequence[Group], sizes: Mapping[str, tuple[str, str]]) -> Ta
         ])  # fmt: skip
     note = (
         "Mean ± standard deviation over the finished seeds, of the weights after the last epoch. "
-        "Memory: forward and feedback parameters; with optimizers and random state, what a checkpoint holds. "
-        "Activations and what the compiler takes come on top of it and are not recorded."
+        "Parameters: forward and feedback. Training state: parameters, optimizers and random state; "
+        "activations come on top of it and are not recorded."
     )
-    if not any(_numbers([r.summary for r in g.finished], "val_accuracy") for g in groups):
+    held_out = ("val_split", "val_per_class")
+    if all(g.config and not any(map(g.config.get, held_out)) for g in groups):
         note += " No images were held out for validation."
-    columns = {
-        "config": "left",
-        "test accuracy, %": "right",
-        "validation, %": "right",
-        "finished": "right",
-        "rule": "left",
-        "time": "right",
-        "images/s": "right",
-        "parameters": "right",
-        "memory": "right",
-    }
-    drop = ("memory", "parameters", "images/s", "finished", "rule", "time", "validation, %")
-    return Table("Results", columns, rows, note, drop)
+    headings = (
+        "config",
+        "test accuracy, %",
+        "validation, %",
+        "finished",
+        "rule",
+        "time",
+        "images/s",
+    )
+    headings += ("parameters", "training state")
+    drop = ("training state", "parameters", "images/s", "finished", "rule", "time", "validation, %")
+    return Table("Results", headings, "lrrrlr", rows, note, drop)
 
 
 def memory(groups: Sequence[Group]) -> dict[str, tuple[str, str]]:
@@ -97,22 +111,9 @@ def runs(groups: Sequence[Group]) -> Table:
     notes += [
         f"{g.label}: {problem}." for g in groups for run in g.runs for problem in run.problems
     ]
-    columns = {
-        "config": "left",
-        "seed": "right",
-        "state": "left",
-        "steps": "right",
-        "test, %": "right",
-        "top 5, %": "right",
-        "validation, %": "right",
-        "test at best validation, %": "right",
-        "time": "right",
-        "images/s": "right",
-        "diagnostics": "right",
-    }
-    drop = ("diagnostics", "top 5, %", "test at best validation, %", "images/s", "time", "steps")
-    drop += ("validation, %",)
-    return _without_empty(Table("Runs", columns, rows, " ".join(notes), drop))
+    headings = ("config", "seed", "state", "steps", "test, %", "top 5, %", "validation, %", *RARE)
+    drop = (*reversed(RARE), "top 5, %", "steps", "validation, %")
+    return _without_empty(Table("Runs", headings, "lrlr", rows, " ".join(notes), drop))
 
 
 def _outcome(run: Reading) -> list[str]:
@@ -145,8 +146,7 @@ def paired(found: Sequence[Difference], reference: str) -> Table:
         ]
         for one in found
     ]
-    columns = {"config": "left", "seeds": "right", "difference, points": "right"}
-    columns |= {"standard error": "right", "t": "right", "p": "right"}
+    headings = ("config", "seeds", "difference, points", "standard error", "t", "p")
     note = (
         f"Test accuracy minus that of {reference} with the same seed: mean over n seeds, its standard error, "
         "Student's paired t-test, two-sided."
@@ -157,7 +157,7 @@ def paired(found: Sequence[Difference], reference: str) -> Table:
         note += " Where all differences are equal there is no test."
     if len(found) > 1:
         note += " The p-values are not corrected for the number of configs."
-    return Table(f"Differences to {reference}", columns, rows, note, ("t", "standard error"))
+    return Table(f"Differences to {reference}", headings, "lr", rows, note, ("t", "standard error"))
 
 
 def config_differences(groups: Sequence[Group]) -> Table | None:
@@ -166,20 +166,20 @@ def config_differences(groups: Sequence[Group]) -> Table | None:
     if not fields:
         return None
     title, note = "What sets the configs apart", "All other fields are equal."
-    if len(groups) > len(fields):
-        columns = {"config": "left", **dict.fromkeys(fields, "left")}
-        rows = [[group.label, *(_field(group, name) for name in fields)] for group in groups]
-    else:
-        columns = {"field": "left", **{group.label: "left" for group in groups}}
-        rows = [[name, *(_field(group, name) for group in groups)] for name in fields]
-    return Table(title, columns, rows, note)
+    if len(groups) <= len(fields):
+        return _side_by_side(title, groups, fields)._replace(note=note)
+    rows = [[group.label, *(_field(group, name) for name in fields)] for group in groups]
+    return Table(title, ["config", *fields], "l", rows, note)
 
 
 def whole_config(groups: Sequence[Group]) -> Table:
-    """Every field of every config; the seed is that of the first run."""
-    columns = {"field": "left", **{group.label: "left" for group in groups}}
-    rows = [[name, *(_field(group, name) for group in groups)] for name in (*_fields(groups),)]
-    return Table("All fields", columns, rows)
+    """Every field of every config; of a config whose runs differ in bookkeeping, as the first one has it."""
+    return _side_by_side("All fields", groups, _fields(groups))
+
+
+def _side_by_side(title: str, groups: Sequence[Group], fields: Sequence[str]) -> Table:
+    rows = [[name, *(_field(group, name) for group in groups)] for name in fields]
+    return Table(title, ["field", *(group.label for group in groups)], "l", rows)
 
 
 def _fields(groups: Sequence[Group]) -> list[str]:
@@ -192,55 +192,49 @@ def _field(group: Group, name: str) -> str:
 
 def origins(groups: Sequence[Group]) -> Table:
     """Where each run was trained, by which program; what all have in common stands below."""
-    rows = []
-    for group in groups:
-        for run in group.runs:
-            origin = (run.summary or {}).get("provenance") or run.origin
-            origin = origin if isinstance(origin, dict) else {}
-            versions = origin.get("versions")
-            versions = versions if isinstance(versions, dict) else {}
-            facts = [str(origin.get(name) or "") for name in ("date", "commit", "host", "device")]
-            row = [group.label, words.NONE if run.seed is None else str(run.seed), *facts]
-            rows.append(
-                [
-                    *row,
-                    *(str(versions.get(name, "")) for name in PACKAGES),
-                    str(origin.get("command") or ""),
-                ]
-            )
-    names = ("config", "seed", "date", "commit", "host", "device", *PACKAGES, "command")
-    values = {name: {row[i] for row in rows} for i, name in enumerate(names)}
-    common = [n for n in names[2:] if len(values[n]) == 1 and len(rows) > 1 and "" not in values[n]]
-    note = (
-        "All runs: " + ", ".join(f"{n} {next(iter(values[n]))}" for n in common) + "."
-        if common
-        else ""
+    headings = ["config", "seed", *FACTS, *PACKAGES, "command"]
+    rows = [
+        [group.label, words.NONE if run.seed is None else str(run.seed), *_origin(run)]
+        for group in groups
+        for run in group.runs
+    ]
+    note, kept = "", list(range(len(headings)))
+    if len(rows) > 1:
+        same = [i for i in kept[2:] if rows[0][i] and len({row[i] for row in rows}) == 1]
+        note = ", ".join(f"{headings[i]} {rows[0][i]}" for i in same)
+        note, kept = note and f"All runs: {note}.", [i for i in kept if i not in same]
+    drop = ["command", "host", *reversed(PACKAGES), "date", "device"]
+    found = Table("Provenance", headings, "l", rows, note, drop)
+    return _without_empty(_with_columns(found, kept))
+
+
+def _origin(run: Reading) -> list[str]:
+    """Facts, versions and command, as the run has told them at its end or, else, its start; "" where it has not."""
+    origin = (run.summary or {}).get("provenance") or run.origin
+    origin = origin if isinstance(origin, dict) else {}
+    versions = origin.get("versions")
+    versions = versions if isinstance(versions, dict) else {}
+    told = (
+        [origin.get(name) for name in FACTS],
+        map(versions.get, PACKAGES),
+        [origin.get("command")],
     )
-    kept = [i for i, name in enumerate(names) if name not in common]
-    columns = {names[i]: "left" for i in kept}
-    rows = [[row[i] for i in kept] for row in rows]
-    drop = (
-        "command",
-        "host",
-        "optax",
-        "flax",
-        "numpy",
-        "jaxlib",
-        "python",
-        "date",
-        "device",
-        "jax",
-    )
-    return _without_empty(Table("Provenance", columns, rows, note, drop))
+    return [str(one or "") for part in told for one in part]
 
 
 def _without_empty(table: Table) -> Table:
     """Without the columns that have no cell."""
-    kept = [i for i in range(len(table.columns)) if any(row[i] for row in table.rows) or i == 0]
-    headings = list(table.columns.items())
-    rows = [[row[i] for i in kept] for row in table.rows]
-    columns = dict(headings[i] for i in kept)
-    return table._replace(columns=columns, rows=rows, drop=[n for n in table.drop if n in columns])
+    numbers = range(len(table.headings))
+    return _with_columns(table, [i for i in numbers if i == 0 or any(row[i] for row in table.rows)])
+
+
+def _with_columns(table: Table, kept: Sequence[int]) -> Table:
+    sides = table.sides.ljust(len(table.headings), table.sides[-1])
+    return table._replace(
+        headings=[table.headings[i] for i in kept],
+        sides="".join(sides[i] for i in kept),
+        rows=[[row[i] for i in kept] for row in table.rows],
+    )
 
 
 def _numbers(summaries: Sequence[dict], name: str, factor: float = 1) -> list[float]:

@@ -62,8 +62,8 @@ def _over_epochs(groups: Sequence[Group]) -> Iterator[Table]:
         ]
         rows = [row for row in rows if any(cell != words.NONE for cell in row[1:])]
         if rows:
-            columns = {"first to last epoch": "left", **{group.label: "right" for group in some}}
-            yield Table("Curves, means over the seeds", columns, rows)
+            headings = ["first to last epoch", *(group.label for group in some)]
+            yield Table("Curves, means over the seeds", headings, "lr", rows)
 
 
 def _ends(group: Group, curve: Curve) -> str:
@@ -77,13 +77,15 @@ def _ends(group: Group, curve: Curve) -> str:
 def _table(table: Table, screen: Screen) -> None:
     """A table, or a paragraph for each row where the terminal is too narrow for that."""
     screen.note("")
-    if _least_width(table) <= columns_of(screen.console):
-        screen.table(table.title, table.columns, table.rows, drop=table.drop)
+    columns = dict(table.columns)
+    if len(columns) == len(table.headings) and _least_width(table) <= columns_of(screen.console):
+        drop = [name for name in table.drop if name in columns]
+        screen.table(table.title, columns, table.rows, drop=drop)
     else:
         screen.note(table.title)
         for row in table.rows:
             screen.note(row[0])
-            for heading, cell in zip(list(table.columns)[1:], row[1:], strict=True):
+            for heading, cell in zip(table.headings[1:], row[1:], strict=True):
                 screen.note(f"  {heading}: {cell}")
     if table.note:
         screen.note(table.note)
@@ -92,7 +94,7 @@ def _table(table: Table, screen: Screen) -> None:
 def _least_width(table: Table) -> int:
     """Of a terminal, with all columns dropped that may be."""
     widths = []
-    for number, heading in enumerate(table.columns):
+    for number, heading in enumerate(table.headings):
         pieces = [piece for row in table.rows for piece in row[number].split(" ")]
         if heading not in table.drop:
             widths.append(max(map(cell_len, [*heading.split(" "), *pieces])))
