@@ -154,6 +154,7 @@ def test_controls_obey_the_keyboard(show):
     for _ in range(5):
         page.keyboard.press("ArrowRight")
     wait_for(page, "document.querySelector('#results .scroll').scrollLeft > 0")
+    page = show(390, unfolded=False)  # chromium drops a jump while the last keys still scroll
     page.focus("nav a[href='#provenance']")
     page.keyboard.press("Enter")
     wait_for(page, "scrollY > 500")
