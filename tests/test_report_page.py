@@ -3,6 +3,7 @@
 import contextlib
 import io
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -92,6 +93,14 @@ def show(browser, file):
         context.close()
 
 
+def wait_for(page, expression, seconds=30):
+    """Returns when it is true. From outside: the page forbids every script, playwright's polling too."""
+    give_up = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < give_up, expression
+        page.wait_for_timeout(50)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_it_is_quiet_and_fits(show, file, width, scheme):
@@ -144,10 +153,11 @@ def test_controls_obey_the_keyboard(show):
     page.focus("#results .scroll")
     for _ in range(5):
         page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('#results .scroll').scrollLeft > 0")
+    wait_for(page, "document.querySelector('#results .scroll').scrollLeft > 0")
+    page = show(390, unfolded=False)  # chromium drops a jump while the last keys still scroll
     page.focus("nav a[href='#provenance']")
     page.keyboard.press("Enter")
-    page.wait_for_function("scrollY > 500")
+    wait_for(page, "scrollY > 500")
 
 
 def test_what_is_folded_is_printed(show):

@@ -14,7 +14,7 @@ MEASURES = {
     "update_distance": ("Update distance to backprop", "relative"),
     "jacobian_distance": ("Distance of Jacobians", "relative"),
     "gauss_newton_angle": ("Angle to Gauss-Newton targets", "degrees"),
-    "null_space_share": ("Share of the update in the null space", "share"),
+    "null_space_share": ("Share of the step in the null space", "share"),
     "eigenvalue_trace": ("Trace of J_F J_G", "sum of eigenvalues"),
     "eigenvalue_positive": ("Eigenvalues of J_F J_G with positive real part", "share"),
 }
