@@ -6,13 +6,14 @@ Programs that tests start inherit that, and are the same as those in this proces
 """
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
 import jax
 import pytest
 
-from dtp_jax.run import backend
+from dtp_jax.run import backend, signals
 
 COMPILED = Path(tempfile.gettempdir()) / f"dtp_jax-tests-{os.getuid()}"
 """Of this machine: a program of one CPU may not run on another one."""
@@ -35,6 +36,13 @@ for name, value in {
 }.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
+
+
+# Under nohup and in the background of a script, signals are ignored; what tests start would inherit that.
+for number in signals.STOPPING:
+    if signal.getsignal(number) == signal.SIG_IGN:
+        plain = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, plain)
 
 
 @pytest.fixture
