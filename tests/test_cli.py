@@ -492,7 +492,12 @@ def test_processes_of_their_own(place):
 
 def test_stopped_by_every_signal(place):
     """ctrl-C, SIGTERM and SIGKILL, one after the other: the same bits as a run left in peace."""
-    args = (*TINY, "--config.epochs=100000", "--config.checkpoint_every=7")
+    args = (
+        *TINY,
+        "--config.epochs=100000",
+        "--config.diagnostics=False",
+        "--config.checkpoint_every=7",
+    )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         process = start("--workdir=w", *args)
         wait_for_lines(process, place / "w", 12)

@@ -226,7 +226,11 @@ def on_terminal(workdir, *args, first=""):
 
 def test_a_closed_terminal(place):
     """The run saves; one that ignores the signal, as under nohup, goes on, and saves at the next one."""
-    endless = ("--config.epochs=100000", "--config.checkpoint_every=1000000")
+    endless = (
+        "--config.epochs=100000",
+        "--config.diagnostics=False",
+        "--config.checkpoint_every=1000000",
+    )
     process, close = on_terminal(place / "w", *endless)
     wait_for_lines(process, place / "w", 5)
     close()

@@ -163,14 +163,13 @@ def protocol(figure: str, settings: Mapping[str, Any], *, quick: bool = False) -
 
 def _experiment(network: str, rule: str, chosen: Mapping[str, Any], *, quick: bool) -> Experiment:
     """A rule with its published hyper-parameters, on the figure's network and data, without biases."""
-    names = {"drl": "cifar10_drl", "direct_feedback_alignment": "cifar10_drl"}
-    config = dict(load_config(names.get(rule, "cifar10_dtp")).config)
-    is_lenet = network == "lenet"
-    if rule in names:
+    is_lenet, is_drl = network == "lenet", rule == "drl"
+    config = dict(load_config("cifar10_drl" if is_drl else "cifar10_dtp").config)
+    if is_drl:
         config |= {"network": "lenet", "activation": "elu"}
     elif is_lenet:
         config |= QUICK_LENET if quick else LENET
-    if rule not in names:
+    if not is_drl:
         config |= {name: chosen[name] for name in ("noise", "feedback_lr") if name in chosen}
     if is_lenet and quick:
         config |= {name: QUICK_LENET[name] for name in ("channels", "hidden")}
@@ -188,7 +187,7 @@ def _experiment(network: str, rule: str, chosen: Mapping[str, Any], *, quick: bo
 
 
 def _random(rule: str) -> tuple[Series, ...]:
-    return (Series(rule, "random"),)
+    return () if rule == "analytic" else (Series(rule, "random"),)
 
 
 def _trained(rule: str) -> tuple[Series, ...]:
