@@ -108,6 +108,18 @@ def test_max_unpool_gives_overwritten_values_no_gradient(pooled):
     np.testing.assert_array_equal(pooled.g_v, expected)
 
 
+def test_the_widest_window_is_unpooled():
+    """256 positions are all that an index of eight bits tells apart: none is left to mean "nowhere"."""
+    x = jax.random.permutation(jax.random.key(0), jnp.arange(1.0, 24 * 24 + 1)).reshape(
+        1, 24, 24, 1
+    )
+    y, index = ops.max_pool(x, window=16, stride=8)
+    back = ops.max_unpool(y, index, input_shape=(24, 24, 1), window=16, stride=8)
+    kept = back != 0
+    assert set(back[kept].tolist()) == set(y.ravel().tolist())
+    np.testing.assert_array_equal(back[kept], x[kept])
+
+
 def test_max_unpool_of_overlapping_windows_spelled_out():
     """One maximum in the middle of a 3x3 image, seen by all four 3/2/1 windows."""
     x = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1, 0].set(1.0)

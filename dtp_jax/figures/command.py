@@ -75,7 +75,7 @@ def _drawn(made: Protocol, store: Store, command: str, screen: Screen) -> int:
     origin = provenance(Request(made.figure, (), command), config, None)
     write_json(store.folder / f"figure_{made.figure}.json", {**origin, **made.written()})
     screen.table(
-        "mean ± standard deviation over seeds; in brackets: published",
+        "mean ± standard deviation over seeds, beside what is published",
         dict(zip(drawn.header, ["left"] + ["right"] * len(drawn.header))),
         drawn.rows,
         drop=("seeds",),

@@ -59,14 +59,11 @@ def max_unpool(
     if window == stride and padding == 0:
         return _unpool_disjoint(y, index, input_shape, window)
     # Positions of one remainder by the stride are seen at the same taps, by windows next to each other.
-    rows, columns = ([_seers(r, window, stride, padding) for r in range(stride)] for _ in range(2))
+    seers = [_seers(r, window, stride, padding) for r in range(stride)]
     sizes = [-(-n // stride) for n in input_shape[:2]]
-    parts = [
-        [_gathered(y, index, window, row, column, sizes) for column in columns] for row in rows
-    ]
-    x = jnp.stack(
-        [jnp.stack(row, axis=3) for row in parts], axis=2
-    )  # (batch, rows, s, columns, s, c)
+    parts = [[_gathered(y, index, window, row, column, sizes) for column in seers] for row in seers]
+    # (batch, rows, stride, columns, stride, channels)
+    x = jnp.stack([jnp.stack(row, axis=3) for row in parts], axis=2)
     x = x.reshape(y.shape[0], *(stride * n for n in sizes), y.shape[3])
     return x[:, : input_shape[0], : input_shape[1]]
 
@@ -91,8 +88,7 @@ def _gathered(
     for row, down in rows:
         for column, right in columns:
             seen = partial(_shifted, shifts=(down, right), sizes=sizes)
-            hit = seen(index, window * window) == row * window + column
-            x = jnp.where(hit, seen(y, 0), x)
+            x = jnp.where(seen(index == row * window + column, False), seen(y, 0), x)
     return x
 
 
