@@ -92,6 +92,7 @@ def test_on_or_off_every_bit_of_the_training_is_the_same(place, reference, obser
 def test_a_short_run_compiles_nothing_for_it(reference):
     folder, found = reference[0], summary(reference[0])
     assert found["diagnostics_compile_seconds"] == 0
+    assert found["memory_bytes"] > 0
     assert not rows(folder, "feedback") + rows(folder, "diagnostics")
     assert not (folder / "figures").exists()
     last = rows(folder, "train")[-1]

@@ -363,3 +363,14 @@ def test_an_evaluation_in_blocks_changes_no_bit(made, expected_evaluation, most_
     assert evaluate(forward, streamed) == evaluate(
         forward, resident_evaluation(split, batch_size=5)
     )
+
+
+def test_memory_of_a_program():
+    x = jax.ShapeDtypeStruct((1000,), jnp.float32)
+    kept = jax.jit(lambda x: x + 1).lower(x).compile()
+    donated = jax.jit(lambda x: x + 1, donate_argnums=0).lower(x).compile()
+    assert program.memory_bytes(kept) == 8000 and program.memory_bytes(donated) == 4000
+    # A product that is kept for another one is in between.
+    square = jax.ShapeDtypeStruct((100, 100), jnp.float32)
+    between = jax.jit(lambda a: jnp.cos(a @ a) @ a).lower(square).compile()
+    assert program.memory_bytes(between) >= 3 * 40_000

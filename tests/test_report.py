@@ -19,13 +19,15 @@ from dtp_jax.data import DATASETS, load_splits, locate, prepare_images
 from dtp_jax.learning.evaluation import infer
 from dtp_jax.plots import images, matrix, style
 from dtp_jax.plots.svg import svg
-from dtp_jax.report import __main__, folders, looks, predictions, tables, text, words
+from dtp_jax.report import __main__, folders, looks, predictions, reading, tables, text, words
 from dtp_jax.report.content import content
 from dtp_jax.report.differences import differences, paired, reference_of
 from dtp_jax.report.page import page
 from dtp_jax.report.predictions import Predictions
+from dtp_jax.run import results
 from dtp_jax.run.loading import load_config
 from dtp_jax.run.screen import Screen
+from dtp_jax.run.workdir import Workdir
 
 pytest_plugins = ["run_fixtures"]
 
@@ -382,7 +384,7 @@ def test_a_run_that_has_not_finished(tmp_path):
             "stopped",
             [],
             {},
-            "unfinished at step 10, epoch 1 of 1: it was stopped, or it failed or diverged",
+            "unfinished at step 10, epoch 1 of 1: it was stopped, or it failed",
         ),
         (
             "killed",
@@ -599,4 +601,13 @@ def test_a_diverged_run(place):
     assert launch(*TINY, "--workdir=d", "--config.forward_lr=1e9", "--config.epochs=1").code == 4
     code, _, err = report("d", "--no-predictions")
     found = Page((place / "d/report.html").read_text("utf-8"))
-    assert (code, err) == (0, "") and "it was stopped, or it failed or diverged" in found.text
+    assert (code, err) == (0, "") and "diverged: step 2: the loss is " in found.text
+    # What it wrote of its end goes as soon as it goes on, from whatever step.
+    Workdir(place / "d").rewind_metrics(1)
+    assert "it was stopped, or it failed" in reading.read(place / "d").status
+
+
+def test_what_diverged_lines_cannot_be_read(tmp_path):
+    for line in ("", "{", "[]", '{"split": "diverged"}', '{"split": "diverged", "message": 3}'):
+        (tmp_path / "metrics.jsonl").write_text(line + "\n")
+        assert results.divergence(tmp_path / "metrics.jsonl") is None

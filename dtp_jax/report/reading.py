@@ -11,7 +11,7 @@ from dtp_jax.run import formats
 from dtp_jax.run.config import ORIGIN
 from dtp_jax.run.files import read_object
 from dtp_jax.run.owner import OWNER, Owner
-from dtp_jax.run.results import Table, read_metrics
+from dtp_jax.run.results import Table, divergence, read_metrics
 from dtp_jax.run.workdir import Workdir
 
 
@@ -39,13 +39,14 @@ def read(path: Path) -> Reading:
     Raises:
       ValueError: one line; nothing of it can be read.
     """
-    folder, problems, config, metrics = Workdir(path), [], {}, Table()
+    folder, problems, config, metrics, diverged = Workdir(path), [], {}, Table(), None
     try:
         config = shown(formats.read(folder.config_file, whole=False))
     except formats.FormatError as error:
         problems.append(f"config.json {error}")
     try:
         metrics = shown_names(read_metrics(folder.metrics_file))
+        diverged = divergence(folder.metrics_file)
     except OSError as error:
         problems.append(f"metrics.jsonl cannot be read: {error.strerror}")
     summary = shown(folder.read_summary())
@@ -64,7 +65,7 @@ def read(path: Path) -> Reading:
         config.get("provenance") or {},
         summary,
         metrics,
-        _status(path, config, summary, metrics),
+        _status(path, config, summary, metrics, diverged),
         tuple(shown(problems)),
     )
 
@@ -105,8 +106,14 @@ def _seed(path: Path, config: dict[str, Any], summary: dict[str, Any] | None) ->
 
 
 def _status(
-    path: Path, config: dict[str, Any], summary: dict[str, Any] | None, metrics: Table
+    path: Path,
+    config: dict[str, Any],
+    summary: dict[str, Any] | None,
+    metrics: Table,
+    diverged: str | None,
 ) -> str:
+    if diverged is not None:
+        return shown(f"diverged: {diverged}")
     step, epoch = last_of(metrics, "step"), last_of(metrics, "epoch")
     if summary is not None and not (step is not None and step > summary["steps"]):
         return "finished"
@@ -120,7 +127,7 @@ def _status(
     losses = metrics.of("train").get("loss", np.empty(0)) if metrics else np.empty(0)
     if len(losses) and not np.isfinite(losses[-1]):
         return f"diverged {where}: its last loss is not finite"
-    return f"unfinished {where}: it was stopped, or it failed or diverged"
+    return f"unfinished {where}: it was stopped, or it failed"
 
 
 def problem_line(error: BaseException) -> str:

@@ -50,6 +50,7 @@ def results(groups: Sequence[Group], sizes: Mapping[str, tuple[str, str]]) -> Ta
     for group in groups:
         done = [run.summary for run in group.finished]
         times = [one["wall_seconds"] for one in done]
+        memory = [used for used in _numbers(done, "memory_bytes") if used > 0]
         rows.append([
             group.label,
             words.spread(_numbers(done, "test_accuracy", 100)),
@@ -58,12 +59,14 @@ def results(groups: Sequence[Group], sizes: Mapping[str, tuple[str, str]]) -> Ta
             str(group.config.get("rule", words.NONE)),
             duration(sum(times) / len(times)) if times else words.NONE,
             words.spread(_numbers(done, "images_per_second"), 0),
+            words.size(max(memory)) if memory else words.NONE,
             *sizes.get(group.label, (words.NONE, words.NONE)),
         ])  # fmt: skip
     note = (
         "Mean ± standard deviation over the finished seeds, of the weights after the last epoch. "
-        "Parameters: forward and feedback. Training state: parameters, optimizers and random state; "
-        "activations come on top of it and are not recorded."
+        "Memory: what the training program takes of a device, by its compiler: state, images on it and "
+        "activations. Parameters: forward and feedback. Training state: parameters, optimizers and random "
+        "state."
     )
     held_out = ("val_split", "val_per_class")
     if all(g.config and not any(map(g.config.get, held_out)) for g in groups):
@@ -77,8 +80,17 @@ def results(groups: Sequence[Group], sizes: Mapping[str, tuple[str, str]]) -> Ta
         "time",
         "images/s",
     )
-    headings += ("parameters", "training state")
-    drop = ("training state", "parameters", "images/s", "finished", "rule", "time", "validation, %")
+    headings += ("memory", "parameters", "training state")
+    drop = (
+        "training state",
+        "parameters",
+        "memory",
+        "images/s",
+        "finished",
+        "rule",
+        "time",
+        "validation, %",
+    )
     return Table("Results", headings, "lrrrlr", rows, note, drop)
 
 

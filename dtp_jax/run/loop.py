@@ -19,6 +19,7 @@ from dtp_jax.parallel.mesh import Mesh, placement, replicated
 from dtp_jax.run import guard, program
 from dtp_jax.run.assemble import Parts, Plan, assemble, read
 from dtp_jax.run.build import learning_rates
+from dtp_jax.run.files import DiskError
 from dtp_jax.run.provenance import Request, provenance
 from dtp_jax.run.rows import Row, guard_row, last_angle, mean_update_angle, step_rows
 from dtp_jax.run.screen import Screen
@@ -57,6 +58,8 @@ class Progress:
     diagnostics_seconds: float = 0.0
     """Time in what is measured beside training, of which `train_seconds` has nothing."""
     diagnostics_compile_seconds: float = 0.0
+    memory_bytes: int = 0
+    """Of a device for the training program, by its compiler: state, images, activations."""
     best_step: int | None = None
     best_val_accuracy: float | None = None
 
@@ -176,14 +179,29 @@ class Run:
                 self.progress.step, epoch if self.progress.step else 0, self.config
             )
             self.board.config(self.config)
-            if self.progress.step < parts.total_steps:
-                chunks = self._compile()
-                with self.screen.training(self.config["epochs"], parts.steps_per_epoch) as self.bar:
-                    while self.progress.step < parts.total_steps:
-                        number = self.progress.step // parts.steps_per_epoch
-                        self._train_some(chunks[parts.passes[number].trains], number)
-                parts.feed.train.close()
-            return self._finish()
+            with self._diverging():
+                if self.progress.step < parts.total_steps:
+                    self._train(self._compile())
+                return self._finish()
+
+    def _train(self, chunks: dict[tuple[str, ...], Any]) -> None:
+        """All steps that are left."""
+        parts = self.parts
+        with self.screen.training(self.config["epochs"], parts.steps_per_epoch) as self.bar:
+            while self.progress.step < parts.total_steps:
+                number = self.progress.step // parts.steps_per_epoch
+                self._train_some(chunks[parts.passes[number].trains], number)
+        parts.feed.train.close()
+
+    @contextlib.contextmanager
+    def _diverging(self) -> Iterator[None]:
+        """A context whose Diverged the run's folder tells of too."""
+        try:
+            yield
+        except guard.Diverged as error:
+            with contextlib.suppress(DiskError, WorkdirError):  # what is told matters more
+                self.workdir.note_divergence(self.progress.step, str(error))
+            raise
 
     def _compile(self) -> dict[tuple[str, ...], Any]:
         """The compiled chunk for each way of training that is still to come."""
@@ -199,6 +217,8 @@ class Run:
                 chunks[trains] = chunk.lower(
                     self.state, *parts.feed.train.like, np.int32(1)
                 ).compile()
+                used = program.memory_bytes(chunks[trains])
+                self.progress.memory_bytes = max(self.progress.memory_bytes, used)
         self._compile_diagnostics(
             {trains: parts.learner._replace(trains=trains) for trains in chunks}
         )
@@ -442,6 +462,7 @@ class Run:
             "images_per_second": images / seconds,
             "diagnostics_seconds": progress.diagnostics_seconds,
             "diagnostics_compile_seconds": progress.diagnostics_compile_seconds,
+            "memory_bytes": progress.memory_bytes,
             "device": self.origin["device"],
             "versions": self.origin["versions"],
             "provenance": self.origin,

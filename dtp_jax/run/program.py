@@ -69,6 +69,18 @@ def train_chunk(
     return jax.jit(chunk, donate_argnums=0, out_shardings=replicated(learner.mesh))
 
 
+def memory_bytes(compiled: Any) -> int:
+    """What a compiled program takes of a device at its worst: what goes in and comes out, and in between.
+
+    0 where the compiler does not say.
+    """
+    found = compiled.memory_analysis()
+    if found is None:
+        return 0
+    in_and_out = found.argument_size_in_bytes + found.output_size_in_bytes
+    return in_and_out - found.alias_size_in_bytes + found.temp_size_in_bytes
+
+
 def _batches(
     learner: Learner, data: DatasetSpec, augmented: bool
 ) -> Callable[..., tuple[Array, Array]]:

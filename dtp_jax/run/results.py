@@ -18,7 +18,7 @@ from dtp_jax.run.build import Experiment, build_learner
 from dtp_jax.run.checkpoints import PlainName, damage, require_known, unreadable
 from dtp_jax.run.config import validate
 from dtp_jax.run.loading import load_config
-from dtp_jax.run.workdir import Workdir
+from dtp_jax.run.workdir import DIVERGED, Workdir
 
 
 class Table(dict[str, np.ndarray]):
@@ -124,9 +124,20 @@ def read_metrics(file: Path) -> Table:
         except (ValueError, RecursionError):  # it is being written, or damaged
             continue
         split = row.get("split") if isinstance(row, dict) else None
-        if isinstance(split, str) and split != "config":
+        if isinstance(split, str) and split not in ("config", DIVERGED):
             rows.append({n: value for n, value in row.items() if n == "split" or _is_number(value)})
     return Table.of_rows(rows)
+
+
+def divergence(file: Path) -> str | None:
+    """Why the run whose metrics.jsonl this is has diverged, in a line; None where it has not."""
+    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    try:
+        row = json.loads(lines[-1])
+        message = row["message"] if row["split"] == DIVERGED else None
+    except (IndexError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return message if isinstance(message, str) else None
 
 
 def _is_number(value: Any) -> bool:

@@ -30,6 +30,8 @@ NUMBERS = ("steps", "test_accuracy", "wall_seconds", "images_per_second")
 TEXTS = ("rule", "network", "dataset", "device")
 """In a summary: whoever shows one counts on them, and on "val_accuracy", which may be null."""
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
+DIVERGED = "diverged"
+"""The "split" of the line that ends the metrics of such a run."""
 
 
 class Workdir:
@@ -311,7 +313,7 @@ class Workdir:
                         row["step"] < step
                         or row["step"] == step
                         and (finished or row["split"] != "test")
-                        and row["split"] != "feedback"
+                        and row["split"] not in ("feedback", DIVERGED)
                     ):
                         kept.append(line + "\n")
                         self._noted = row["config"] if row["split"] == "config" else self._noted
@@ -335,6 +337,10 @@ class Workdir:
             row = {"step": step, "epoch": epoch, "split": "config", "config": config}
             self.append_metrics([row])
             self._noted = config
+
+    def note_divergence(self, step: int, message: str) -> None:
+        """Adds to metrics.jsonl that, and why, the run ended after this step; gone once it goes on."""
+        self.append_metrics([{"step": step, "split": DIVERGED, "message": message}])
 
     def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds lines to metrics.jsonl; numbers that are not finite become null.
