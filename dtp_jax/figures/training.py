@@ -15,7 +15,14 @@ from dtp_jax.data import Splits, iterate
 from dtp_jax.figures.store import Store
 from dtp_jax.learning import learner as learning
 from dtp_jax.learning import metrics
-from dtp_jax.learning.feedback import Iteration, keys_per_iteration, repeat_step, train_feedback_map
+from dtp_jax.learning.feedback import (
+    Iteration,
+    drawing,
+    keys_per_iteration,
+    random_bits,
+    repeat_step,
+    train_feedback_map,
+)
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.learning.observers import with_alignment
 from dtp_jax.run.build import Experiment
@@ -105,6 +112,7 @@ def _piece(learner: Learner, n: int, forward, activations, carry, keys):
     """Some iterations. Returns (omega, optimizer state), the last gradient, what was seen."""
     network, training, i = learner.network, learner.rule.feedback_training, map_index(learner, n)
     size, dtype = activations.h[0].shape[0], activations.h[0].dtype
+    source = random_bits(training, keys, network[i])
     with ops.products_in(learner.precision):
         omega, opt_state, (seen, gradients) = train_feedback_map(
             training,
@@ -114,8 +122,8 @@ def _piece(learner: Learner, n: int, forward, activations, carry, keys):
             *carry,
             learner.feedback_optimizers[n],
             activations,
-            keys,
-            draw=jax.vmap(lambda key: training.draw_noise(key, network[i], size, dtype)),
+            source,
+            draw=drawing(training, network[i], size, dtype),
             observe=observer(learner, forward),
         )
     return (omega, opt_state), jax.tree.map(lambda g: g[-1], gradients), seen

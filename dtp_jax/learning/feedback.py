@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dtp_jax import ops
 from dtp_jax.blocks import Activations, Block, Network, Params
 from dtp_jax.blocks import count as count_parameters
+from dtp_jax.learning import iterations
 from dtp_jax.learning.checks import check_gradient
-from dtp_jax.rules.rule import FeedbackTraining
+from dtp_jax.rules.rule import FeedbackTraining, Normals
 
 Array = jax.Array
 
@@ -47,6 +49,9 @@ def literal(training: FeedbackTraining) -> FeedbackTraining:
     return training._replace(prepare=prepare, gradient=gradient)
 
 
+AHEAD_BYTES = 2**30
+
+
 def train_feedback_map(
     training: FeedbackTraining,
     network: Network,
@@ -61,6 +66,7 @@ def train_feedback_map(
     draw: Callable[[Any], Any],
     observe: Callable[[int, Iteration], Any] = only_loss,
     whole_batch: bool = False,
+    ahead_bytes: float = AHEAD_BYTES,
 ) -> tuple[Params, Any, Any]:
     """Trains the feedback map of block i on one batch; theta and activations stay as they are.
 
@@ -71,42 +77,57 @@ def train_feedback_map(
         recorded noise.
       observe: (i, Iteration) -> pytree; its values come back stacked over iterations.
       whole_batch: never go through the batch in slices; see `cache_slices`.
+      ahead_bytes: of what may be prepared of later iterations at a time, where that is done.
 
     Returns:
       (omega, opt_state, observations).
     """
-    clean = None
-    if training.prepare is None or network[i].features is None:
+    form, block = ops.form(), network[i]
+    is_split = training.prepare is not None and block.features is not None
+    if not is_split:
         training = literal(training)
-    else:
-        clean = network[i].features(activations.h[i + 1], activations.residuals[i])
+    clean = block.features(activations.h[i + 1], activations.residuals[i]) if is_split else None
+    data = (around(activations, i), ops.kept(clean))
+    count = 1 if whole_batch else cache_slices(block, activations.h[0].shape[0])
 
-    def images(omega, data):
-        prepared = training.prepare(network, forward, i, *data)
+    def prepare(activations, clean, noise):
+        return training.prepare(network, forward, i, activations, clean, noise)
+
+    def gradient(omega, prepared):
         return training.gradient(network, omega, i, prepared)
 
-    count = 1 if whole_batch else cache_slices(network[i], activations.h[0].shape[0])
+    def whole_gradient(omega, noise):
+        return mean_over_slices(lambda data: gradient(omega, prepare(*data)), (*data, noise), count)
 
-    def one_sample(omega, noise):
-        return mean_over_slices(
-            partial(images, omega), (around(activations, i), clean, noise), count
-        )
-
-    def iteration(carry, next_source):
-        omega, opt_state, noise = carry
-        samples = jax.vmap(one_sample, in_axes=(None, 0))(omega, noise)
+    def update(of_sample, carry, given):
+        """One iteration. of_sample: (omega, entry of `given`) -> loss and gradient of a noise sample."""
+        omega, opt_state = carry
+        samples = over_samples(partial(of_sample, omega), given)
         loss, gradient = jax.tree.map(lambda s: s.mean(axis=0), samples)
-        check_gradient(network[i].name, gradient, omega)
+        check_gradient(block.name, gradient, omega)
         updates, opt_state = optimizer.update(gradient, opt_state, omega)
         seen = observe(i, Iteration(loss, gradient, omega))
-        return (optax.apply_updates(omega, updates), opt_state, draw(next_source)), seen
+        return (optax.apply_updates(omega, updates), opt_state), seen
 
-    # Noise is drawn one iteration ahead. Drawn where it is used, XLA:CPU would compute each normal again in
-    # every operation that reads it; ahead, it also fills the gaps that products leave on a core.
-    first = draw(jax.tree.map(lambda s: s[0], source))
-    following = jax.tree.map(lambda s: jnp.roll(s, -1, axis=0), source)
-    (omega, opt_state, _), seen = jax.lax.scan(iteration, (omega, opt_state, first), following)
-    return omega, opt_state, seen
+    def prepare_many(source):
+        with ops.in_form(form._replace(computed_per_use=False)):  # it is stored
+            many = jax.vmap(jax.vmap(partial(prepare, *data)))(jax.vmap(draw)(source))
+        return ops.as_operands(many)
+
+    def update_prepared(carry, operands):
+        as_before = jax.tree.map(lambda a: a.astype(activations.h[0].dtype), operands)
+        return update(gradient, carry, as_before)
+
+    carry, rest = (omega, opt_state), partial(update, whole_gradient)
+    if is_split and form.ahead and iterations.bytes_ahead(prepare_many, source) <= form.ahead:
+        carry, seen = iterations.ahead(
+            prepare_many, update_prepared, carry, source, budget=ahead_bytes
+        )
+    elif form.noise_carried:
+        carry, seen = iterations.carried(draw, rest, carry, source)
+    else:
+        carry, seen = iterations.inside(draw, rest, carry, source)
+    return *carry, seen
 
 
 SLICE_BYTES = 2**21
@@ -122,12 +143,20 @@ def cache_slices(block: Block, batch: int) -> int:
     """
     kernel = count_parameters(jax.eval_shape(block.init_feedback, jax.random.key(0)))
     whole = block.statistics is not None  # batch norm sees the batch
-    if whole or jax.default_backend() != "cpu" or 4 * kernel > SLICE_BYTES:
+    if whole or not ops.form().batch_slices or 4 * kernel > SLICE_BYTES:
         return 1
     most = max(1, SLICE_BYTES // (4 * math.prod(block.input_shape)))
     if batch <= 2 * most:
         return 1
     return batch // max(n for n in range(1, most + 1) if batch % n == 0)
+
+
+def over_samples(f: Callable[[Any], Any], samples: Any) -> Any:
+    """f of each entry of the leading axis, which all results have too: `vmap`, but for a single one."""
+    if len(jax.tree.leaves(samples)[0]) > 1:
+        return jax.vmap(f)(samples)
+    found = f(jax.tree.map(lambda a: a[0], samples))
+    return jax.tree.map(lambda a: a[None], found)
 
 
 def mean_over_slices(f: Callable[[Any], Any], data: Any, count: int) -> Any:
@@ -200,3 +229,26 @@ def keys_per_iteration(key: Array, iterations: int, samples: int) -> Array:
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     per_iteration = fold(key, jnp.arange(iterations))
     return jax.vmap(fold, in_axes=(0, None))(per_iteration, jnp.arange(samples))
+
+
+def random_bits(training: FeedbackTraining, keys: Array, block: Block) -> Any:
+    """What `drawing` makes noise of, from keys (..., samples): the keys, or the random bits of all of them.
+
+    In the loop over iterations, deriving those would be some tiny kernels each time.
+    """
+    noise = training.draw_noise
+    if not isinstance(noise, Normals):
+        return keys
+    words = jax.vmap(lambda key: noise.words(key, block))(keys.ravel())
+    return words.reshape(*keys.shape, *words.shape[1:])
+
+
+def drawing(
+    training: FeedbackTraining, block: Block, batch: int, dtype: Any
+) -> Callable[[Any], Any]:
+    """The `draw` of `train_feedback_map` for `random_bits`: those of an iteration -> its noise."""
+    noise = training.draw_noise
+    if not isinstance(noise, Normals):
+        return jax.vmap(lambda key: noise(key, block, batch, dtype))
+    terms = ops.kept(noise.index_terms(block, batch)) if ops.form().computed_per_use else None
+    return jax.vmap(lambda words: noise.drawn(words, block, batch, dtype, terms))

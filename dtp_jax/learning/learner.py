@@ -15,8 +15,10 @@ from dtp_jax.blocks import Activations, Block, Network, Params, forward_all, ini
 from dtp_jax.learning import checks, recovery
 from dtp_jax.learning.feedback import (
     Iteration,
+    drawing,
     keys_per_iteration,
     only_loss,
+    random_bits,
     train_feedback_map,
     train_with_stale_steps,
 )
@@ -349,8 +351,12 @@ def _train_feedback(
     if training is None:
         return feedback, opt_state, seen
     # The maps do not see each other: in which order, or where, they are trained changes nothing.
-    jobs = [partial(_train_map, learner, n, observe) for n in range(len(learner.trained))]
-    given = (state, activations, noise)
+    is_recorded = noise is not None
+    source = noise if is_recorded else _random_bits(learner, state)
+    jobs = [
+        partial(_train_map, learner, n, observe, is_recorded) for n in range(len(learner.trained))
+    ]
+    given = (state, activations, source)
     if axis_size(learner.mesh, LAYERS) > 1:
         found = each_in_its_group(learner.mesh, jobs, learner.feedback_flops, given)
     else:
@@ -416,41 +422,58 @@ def _judge(
     return recovery.judged(learner.guard, before, after, loss, local_losses, good_maps)
 
 
+def _random_bits(learner: Learner, state: TrainState) -> dict[str, Any]:
+    """Of every trained map, by block name: what the noise of this step is made of.
+
+    Keyed by step, map, iteration and sample, whatever the counts of these are. Keys 1, 2, ... of the step:
+    the key folded with 0 belongs to augmentation.
+    """
+    step_key = jax.random.fold_in(state.key, state.step)
+    most = max(learner.feedback_iterations, default=0)
+
+    def keys_of_map(n: Array) -> Array:
+        key = jax.random.fold_in(step_key, n)
+        return keys_per_iteration(key, most, learner.feedback_samples)
+
+    keys = jax.vmap(keys_of_map)(jnp.arange(1, len(learner.trained) + 1))
+    bits = random_bits(learner.rule.feedback_training, keys, learner.trained[0])
+    counts = zip(learner.trained, learner.feedback_iterations)
+    return {block.name: bits[n, :count] for n, (block, count) in enumerate(counts)}
+
+
 def _train_map(
     learner: Learner,
     n: int,
     observe: Callable[[int, Iteration], Any],
-    given: tuple[TrainState, Activations, dict[str, Any] | None],
+    is_recorded: bool,
+    given: tuple[TrainState, Activations, dict[str, Any]],
 ) -> tuple[Params, Any, Any]:
     """Trains the n-th trained feedback map on one batch.
 
     Args:
-      given: the state, the activations, and recorded noise by block name or None.
+      is_recorded: whether the noise is given, not drawn.
+      given: the state, the activations, and by block name recorded noise or `_random_bits`.
 
     Returns:
       (feedback parameters, optimizer state, observations) of this map.
     """
-    state, activations, noise = given
+    state, activations, source = given
     network, training = learner.network, learner.rule.feedback_training
     i, optimizer = training.blocks(network)[n], learner.feedback_optimizers[n]
     if learner.guard == "halve":
         optimizer = recovery.slowed(optimizer, state.guard["factor"][network[i].name])
     block, counts = network[i], (learner.feedback_iterations[n], learner.feedback_samples)
     batch, dtype = activations.h[0].shape[0], activations.h[0].dtype
-    if noise is None:
-        # Keys 1, 2, ...: the key folded with 0 belongs to augmentation.
-        source = keys_per_iteration(
-            jax.random.fold_in(jax.random.fold_in(state.key, state.step), n + 1), *counts
-        )
-        draw = jax.vmap(lambda key: training.draw_noise(key, block, batch, dtype))
-    else:
+    if is_recorded:
         checks.check_noise(
-            noise,
+            source,
             block.name,
             lambda: training.draw_noise(jax.random.key(0), block, batch, dtype),
             counts,
         )
-        source, draw = noise[block.name], lambda recorded: recorded
+        draw = lambda recorded: recorded
+    else:
+        draw = drawing(training, block, batch, dtype)
     train = partial(
         train_feedback_map,
         training,
@@ -459,7 +482,7 @@ def _train_map(
         state.forward,
         optimizer=optimizer,
         activations=activations,
-        source=source,
+        source=source[block.name],
         draw=draw,
         # A batch that is divided among devices is not cut again: its parts would change hands.
         whole_batch=axis_size(learner.mesh, DATA) > 1,

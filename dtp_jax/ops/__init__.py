@@ -6,26 +6,36 @@ give the same numbers on every backend and run fast inside `jax.lax.scan`.
 
 from dtp_jax.ops.asymmetric import Asymmetric, linear
 from dtp_jax.ops.conv import IMPLEMENTATIONS, conv, conv_transpose
-from dtp_jax.ops.noise import standard_normal
+from dtp_jax.ops.noise import index_terms, random_words, standard_normal
+from dtp_jax.ops.platform import FORMS, compiled_for, for_each_use, form, in_form, kept
 from dtp_jax.ops.pool import adaptive_average_pool, max_pool, max_unpool, pooled_size
-from dtp_jax.ops.precision import PRECISIONS, product_dtype, products_in
+from dtp_jax.ops.precision import PRECISIONS, as_operands, product_dtype, products_in
 from dtp_jax.ops.units import ACTIVATIONS, activation, uniform_fan_in, xavier_normal
 
 __all__ = [
     "ACTIVATIONS",
     "Asymmetric",
+    "FORMS",
     "IMPLEMENTATIONS",
     "PRECISIONS",
     "activation",
     "adaptive_average_pool",
+    "as_operands",
+    "compiled_for",
     "conv",
     "conv_transpose",
+    "for_each_use",
+    "form",
+    "in_form",
+    "index_terms",
+    "kept",
     "linear",
     "max_pool",
     "max_unpool",
     "pooled_size",
     "product_dtype",
     "products_in",
+    "random_words",
     "standard_normal",
     "uniform_fan_in",
     "xavier_normal",

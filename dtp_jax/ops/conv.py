@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dtp_jax.ops.asymmetric import Asymmetric
+from dtp_jax.ops.platform import form
 from dtp_jax.ops.precision import product_dtype
 from dtp_jax.ops.windows import inside, taps
 
@@ -34,7 +35,7 @@ def conv(
       x: images, (batch, height, width, in channels).
       kernel: (k, k, in channels, out channels), or an `Asymmetric` pair of such kernels.
       stride, padding: the same for both image axes; padding is zeros.
-      implementation: one of IMPLEMENTATIONS, or None for the fastest one of the default backend.
+      implementation: one of IMPLEMENTATIONS, or None for the fastest one of the platform.
 
     Returns:
       (batch, (height + 2 padding - k) // stride + 1, likewise the width, out channels).
@@ -83,7 +84,7 @@ def _fastest(
     x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, dtype: jnp.dtype
 ) -> str:
     """The choice by static shapes; times are ms per L-DRL iteration at batch 32 on two CPU cores."""
-    if jax.default_backend() != "cpu":
+    if not form().own_convolutions:
         return "lax"
     k, _, in_channels, _ = kernel_shape
     if dtype == jnp.bfloat16:

@@ -1,12 +1,15 @@
 """Pooling and unpooling, free of gathers."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from dtp_jax.ops.platform import form
 from dtp_jax.ops.windows import taps
 
 Array = jax.Array
@@ -25,16 +28,50 @@ def max_pool(x: Array, *, window: int, stride: int, padding: int = 0) -> tuple[A
 
     Returns:
       y: (batch, pooled height, pooled width, channels).
-      index: uint8, the shape of y: position inside the window, row * window + column. Of equal
-        values the first in row-major order wins.
+      index: the shape of y: position inside the window, row * window + column, uint8 (float32 in the
+        form of a TPU). Of equal values the first in row-major order wins.
     """
-    values = taps(x, window, stride, padding, fill=-jnp.inf)
+    if window == stride and padding == 0:
+        return _pool_disjoint(x, window)
+    return _pooled(taps(x, window, stride, padding, fill=-jnp.inf))
+
+
+def _pooled(values: Iterator[Array]) -> tuple[Array, Array]:
+    """`max_pool` from what all windows see at each of their positions."""
     y = next(values)
-    index = jnp.zeros(y.shape, jnp.uint8)
+    kind = jnp.dtype(jnp.float32 if form().wide_indices else jnp.uint8)
+    index = jnp.zeros(y.shape, kind)
     for tap, value in enumerate(values, start=1):
         better = value > y
-        y, index = jnp.where(better, value, y), jnp.where(better, jnp.uint8(tap), index)
+        y, index = jnp.where(better, value, y), jnp.where(better, kind.type(tap), index)
     return y, index
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _pool_disjoint(x: Array, window: int) -> tuple[Array, Array]:
+    """`max_pool` for windows that tile the image."""
+    return _pooled(taps(x, window, window, 0))
+
+
+@_pool_disjoint.defjvp
+def _pool_disjoint_jvp(window: int, primals: tuple[Array], tangents: tuple[Array]):
+    """Picks by the index, so that the transpose is an unpooling and not a sum of four padded arrays."""
+    (x,), (dx,) = primals, tangents
+    y, index = _pool_disjoint(x, window)
+    rows, columns = y.shape[1:3]
+    tiles = dx[:, : rows * window, : columns * window]
+    tiles = tiles.reshape(len(y), rows, window, columns, window, y.shape[3])
+    dy = jnp.where(_hits(index, window), tiles, 0).sum(axis=(2, 4))
+    return (y, index), (
+        dy,
+        jnp.zeros(index.shape, jax.dtypes.float0 if index.dtype == jnp.uint8 else index.dtype),
+    )
+
+
+def _hits(index: Array, window: int) -> Array:
+    """(batch, rows, window, columns, window, channels): whether the maximum came from there."""
+    tap = np.arange(window * window, dtype=index.dtype).reshape(window, 1, window, 1)
+    return index[:, :, None, :, None] == tap
 
 
 def max_unpool(
@@ -101,9 +138,7 @@ def _shifted(y: Array, fill: Any, *, shifts: tuple[int, int], sizes: list[int]) 
 def _unpool_disjoint(y: Array, index: Array, input_shape: tuple[int, ...], window: int) -> Array:
     """`max_unpool` for windows that tile the image: one comparison per position."""
     batch, height, width, channels = y.shape
-    tap = jnp.arange(window * window, dtype=index.dtype).reshape(window, 1, window, 1)
-    hit = index[:, :, None, :, None] == tap
-    x = jnp.where(hit, y[:, :, None, :, None], 0).reshape(
+    x = jnp.where(_hits(index, window), y[:, :, None, :, None], 0).reshape(
         batch, window * height, window * width, channels
     )
     # Rows and columns that no window covers (odd sizes) hold zeros.

@@ -6,7 +6,6 @@ direct difference target propagation ("DDTP-linear") with the difference reconst
 
 import math
 import zlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from dtp_jax import fields, ops
 from dtp_jax.blocks import Activations, Block, Network, Params, init_forward
 from dtp_jax.rules.rule import (
     FeedbackTraining,
+    Normals,
     Rule,
     gradient_step_target,
     hidden,
@@ -135,6 +135,5 @@ def direct_feedback(network: Network, key: Array) -> dict[str, Params]:
     return result
 
 
-def draw_output_noise(key: Array, block: Block, batch: int, dtype: Any) -> Array:
-    """One noise sample for a batch: N(0, 1) of shape (batch, *block output)."""
-    return ops.standard_normal(key, (batch, *block.output_shape), dtype)
+draw_output_noise = Normals(lambda block: block.output_shape)
+"""One noise sample for a batch: N(0, 1) of shape (batch, *block output)."""

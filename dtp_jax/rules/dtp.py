@@ -4,14 +4,13 @@ Lee et al., "Difference Target Propagation", 2015 (arXiv 1412.7525); Bengio, "Ho
 Provide Credit Assignment in Deep Networks via Target Propagation", 2014 (arXiv 1407.7906).
 """
 
-from typing import Any
-
 import jax
 
-from dtp_jax import fields, ops
-from dtp_jax.blocks import Block, mirror_feedback
+from dtp_jax import fields
+from dtp_jax.blocks import mirror_feedback
 from dtp_jax.rules.rule import (
     FeedbackTraining,
+    Normals,
     Rule,
     batch_dot,
     gradient_step_target,
@@ -68,6 +67,5 @@ def tp(*, noise: float | tuple[float, ...], beta: float) -> Rule:
     return dtp(noise=noise, beta=beta)._replace(name="tp", targets=propagated_targets)
 
 
-def draw_input_noise(key: Array, block: Block, batch: int, dtype: Any) -> Array:
-    """One noise sample for a batch: N(0, 1) of shape (batch, *block input)."""
-    return ops.standard_normal(key, (batch, *block.input_shape), dtype)
+draw_input_noise = Normals(lambda block: block.input_shape)
+"""One noise sample for a batch: N(0, 1) of shape (batch, *block input)."""

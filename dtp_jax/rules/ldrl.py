@@ -4,15 +4,18 @@ Ernoult et al., "Towards Scaling Difference Target Propagation by Learning Backp
 2022 (arXiv 2201.13415): the paper's "local difference reconstruction loss".
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from dtp_jax import fields, ops
-from dtp_jax.blocks import Block, Network, Params, mirror_feedback
+from dtp_jax.blocks import Network, Params, mirror_feedback
 from dtp_jax.rules.rule import (
     FeedbackTraining,
+    Normals,
     Rule,
     batch_dot,
     gradient_step_target,
@@ -39,8 +42,8 @@ class Prepared(NamedTuple):
     dx: Array
     d1: Array
     """features(F(x + dx)) - features(h)."""
-    d2: Array
-    """features(h + dy) - features(h)."""
+    d2: tuple[Array, Array]
+    """features(h + dy) - features(h): for the value of dr_y, and for the gradient."""
 
 
 def ldrl(*, noise: float | tuple[float, ...], beta: float) -> Rule:
@@ -78,21 +81,31 @@ def ldrl(*, noise: float | tuple[float, ...], beta: float) -> Rule:
         block, theta, sigma = network[i], forward[network[i].name], of_map(noise, i - 1)
         x, h, residual = activations.h[i], activations.h[i + 1], activations.residuals[i]
         dx, dy = sigma * draws.e, sigma * draws.u
-        d1 = block.features(*block.forward(theta, x + dx)) - clean
-        d2 = block.features(h + dy, residual) - clean
+
+        def change(y, residual, clean):
+            return block.features(y, residual) - clean
+
+        d1 = change(*block.forward(theta, x + dx), clean)
+        d2 = ops.for_each_use(change, h + dy, residual, clean, uses=2)
         return Prepared(dx, d1, d2)
 
     def gradient(network, omega, i, prepared: Prepared) -> tuple[Array, Params]:
         """The difference form, the rest: loss = mean_b[-2 <dx, decode(d1)>_b + ||decode(d2)||^2_b]."""
-        decode, (dx, d1, d2) = network[i].decode, prepared
+        decode, (dx, d1, (d2, d2_again)) = network[i].decode, prepared
         dr_y = decode(omega, d2)
-        # d loss / d dr = -2 dx / batch and d loss / d dr_y = 2 dr_y / batch: both through one decode,
-        # which is linear in omega, so that its value is not needed.
-        _, pull = jax.vjp(lambda omega: decode(omega, paired(d1, d2)), omega)
-        (grads,) = pull(paired(-dx, dr_y) * (2 / dx.shape[0]))
-        # By Euler <grads, omega> is the linear term plus twice the quadratic one.
-        products = jax.tree.map(lambda g, w: (g * w).sum(), grads, omega)
-        return sum(jax.tree.leaves(products)) - batch_dot(dr_y, dr_y), grads
+
+        # d loss / d dr = -2 dx / batch and d loss / d dr_y = 2 dr_y / batch. By Euler <gradient, omega> is
+        # the linear term, and twice the quadratic one.
+        scale, dot = 2 / dx.shape[0], partial(dot_where, read_by(decode, omega, d2), omega)
+        if ops.form().paired_gradients:
+            both = kernel_gradient(decode, omega, paired(d1, d2), paired(-dx, dr_y))
+            gradient = jax.tree.map(lambda g: scale * g, both)
+            return dot(gradient) - batch_dot(dr_y, dr_y), gradient
+        linear = adjoint_kernel_gradient(decode, omega, d1, dx)
+        quadratic = adjoint_kernel_gradient(decode, omega, d2_again, dr_y)
+        gradient = jax.tree.map(lambda q, g: scale * (q - g), quadratic, linear)
+        loss = jax.tree.map(lambda q, g: scale * (q / 2 - g), quadratic, linear)
+        return dot(loss), gradient
 
     return Rule(
         name="ldrl",
@@ -114,16 +127,41 @@ def iteration_flops(network: Network, i: int) -> float:
     return (7 if network[i].features is None else 4) * network[i].forward_flops
 
 
+def kernel_gradient(decode, omega: Params, a: Array, cotangent: Array) -> Params:
+    """The gradient of <decode(omega, a), cotangent>; linear in omega, so that no value is needed."""
+    return jax.vjp(lambda omega: decode(omega, a), omega)[1](cotangent)[0]
+
+
+def adjoint_kernel_gradient(decode, omega: Params, a: Array, cotangent: Array) -> Params:
+    """The same as the gradient of <a, adjoint(omega, cotangent)>: that of a forward convolution, whose
+    kernel lies in memory as that of the decoding does."""
+
+    def adjoint(omega):
+        return jax.linear_transpose(lambda a: decode(omega, a), a)(cotangent)[0]
+
+    return jax.vjp(adjoint, omega)[1](a)[0]
+
+
+def dot_where(chosen: Params, a: Params, b: Params) -> Array:
+    """<a, b> over the chosen parameters."""
+    products = jax.tree.map(lambda c, a, b: (a * b).sum() if c else 0.0, chosen, a, b)
+    return sum(jax.tree.leaves(products))
+
+
+def read_by(f: Callable[..., Any], params: Params, *args: Any) -> Params:
+    """For each parameter, whether f(params, *args) reads it: decoding does not read the bias, whose
+    gradient of zero would else be multiplied and summed on its own in each iteration."""
+    jaxpr = jax.make_jaxpr(f)(params, *args).jaxpr
+    read = {id(v) for v in [*jaxpr.outvars, *(v for e in jaxpr.eqns for v in e.invars)]}
+    leaves, made = jax.tree.flatten(params)
+    return jax.tree.unflatten(made, [id(v) in read for v in jaxpr.invars[: len(leaves)]])
+
+
 def paired(a: Array, b: Array) -> Array:
     """a[0], b[0], a[1], b[1], ...: one batch of both, which stays where it is if batches are divided
     among devices."""
     return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
 
 
-def draw_noise(key: Array, block: Block, batch: int, dtype: Any) -> Noise:
-    """One noise sample for a batch: e of shape (batch, *input), u of shape (batch, *output)."""
-    key_e, key_u = jax.random.split(key)
-    return Noise(
-        ops.standard_normal(key_e, (batch, *block.input_shape), dtype),
-        ops.standard_normal(key_u, (batch, *block.output_shape), dtype),
-    )
+draw_noise = Normals(lambda block: Noise(e=block.input_shape, u=block.output_shape))
+"""One noise sample for a batch: e of shape (batch, *input), u of shape (batch, *output)."""

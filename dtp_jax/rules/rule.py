@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dtp_jax import fields
+from dtp_jax import fields, ops
 from dtp_jax.blocks import Activations, Block, Network, Params, init_forward
 
 Array = jax.Array
@@ -27,17 +27,57 @@ def hidden(network: Network) -> tuple[int, ...]:
     return tuple(range(len(network) - 1))
 
 
+class Normals(NamedTuple):
+    """Noise whose entries are independent and N(0, 1): a `draw_noise` in two parts, of which the first can
+    be done for all iterations before they begin."""
+
+    shapes: Callable[[Block], Any]
+    """block -> pytree of shapes without the batch, tuples of integers."""
+
+    def __call__(self, key: Array, block: Block, batch: int, dtype: Any) -> Any:
+        """One sample for a batch."""
+        return self.drawn(self.words(key, block), block, batch, dtype)
+
+    def words(self, key: Array, block: Block) -> Array:
+        """The random bits of all arrays, (arrays, 2)."""
+        count = len(jax.tree.leaves(self.shapes(block), is_leaf=is_shape))
+        keys = jax.random.split(key, count) if count > 1 else key[None]
+        return jax.vmap(ops.random_words)(keys)
+
+    def index_terms(self, block: Block, batch: int) -> list[list[Array]]:
+        """`ops.index_terms` of all arrays: what `drawn` computes itself unless it is given."""
+        shapes = jax.tree.leaves(self.shapes(block), is_leaf=is_shape)
+        return [ops.index_terms((batch, *shape)) for shape in shapes]
+
+    def drawn(
+        self, words: Array, block: Block, batch: int, dtype: Any, terms: list[Any] | None = None
+    ) -> Any:
+        """The noise that they make."""
+        shapes, made = jax.tree.flatten(self.shapes(block), is_leaf=is_shape)
+        terms = terms or [None] * len(shapes)
+        arrays = [
+            ops.standard_normal(words[n], (batch, *shape), dtype, terms=terms[n])
+            for n, shape in enumerate(shapes)
+        ]
+        return jax.tree.unflatten(made, arrays)
+
+
+def is_shape(tree: Any) -> bool:
+    """Whether this is a tuple of integers."""
+    return type(tree) is tuple and all(isinstance(n, int) for n in tree)
+
+
 class FeedbackTraining(NamedTuple):
     """How a rule trains the feedback map of one block."""
 
     draw_noise: Callable[[Array, Block, int, Any], Any]
-    """(key, block, batch, dtype) -> noise pytree of one sample. Noise is an argument of the losses,
-    never drawn inside them, so that recorded noise can be replayed."""
+    """(key, block, batch, dtype) -> noise pytree of one sample: `Normals`, or a function. Noise is an
+    argument of the losses, never drawn inside them, so that recorded noise can be replayed."""
     loss: Callable[[Network, dict[str, Params], Params, int, Activations, Any], Array]
     """(network, forward, omega, i, activations, noise) -> scalar: the formula of the paper."""
     prepare: Callable[[Network, dict[str, Params], int, Activations, Array, Any], Any] | None = None
     """(network, forward, i, activations, clean, noise) -> all of an iteration that does not depend on
-    omega. clean: features(h) of block i, which all iterations share."""
+    omega: arrays that only products read. clean: features(h) of block i, which all iterations share."""
     gradient: Callable[[Network, Params, int, Any], tuple[Array, Params]] | None = None
     """(network, omega, i, prepared) -> (loss, gradient): the same numbers as `loss`, faster. Both or
     neither of `prepare` and `gradient` are given; they may assume that block i has `features`."""

@@ -1,0 +1,91 @@
+"""The loop over the iterations of a feedback map, in the forms that are fast on one platform or another.
+
+All take `update`: (carry, noise of an iteration, or what was prepared of it) -> (carry, what is seen of it),
+and the pytree `source` with leading axis = iterations. All return (carry, everything seen, stacked).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dtp_jax import ops
+
+Update = Callable[[Any, Any], tuple[Any, Any]]
+
+
+def inside(draw: Callable[[Any], Any], update: Update, carry: Any, source: Any) -> tuple[Any, Any]:
+    """Each iteration draws its own noise."""
+    return jax.lax.scan(lambda carry, own: update(carry, draw(own)), carry, source)
+
+
+def carried(draw: Callable[[Any], Any], update: Update, carry: Any, source: Any) -> tuple[Any, Any]:
+    """Each iteration draws the noise of the next one; see `ops.Form.noise_carried`."""
+    first = draw(jax.tree.map(lambda s: s[0], source))
+    following = jax.tree.map(lambda s: jnp.roll(s, -1, axis=0), source)
+
+    def iteration(carry, next_source):
+        carry, noise = carry
+        carry, seen = update(carry, noise)
+        return (carry, draw(next_source)), seen
+
+    (carry, _), seen = jax.lax.scan(iteration, (carry, first), following)
+    return carry, seen
+
+
+def ahead(
+    prepare: Callable[[Any], Any], update: Update, carry: Any, source: Any, *, budget: float
+) -> tuple[Any, Any]:
+    """What `prepare` makes of the source of many iterations at once, then a loop over the rest of each.
+
+    Args:
+      prepare: source of some iterations -> what `update` takes, with the same leading axis.
+      budget: bytes that may be prepared at a time; at least one iteration is.
+    """
+    iterations = len(jax.tree.leaves(source)[0])
+    most = max(1, int(budget // bytes_ahead(prepare, source)))
+    chunk = math.ceil(iterations / math.ceil(iterations / most))
+
+    def iteration(carry, prepared):
+        carry, seen = update(unpacked(carry), prepared)
+        return packed(carry), seen
+
+    def some(carry, part):
+        return jax.lax.scan(iteration, carry, prepare(part), unroll=ops.form().unrolled)
+
+    whole = iterations // chunk * chunk
+    chunks = jax.tree.map(lambda s: s[:whole].reshape(-1, chunk, *s.shape[1:]), source)
+    carry, seen = jax.lax.scan(some, packed(carry), chunks)
+    seen = jax.tree.map(lambda s: s.reshape(-1, *s.shape[2:]), seen)
+    if whole < iterations:
+        carry, last = some(carry, jax.tree.map(lambda s: s[whole:], source))
+        seen = jax.tree.map(lambda *parts: jnp.concatenate(parts), seen, last)
+    return unpacked(carry), seen
+
+
+def bytes_ahead(prepare: Callable[[Any], Any], source: Any) -> int:
+    """Of what is prepared of a single iteration."""
+    one = jax.eval_shape(prepare, jax.tree.map(lambda s: s[:1], source))
+    return sum(math.prod(s.shape) * s.dtype.itemsize for s in jax.tree.leaves(one))
+
+
+def packed(tree: Any) -> Any:
+    """A carry whose kernels lie as the loop's convolutions want them; see `ops.Form.kernels_out_first`.
+
+    A loop keeps what it carries in the layout of its axes. Transposed at its ends, a kernel is already where
+    a convolution would copy it to.
+    """
+    return _transposed(tree, (3, 0, 1, 2))
+
+
+def unpacked(tree: Any) -> Any:
+    """The inverse of `packed`; inside the loop it costs nothing."""
+    return _transposed(tree, (1, 2, 3, 0))
+
+
+def _transposed(tree: Any, axes: tuple[int, ...]) -> Any:
+    if not ops.form().kernels_out_first:
+        return tree
+    return jax.tree.map(lambda a: a.transpose(axes) if jnp.ndim(a) == 4 else a, tree)
