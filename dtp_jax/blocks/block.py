@@ -88,7 +88,8 @@ def forward_all(network: Network, forward: dict[str, Params], x: Array) -> Activ
         raise fields.error("forward", sorted(forward), f"parameters of {', '.join(names)}")
     h, residuals = [x], []
     for block in network:
-        y, residual = block.forward(forward[block.name], h[-1])
+        with jax.named_scope(f"forward.{block.name}"):
+            y, residual = block.forward(forward[block.name], h[-1])
         h.append(y)
         residuals.append(residual)
     return Activations(tuple(h), tuple(residuals))

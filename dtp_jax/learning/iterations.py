@@ -38,26 +38,27 @@ def carried(draw: Callable[[Any], Any], update: Update, carry: Any, source: Any)
 def ahead(
     prepare: Callable[[Any], Any], update: Update, carry: Any, source: Any, *, budget: float
 ) -> tuple[Any, Any]:
-    """What `prepare` makes of the source of many iterations at once, then a loop over the rest of each.
+    """What `prepare` makes of the source of several iterations at once, then these one after the other: a loop
+    in whose turns they are written out. So XLA puts what is prepared of each where its products read it.
 
     Args:
       prepare: source of some iterations -> what `update` takes, with the same leading axis.
       budget: bytes that may be prepared at a time; at least one iteration is.
     """
     iterations = len(jax.tree.leaves(source)[0])
-    most = max(1, int(budget // bytes_ahead(prepare, source)))
-    chunk = math.ceil(iterations / math.ceil(iterations / most))
-
-    def iteration(carry, prepared):
-        carry, seen = update(unpacked(carry), prepared)
-        return packed(carry), seen
+    fitting = max(1, int(budget // bytes_ahead(prepare, source)))
+    turn = min(iterations, fitting, ops.form().turn)
 
     def some(carry, part):
-        return jax.lax.scan(iteration, carry, prepare(part), unroll=ops.form().unrolled)
+        prepared, carry, seen = prepare(part), unpacked(carry), []
+        for k in range(len(jax.tree.leaves(part)[0])):
+            carry, found = update(carry, jax.tree.map(lambda p, k=k: p[k], prepared))
+            seen.append(found)
+        return packed(carry), jax.tree.map(lambda *found: jnp.stack(found), *seen)
 
-    whole = iterations // chunk * chunk
-    chunks = jax.tree.map(lambda s: s[:whole].reshape(-1, chunk, *s.shape[1:]), source)
-    carry, seen = jax.lax.scan(some, packed(carry), chunks)
+    whole = iterations // turn * turn
+    turns = jax.tree.map(lambda s: s[:whole].reshape(-1, turn, *s.shape[1:]), source)
+    carry, seen = jax.lax.scan(some, packed(carry), turns)
     seen = jax.tree.map(lambda s: s.reshape(-1, *s.shape[2:]), seen)
     if whole < iterations:
         carry, last = some(carry, jax.tree.map(lambda s: s[whole:], source))

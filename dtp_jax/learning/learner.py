@@ -253,20 +253,23 @@ def step(
     # 3. and 4. The target of the logits, and from it one target per block.
     # 5. Local losses: no gradient crosses a block boundary.
     if rule.global_loss is None:
-        top = rule.output_target(activations.h[-1], labels)
-        used = before.feedback if rule.targets_first else feedback
-        targets = rule.targets(network, state.forward, used, activations, top)
+        with jax.named_scope("targets.all"):
+            top = rule.output_target(activations.h[-1], labels)
+            used = before.feedback if rule.targets_first else feedback
+            targets = rule.targets(network, state.forward, used, activations, top)
         checks.check_targets(rule, targets, activations)
         forward_loss, gradient = local_gradients(network, rule, state.forward, activations, targets)
     else:
         targets, forward_loss = (), {}
         gradient = global_gradient(network, rule, state.forward, images, labels)
     # 6. The forward step.
-    updates, forward_opt_state = learner.forward_optimizer.update(
-        gradient, state.forward_opt_state, state.forward
-    )
+    with jax.named_scope("update.all"):
+        updates, forward_opt_state = learner.forward_optimizer.update(
+            gradient, state.forward_opt_state, state.forward
+        )
+        moved = optax.apply_updates(state.forward, updates)
     state = state.replace(
-        forward=optax.apply_updates(state.forward, updates),
+        forward=moved,
         forward_opt_state=forward_opt_state,
         statistics=running_statistics(network, state.forward, state.statistics, activations),
     )
@@ -491,7 +494,10 @@ def _train_map(
         train = partial(
             train_with_stale_steps, train, optimizer=optimizer, **_stale_counts(learner, n, state)
         )
-    return train(state.feedback[block.name], state.feedback_opt_state[block.name], observe=observe)
+    with jax.named_scope(f"feedback.{block.name}"):
+        return train(
+            state.feedback[block.name], state.feedback_opt_state[block.name], observe=observe
+        )
 
 
 def _stale_counts(learner: Learner, n: int, state: TrainState) -> dict[str, Any]:
@@ -517,7 +523,9 @@ def local_gradients(
         def loss(theta, block=block, x=x, t=t):
             return rule.local_loss(block, block.forward(theta, x)[0], t)
 
-        losses[block.name], gradients[block.name] = jax.value_and_grad(loss)(forward[block.name])
+        with jax.named_scope(f"gradients.{block.name}"):
+            found = jax.value_and_grad(loss)(forward[block.name])
+        losses[block.name], gradients[block.name] = found
     return losses, gradients
 
 

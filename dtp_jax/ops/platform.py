@@ -28,8 +28,9 @@ class Form(NamedTuple):
     operation that reads it; drawn before, it also fills the gaps that products leave on a core."""
     ahead: float
     """If what an iteration needs that does not depend on omega has at most so many bytes, it is computed for
-    many iterations at once: few large kernels, and only the rest in the loop, where each kernel costs
-    microseconds to start."""
+    several iterations at once: few large kernels, and only the rest one after the other."""
+    turn: int
+    """Of so many iterations: one turn of the compiled loop, in which they are written one by one."""
     paired_gradients: bool
     """Both gradients of a kernel are one product over a batch of pairs. Elsewhere the pairs are copies."""
     computed_per_use: bool
@@ -39,9 +40,6 @@ class Form(NamedTuple):
     """Pool indices are compared as float32: bytes are laid out in other tiles, and made to fit by copies."""
     kernels_out_first: bool
     """In the loop, kernels lie with output channels first, as cuDNN wants them."""
-    unrolled: int
-    """So many iterations of what was prepared ahead are one turn of the compiled loop: a turn itself costs a
-    kernel and its start."""
 
 
 FORMS = {
@@ -50,33 +48,33 @@ FORMS = {
         batch_slices=True,
         noise_carried=True,
         ahead=0,
+        turn=1,
         paired_gradients=True,
         computed_per_use=False,
         wide_indices=False,
         kernels_out_first=False,
-        unrolled=1,
     ),
     "gpu": Form(
         own_convolutions=False,
         batch_slices=False,
         noise_carried=False,
         ahead=math.inf,
+        turn=5,
         paired_gradients=False,
         computed_per_use=False,
         wide_indices=False,
         kernels_out_first=True,
-        unrolled=4,
     ),
     "tpu": Form(
         own_convolutions=False,
         batch_slices=False,
         noise_carried=False,
         ahead=2**21,
+        turn=5,
         paired_gradients=False,
         computed_per_use=True,
         wide_indices=True,
         kernels_out_first=False,
-        unrolled=1,
     ),
 }
 """By platform, as JAX names them; another one has the form of a GPU."""
