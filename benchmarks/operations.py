@@ -121,7 +121,8 @@ class Program:
         if known := _TRIPS.search(loop.text):
             return int(known[1])
         condition = self.computations[loop.called("condition")]
-        return max(int(n) for c in condition.values() for n in _CONSTANT.findall(c.text)) or 1
+        found = [int(n) for c in condition.values() for n in _CONSTANT.findall(c.text)]
+        return max(found, default=1)  # as often as it is told to: a chunk of one step
 
     def _operation(
         self, lines: dict[str, Line], line: Line, times: int, loops: tuple[int, ...]
@@ -142,6 +143,11 @@ class Program:
             self._source(line),
             line.opcode in ("copy", "transpose") or "transpose_fusion" in line.name,
         )
+
+    def _row(self, table: str, number: int) -> dict[str, int]:
+        """Of one of the tables of where lines come from."""
+        text = self._tables.get(table, {}).get(number, "")
+        return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", text)}
 
     def _scope_inside(self, line: Line) -> re.Match[str] | None:
         """Where the compiler has given a fusion no name of its own."""
@@ -189,26 +195,17 @@ class Program:
 
     def _source(self, line: Line) -> str:
         """The line of this project that the operation comes from, else the compiler's name for it."""
-        frame = re.search(r"stack_frame_id=(\d+)", line.text)
-        seen, files, locations = (
-            0,
-            self._tables.get("FileNames", {}),
-            self._tables.get("FileLocations", {}),
-        )
-        number = int(frame[1]) if frame else 0
-        while number and seen < 50:
-            text = self._tables["StackFrames"].get(number, "")
-            fields = dict(re.findall(r"(\w+)=(\d+)", text))
-            place = dict(
-                re.findall(
-                    r"(\w+)=(\d+)", locations.get(int(fields.get("file_location_id", 0)), "")
-                )
+        found = re.search(r"stack_frame_id=(\d+)", line.text)
+        number = int(found[1]) if found else 0
+        while number:
+            frame = self._row("StackFrames", number)
+            place = self._row("FileLocations", frame.get("file_location_id", 0))
+            file = (
+                self._tables.get("FileNames", {}).get(place.get("file_name_id", 0), "").strip('"')
             )
-            file = files.get(int(place.get("file_name_id", 0)), "").strip('"')
             if "dtp_jax" in file:
                 return f"{Path(file).parent.name}/{Path(file).name}:{place['line']}"
-            parent = int(fields.get("parent_frame_id", 0))
-            number, seen = (0 if parent == number else parent), seen + 1
+            number = frame.get("parent_frame_id", 1) - 1  # as written; 1 for none
         name = re.search(r'op_name="([^"]*)"', line.text)
         return name[1].rsplit("/", 1)[-1] if name else line.opcode
 

@@ -57,6 +57,7 @@ BEFORE = {
     "layer_parallel": 1,
     "precision": "tf32",
     "checkpoint_minutes": 0.0,
+    "ahead_mb": 1024,
     "guard": "stop",
     "init_symmetric": False,
     "diagnostics_every": 1000,

@@ -91,6 +91,7 @@ def bookkeeping(config: config_dict.ConfigDict) -> None:
     config.keep_checkpoints = 3
     config.log_every = 1  # steps per line of metrics.jsonl
     config.eval_batch_size = 500
+    config.ahead_mb = 1024  # of a device, for feedback iterations that are prepared ahead (GPU)
     config.diagnostics = True  # False = none of these; see docs/diagnostics.md
     config.diagnostics_every = 1000  # steps between looks into the feedback training; 0 = none
     # on, off, auto = on in runs of 5,000 steps or more, where the rule and the network have it:

@@ -27,6 +27,7 @@ CHOICES = {
     "guard": fields.GUARD,
     "precision": fields.PRECISION,
     "init_symmetric": fields.FLAG,
+    "ahead_mb": fields.AT_LEAST_1,
 }
 """Options of a learner that do not depend on others."""
 NO_FEEDBACK = f"; or trains={('forward',)!r}, which trains no feedback"

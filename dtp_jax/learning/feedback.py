@@ -49,9 +49,6 @@ def literal(training: FeedbackTraining) -> FeedbackTraining:
     return training._replace(prepare=prepare, gradient=gradient)
 
 
-AHEAD_BYTES = 2**30
-
-
 def train_feedback_map(
     training: FeedbackTraining,
     network: Network,
@@ -66,7 +63,7 @@ def train_feedback_map(
     draw: Callable[[Any], Any],
     observe: Callable[[int, Iteration], Any] = only_loss,
     whole_batch: bool = False,
-    ahead_bytes: float = AHEAD_BYTES,
+    ahead_bytes: float = 2**30,
 ) -> tuple[Params, Any, Any]:
     """Trains the feedback map of block i on one batch; theta and activations stay as they are.
 

@@ -63,6 +63,8 @@ class Learner:
     """What a step does where numbers go wrong: nothing with "stop"; else see `dtp_jax.learning.recovery`."""
     init_symmetric: bool = False
     """Feedback kernels start as copies of the forward ones, all biases at zero; see `learning.symmetric`."""
+    ahead_mb: int = 1024
+    """MiB of a device for what later feedback iterations need, where they are prepared ahead; see `ops.Form`."""
 
     def __post_init__(self) -> None:
         for name, value in checks.learner_options(self).items():
@@ -489,6 +491,7 @@ def _train_map(
         draw=draw,
         # A batch that is divided among devices is not cut again: its parts would change hands.
         whole_batch=axis_size(learner.mesh, DATA) > 1,
+        ahead_bytes=learner.ahead_mb * 2**20 * axis_size(learner.mesh, DATA),
     )
     if learner.stale_gradients != "none":
         train = partial(

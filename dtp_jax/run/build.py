@@ -110,6 +110,7 @@ def build_learner(
         precision=config["precision"],
         guard=config["guard"],
         init_symmetric=config["init_symmetric"],
+        ahead_mb=config["ahead_mb"],
         mesh=mesh,
         **feedback,
     )

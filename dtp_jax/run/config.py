@@ -101,6 +101,7 @@ FIELDS: dict[str, Field] = {
     "keep_checkpoints": AT_LEAST_1,
     "log_every": AT_LEAST_1,
     "eval_batch_size": AT_LEAST_1,
+    "ahead_mb": AT_LEAST_1,
     "diagnostics": FLAG,
     "diagnostics_every": COUNT,
     "diagnostics_iterations": SWITCH,
@@ -121,6 +122,7 @@ BOOKKEEPING = (
     "keep_checkpoints",
     "log_every",
     "eval_batch_size",
+    "ahead_mb",
     "diagnostics",
     "diagnostics_every",
     "diagnostics_iterations",
@@ -129,7 +131,7 @@ BOOKKEEPING = (
     "diagnostics_gauss_newton",
     "diagnostics_eigenvalues",
 )
-"""Fields that change no number of a run (the mesh: none beyond rounding), so that a continued run
+"""Fields that change no number of a run (mesh and `ahead_mb`: none beyond rounding), so that a continued run
 may have others."""
 
 
