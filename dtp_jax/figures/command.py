@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dtp_jax import fields
 from dtp_jax.data import DataError
 from dtp_jax.figures.drawing import draw
-from dtp_jax.figures.jobs import Progress, compute, jobs_of
+from dtp_jax.figures.jobs import Progress, compute, jobs_of, missing
 from dtp_jax.figures.protocol import FIGURES, Protocol, protocol
 from dtp_jax.figures.store import Store
 from dtp_jax.run import backend, cli
@@ -64,9 +64,9 @@ def figures(args: argparse.Namespace, command: str, screen: Screen) -> int:
 
 def _drawn(made: Protocol, store: Store, command: str, screen: Screen) -> int:
     """Pictures, tables, where they come from. Returns the exit code."""
-    names = [job.name for job in jobs_of(made)]
-    missing = [name for name in names if not store.has(name)]
-    if len(missing) == len(names):
+    jobs = jobs_of(made)
+    left = missing(jobs, store)
+    if not any(store.has(job.name) for job in jobs):
         screen.error(f"--draw: no job has finished in {store.folder}; allowed: without --draw")
         return cli.EXIT_INVALID
     with screen.task("drawing"):
@@ -80,8 +80,8 @@ def _drawn(made: Protocol, store: Store, command: str, screen: Screen) -> int:
         drawn.rows,
         drop=("seeds",),
     )
-    if missing:
-        screen.note(f"{len(missing)} of {len(names)} jobs are not there yet")
+    if left:
+        screen.note(f"{len(left)} of {len(jobs)} jobs are not there yet")
     screen.note(f"{store.folder}: {', '.join(file.name for file in drawn.files)}")
     return 0
 

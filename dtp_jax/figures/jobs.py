@@ -79,8 +79,17 @@ def measured(network: str, series: Series, seed: int) -> str:
     return f"{network}_{series.rule}_{series.feedback}_seed{seed}"
 
 
+def missing(jobs: list[Job], store: Store) -> list[Job]:
+    """What is not done yet, without trainings whose results have been measured: these files are all that
+    a figure is drawn from, and can be kept without the weights."""
+    left = [job for job in jobs if not store.has(job.name)]
+    needed = {name for job in jobs for name in job.needs.values()}
+    still = {name for job in left for name in job.needs.values()}
+    return [job for job in left if job.name not in needed or job.name in still]
+
+
 def compute(protocol: Protocol, store: Store, progress: Progress) -> None:
-    """Does what is not done yet, beside other processes that do the same.
+    """Does what is `missing`, beside other processes that do the same.
 
     Raises:
       DataError: the images are missing or corrupt.
@@ -88,7 +97,7 @@ def compute(protocol: Protocol, store: Store, progress: Progress) -> None:
     jobs = jobs_of(protocol)
     clock = Clock(jobs, store, progress)
     batches = lru_cache(maxsize=4)(lambda *names: _prepared(protocol, *names))
-    todo = [job for job in jobs if not store.has(job.name)]
+    todo = missing(jobs, store)
     while todo:
         left = [job for job in todo if not _try(job, store, batches, clock)]
         if len(left) == len(todo):
@@ -129,7 +138,8 @@ class Clock:
     def __init__(self, jobs: list[Job], store: Store, progress: Progress):
         self.progress = progress
         self.total = sum(job.cost for job in jobs)
-        self.done = sum(job.cost for job in jobs if store.has(job.name))
+        left = {job.name for job in missing(jobs, store)}
+        self.done = sum(job.cost for job in jobs if job.name not in left)
         self.job: Job | None = None
         self.here = 0.0
         """Done by this process, in its `seconds`."""
