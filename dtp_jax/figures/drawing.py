@@ -1,6 +1,7 @@
 """From finished jobs to pictures and tables. Computes nothing."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,7 +109,7 @@ def _curves(protocol: Protocol, store: Store) -> Drawn:
         drawn,
         "feedback iteration",
         band=BAND,
-        title=_title(protocol, seeds=max(one.seeds for one in found.values()), band=BAND),
+        title=_title(protocol, spreads=found.values(), band=BAND),
     )
     files = _save(figure, file)
     header = ("rule", "seeds", "angle", "published angle", "distance", "published distance")
@@ -164,7 +165,7 @@ def _bar_figure(protocol: Protocol, network: str, what: str, blocks: list[str], 
             for series, one in drawn.items()
         ],
         y,
-        title=_title(protocol, network, seeds=max(one.seeds for one in drawn.values())),
+        title=_title(protocol, network, spreads=drawn.values()),
         top=95 if is_angle else 0,
         log=not is_angle,
         reference="published",
@@ -215,15 +216,18 @@ def _lines(network: str, protocol: Protocol, blocks: list[str], spreads: dict):
             ]
 
 
-def _title(protocol: Protocol, network: str = "", *, seeds: int, band: int = 1) -> str:
+def _title(
+    protocol: Protocol, network: str = "", *, spreads: Iterable[Spread], band: int = 1
+) -> str:
+    counts = sorted({one.seeds for one in spreads})
     network = network or protocol.networks[0]
     config = next(one.config for (name, _), one in protocol.experiments.items() if name == network)
     what = f"{network}, {config['dataset']}, batches of {config['batch_size']}, "
     what += f"{config['feedback_iterations'][0]} feedback iterations"
-    if seeds == 1:
+    if counts == [1]:
         return f"{what}; one seed"
     many = "one standard deviation" if band == 1 else f"{band} standard deviations"
-    return f"{what}; mean of {seeds} seeds ± {many}"
+    return f"{what}; mean of {' or '.join(map(str, counts))} seeds ± {many}"
 
 
 def _save(figure, file: Path) -> list[Path]:

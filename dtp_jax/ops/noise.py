@@ -36,9 +36,7 @@ def standard_normal(
     """
     wide = jnp.dtype(dtype) == jnp.float64
     words = random_words(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    bits = lax.bitcast_convert_type(
-        _hash(_index(shape, terms or index_terms(shape)), words), jnp.int32
-    )
+    bits = lax.bitcast_convert_type(_hash(_index(shape, terms), words), jnp.int32)
     # Uniform on the middles of 2**24 (2**32) equal parts of (-1, 1), each of which is a number of its type.
     kept = 32 if wide else 24
     uniform = (bits >> (32 - kept)).astype(jnp.float64 if wide else jnp.float32)
@@ -82,9 +80,13 @@ def index_terms(shape: tuple[int, ...]) -> list[Array]:
     return [lax.iota(jnp.uint32, n) * jnp.uint32(stride) for n, stride in zip(shape, strides)]
 
 
-def _index(shape: tuple[int, ...], terms: list[Array]) -> Array:
+def _index(shape: tuple[int, ...], terms: list[Array] | None) -> Array:
     """uint32 row-major index of every element; a sum over axes, which splits like the array itself."""
-    parts = [lax.broadcast_in_dim(term, shape, (axis,)) for axis, term in enumerate(terms)]
+    if terms is None:
+        strides = [jnp.uint32(math.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+        parts = [lax.broadcasted_iota(jnp.uint32, shape, a) * s for a, s in enumerate(strides)]
+    else:
+        parts = [lax.broadcast_in_dim(term, shape, (axis,)) for axis, term in enumerate(terms)]
     return reduce(jnp.add, reversed(parts), jnp.zeros(shape, jnp.uint32))
 
 

@@ -98,8 +98,8 @@ def ldrl(*, noise: float | tuple[float, ...], beta: float) -> Rule:
         # the linear term, and twice the quadratic one.
         scale, dot = 2 / dx.shape[0], partial(dot_where, read_by(decode, omega, d2), omega)
         if ops.form().paired_gradients:
-            both = kernel_gradient(decode, omega, paired(d1, d2), paired(-dx, dr_y))
-            gradient = jax.tree.map(lambda g: scale * g, both)
+            cotangent = scale * paired(-dx, dr_y)
+            gradient = kernel_gradient(decode, omega, paired(d1, d2), cotangent)
             return dot(gradient) - batch_dot(dr_y, dr_y), gradient
         linear = adjoint_kernel_gradient(decode, omega, d1, dx)
         quadratic = adjoint_kernel_gradient(decode, omega, d2_again, dr_y)
