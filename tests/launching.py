@@ -184,7 +184,7 @@ def assert_same_run(workdir: Path, reference: Path) -> None:
     assert checkpoint_steps(workdir)[-1] == checkpoint_steps(reference)[-1]
     assert arrays(workdir) == arrays(reference)
     timing = ("wall_seconds", "images_per_second", "device", "provenance")
-    timing += ("diagnostics_seconds", "diagnostics_compile_seconds")
+    timing += ("diagnostics_seconds", "diagnostics_compile_seconds", "memory_bytes")
     mine, other = (
         {k: v for k, v in summary(folder).items() if k not in timing}
         for folder in (workdir, reference)
