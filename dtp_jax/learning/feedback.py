@@ -149,9 +149,8 @@ def cache_slices(block: Block, batch: int) -> int:
 
 
 def over_samples(f: Callable[[Any], Any], samples: Any) -> Any:
-    """f of each entry of the leading axis, which all results have too: `vmap`, but for a single one, whose
-    axis a TPU would lay out. (On a CPU that axis costs nothing.)"""
-    if len(jax.tree.leaves(samples)[0]) > 1 or ops.form().noise_carried:
+    """f of each entry of the leading axis, which all results have too; see `ops.Form.sample_axis`."""
+    if len(jax.tree.leaves(samples)[0]) > 1 or ops.form().sample_axis:
         return jax.vmap(f)(samples)
     found = f(jax.tree.map(lambda a: a[0], samples))
     return jax.tree.map(lambda a: a[None], found)

@@ -33,6 +33,8 @@ class Form(NamedTuple):
     """Of so many iterations: one turn of the compiled loop, in which they are written one by one."""
     paired_gradients: bool
     """Both gradients of a kernel are one product over a batch of pairs. Elsewhere the pairs are copies."""
+    sample_axis: bool
+    """A single noise sample keeps its axis of length one, which a TPU would lay out."""
     computed_per_use: bool
     """Cheap arrays are computed inside each operation that reads them, where a TPU hides it behind products;
     else once, and kept in memory."""
@@ -50,6 +52,7 @@ FORMS = {
         ahead=0,
         turn=1,
         paired_gradients=True,
+        sample_axis=True,
         computed_per_use=False,
         wide_indices=False,
         kernels_out_first=False,
@@ -61,6 +64,7 @@ FORMS = {
         ahead=math.inf,
         turn=5,
         paired_gradients=False,
+        sample_axis=False,
         computed_per_use=False,
         wide_indices=False,
         kernels_out_first=True,
@@ -72,6 +76,7 @@ FORMS = {
         ahead=2**21,
         turn=5,
         paired_gradients=False,
+        sample_axis=False,
         computed_per_use=True,
         wide_indices=True,
         kernels_out_first=False,
