@@ -20,6 +20,7 @@ it runs, of a conditional the longest branch. What a chunk does once for all its
 """
 
 import argparse
+import math
 import re
 import sys
 import time
@@ -124,9 +125,11 @@ def compile_chunk(experiment: Any, name: str, shape: tuple[int, int]) -> tuple[A
     state = jax.tree.map(lambda s: like(s.shape, s.dtype), learner.state_shapes)
     chunk = program.train_chunk(learner, data, augmented=config["augment"])
     with ops.compiled_for(CHIPS[name].platform):
+        is_flat = ops.form().flat_images
+        image = (math.prod(data.image_shape),) if is_flat else data.image_shape
         compiled = chunk.lower(
             state,
-            like((data.train_examples, *data.image_shape), jnp.uint8),
+            like((data.train_examples, *image), jnp.uint8),
             like((data.train_examples,), jnp.int32),
             like((min(steps, MOST_STEPS_PER_CHUNK), config["batch_size"]), jnp.int32),
             like((), jnp.int32),

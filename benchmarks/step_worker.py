@@ -1,4 +1,4 @@
-"""Training steps by L-DRL on demand: one for every line that comes in, then a line that it is done.
+"""Training steps on demand: one for every line that comes in, then a line that it is done.
 
 For `benchmarks.versus_commit`, which runs this file with the `dtp_jax` of a checkout: it uses nothing else
 of this project, and of that only what has the same name at every commit. The first line that goes out
@@ -19,13 +19,18 @@ import dtp_jax
 def main(setting: dict[str, Any]) -> None:
     shape, classes, batch = setting["input_shape"], setting["classes"], setting["batch"]
     sgd = dtp_jax.optim.sgd
-    learner = dtp_jax.Learner(
-        dtp_jax.simple_vgg(shape, classes, channels=setting["channels"]),
-        dtp_jax.ldrl(noise=setting["noise"], beta=setting["beta"]),
-        sgd(setting["forward_lr"], momentum=0.9, weight_decay=1e-4),
-        tuple(sgd(lr, momentum=0.9) for lr in setting["feedback_lr"]),
-        setting["iterations"],
-    )
+    network = getattr(dtp_jax, setting["network"])(shape, classes)
+    optimizer = sgd(setting["forward_lr"], momentum=0.9, weight_decay=1e-4)
+    if setting["rule"] == "backprop":
+        learner = dtp_jax.Learner(network, dtp_jax.backprop(), optimizer)
+    else:
+        learner = dtp_jax.Learner(
+            network,
+            dtp_jax.ldrl(noise=setting["noise"], beta=setting["beta"]),
+            optimizer,
+            tuple(sgd(lr, momentum=0.9) for lr in setting["feedback_lr"]),
+            setting["iterations"],
+        )
     take = jax.jit(lambda *args: dtp_jax.train_step(learner, *args), donate_argnums=0)
     random = np.random.default_rng(0)
     images = jax.device_put(random.standard_normal((batch, *shape), np.float32))

@@ -1,45 +1,69 @@
-"""A training step of this checkout, uncommitted changes included, and one of another commit, in alternation.
+"""Training steps of this checkout, uncommitted changes included, and of another commit, in alternation.
 
-    python -m benchmarks.versus_commit [--commit HEAD] [--repeats 20] [--json FILE]
+    python -m benchmarks.versus_commit [--commit HEAD] [--steps NETWORK:RULE:BATCH,...] [--pytorch]
+        [--repeats 20] [--json FILE]
 
-The step is L-DRL's of simple_vgg at batch 32, with the published hyper-parameters. Both sides live in
-processes of their own (benchmarks/step_worker.py), each with the `dtp_jax` of its checkout; that of the
-commit is a git worktree in a temporary folder. They take their steps in turn, so that whatever else
-the machine does meets both. A time includes the two lines between the processes, a tenth of a
-millisecond. The ratio is that of the medians, above 1 where this checkout is faster. Beside it stands what
-the middle half of the single turns' ratios lies between: where 1 is in it, no difference was seen.
+A step is that of benchmarks.step, with the published hyper-parameters. Both sides live in processes of
+their own (benchmarks/step_worker.py), each with the `dtp_jax` of its checkout; that of the commit is a
+git worktree in a temporary folder. They take their steps in turn, so that whatever else the machine does
+meets both. A time includes the two lines between the processes, a tenth of a millisecond. With --pytorch,
+eager PyTorch takes its turn as well, as in benchmarks.step. A ratio is that of the medians, above 1 where
+this checkout is faster. Beside it stands what the middle half of the single turns' ratios lies between:
+where 1 is in it, no difference was seen. Each step has the peak of a product on this machine beside it.
 """
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 
 from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
 from benchmarks.provenance import provenance
-from benchmarks.step import CLASSES, INPUT_SHAPE, SETTINGS
-from benchmarks.timing import alternating, spread
+from benchmarks.step import CLASSES, INPUT_SHAPE, RULES, SETTINGS, torch_side
+from benchmarks.timing import alternating, matmul_peak, spread
 from dtp_jax.run import backend
 
 HERE = Path(__file__).resolve().parents[1]
 WORKER = Path(__file__).with_name("step_worker.py")
-SETTING = {
-    **SETTINGS["simple_vgg"]._asdict(),
-    "channels": (128, 128, 256, 256, 512),
-    "input_shape": INPUT_SHAPE,
-    "classes": CLASSES,
-    "batch": 32,
-}
-SIDES = ("before", "now")
-"""At the commit, and in this checkout."""
+STEPS = "simple_vgg:ldrl:32"
+NOW, BEFORE, PYTORCH = "now", "before", "pytorch"
+"""In this checkout, at the commit, and in eager PyTorch."""
+
+
+class Step(NamedTuple):
+    """Which step is measured."""
+
+    network: str
+    rule: str
+    batch: int
+
+    def setting(self) -> dict[str, Any]:
+        """What a worker is told of it."""
+        shapes = {"input_shape": INPUT_SHAPE, "classes": CLASSES}
+        return SETTINGS[self.network]._asdict() | self._asdict() | shapes
+
+    def __str__(self) -> str:
+        return ":".join(map(str, self))
+
+
+def _steps(text: str) -> list[Step]:
+    found = []
+    for entry in text.split(","):
+        network, rule, batch = (*entry.split(":"), "", "")[:3]
+        if network not in SETTINGS or rule not in RULES or not batch.isdecimal() or not int(batch):
+            allowed = f"NETWORK:RULE:BATCH of {', '.join(SETTINGS)} and {', '.join(RULES)}"
+            raise argparse.ArgumentTypeError(f"is {text}; allowed: {allowed}")
+        found.append(Step(network, rule, int(batch)))
+    return found
 
 
 def git(*args: str) -> str:
@@ -102,37 +126,60 @@ def worker_of(checkout: Path, setting: dict[str, Any]) -> Iterator[Callable[[], 
         yield step
 
 
-def measure(commit: str, setting: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Times of both sides, and their ratio."""
-    with (
-        checkout_of(commit) as there,
-        worker_of(there, setting) as old,
-        worker_of(HERE, setting) as new,
-    ):
-        times = alternating(dict(zip(SIDES, (old, new))), repeats)
-    found = {side: spread(times[side]) for side in SIDES}
-    ratios = np.divide(*(times[side] for side in SIDES))
-    return {
-        **found,
-        "ratio": found["before"]["seconds"] / found["now"]["seconds"],
-        "ratios_middle_half": np.percentile(ratios, (25, 75)).tolist(),
-    }
+def measure(
+    there: Path, setting: dict[str, Any], repeats: int, pytorch: bool = False
+) -> dict[str, Any]:
+    """Times of each side, and their ratios to this checkout's, by the names of the sides."""
+    with ExitStack() as stack:
+        sides = {
+            BEFORE: stack.enter_context(worker_of(there, setting)),
+            NOW: stack.enter_context(worker_of(HERE, setting)),
+        }
+        if pytorch:
+            sides[PYTORCH] = torch_side(setting["rule"], setting["network"], setting["batch"]).step
+        times = alternating(sides, repeats)
+    found: dict[str, Any] = {side: spread(times[side]) for side in sides}
+    for side in sides:
+        found[side]["quartiles"] = np.percentile(times[side], (25, 75)).tolist()
+        if side != NOW:
+            found[side]["ratio"] = found[side]["seconds"] / found[NOW]["seconds"]
+            turns = np.divide(times[side], times[NOW])
+            found[side]["ratios_middle_half"] = np.percentile(turns, (25, 75)).tolist()
+    return found
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """The table, and the ratio below it."""
-    columns = ("", "median ms", "fastest", "slowest")
-    table = make_table("one L-DRL step of simple_vgg", columns, words=("",))
-    for side, name in zip(SIDES, (result["against"][:10], "this checkout")):
-        table.add_row(name, *(f"{1e3 * t:.2f}" for t in result[side].values()))
-    console.print(table)
-    low, high = result["ratios_middle_half"]
-    console.print(f"ratio {result['ratio']:.3f}; middle half of the turns {low:.3f} to {high:.3f}")
+    """A table of times, and one of ratios."""
+    names = {BEFORE: result["against"][:10], NOW: "this checkout", PYTORCH: "eager PyTorch"}
+    times = make_table(
+        f"one step, ms; {result['repeats']} turns",
+        ("step", "side", "median", "middle half", "fastest", "ratio", "middle half of the turns"),
+        words=("step", "side"),
+    )
+    for row in result["rows"]:
+        for side in (NOW, BEFORE, PYTORCH):
+            if found := row.get(side):
+                times.add_row(
+                    row["step"],
+                    names[side],
+                    f"{1e3 * found['seconds']:.2f}",
+                    "{:.2f} to {:.2f}".format(*(1e3 * t for t in found["quartiles"])),
+                    f"{1e3 * found['fastest']:.2f}",
+                    f"{found['ratio']:.3f}" if "ratio" in found else "",
+                    "{:.3f} to {:.3f}".format(*found["ratios_middle_half"])
+                    if "ratio" in found
+                    else "",
+                )
+    console.print(times)
+    peaks = [row["peak_flops_per_second"] / 1e9 for row in result["rows"]]
+    console.print(f"a product's peak beside them: {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s")
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = parser_of("versus_commit", __doc__)
     parser.add_argument("--commit", default="HEAD", help="HEAD: what do uncommitted changes do?")
+    parser.add_argument("--steps", type=_steps, default=STEPS, help=f"which ({STEPS})")
+    parser.add_argument("--pytorch", action="store_true", help="eager PyTorch as a third side")
     parser.add_argument("--repeats", type=int, default=20)
     add_json(parser)
     args = parser.parse_args(argv)
@@ -143,10 +190,15 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as problem:
         parser.error(f"--commit is {args.commit}; allowed: a commit of this repository ({problem})")
     backend.set_flags()
-    found = measure(against, SETTING, args.repeats)
-    # Only now: it asks for a device, which the processes then would have to share.
+    rows = []
+    with checkout_of(against) as there:
+        for step in args.steps:
+            found = measure(there, step.setting(), args.repeats, args.pytorch)
+            # Only now: it asks for a device, which the processes would have to share.
+            peak = {"peak_flops_per_second": matmul_peak()}
+            rows.append({"step": str(step), **found, **peak})
     result = {**provenance("versus_commit"), "against": against, "repeats": args.repeats}
-    result |= {"setting": SETTING, **found}
+    result["rows"] = rows
     show(result, make_console())
     write_json(args.json, result)
     return 0

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from helpers import assert_close, copied, cross_entropy_in_numpy, make_learner
 
-from dtp_jax import blocks
+from dtp_jax import blocks, ops
 from dtp_jax.data import DatasetSpec, Split
-from dtp_jax.data.batches import resident_evaluation
+from dtp_jax.data.batches import resident, resident_evaluation
 from dtp_jax.data.stream import EvaluationStream
 from dtp_jax.learning import learner, optim
 from dtp_jax.networks import mlp
@@ -76,6 +76,25 @@ def assert_same_bits(first, second):
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             a, b = jax.random.key_data(a), jax.random.key_data(b)
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_flat_images_change_no_bit(made, state, augmented):
+    """As they lie on a TPU: training, the loss of a batch, an evaluation."""
+    chunk = program.train_chunk(made, DATA, augmented=augmented)
+    split, batch = Split(IMAGES, LABELS), BATCHES[0]
+    with ops.compiled_for("tpu"):
+        flat, blocks_ = resident(split), resident_evaluation(split, batch_size=7)
+    assert flat.images.shape == (len(IMAGES), IMAGES[0].size)
+    first, second = (
+        chunk(copied(state), *images, BATCHES, np.int32(2)) for images in (split, flat)
+    )
+    assert_same_bits(first, second)
+    probe, evaluate = program.probe(made, DATA), program.evaluator(made.network, DATA)
+    assert probe(state.forward, *split, batch) == probe(state.forward, *flat, batch)
+    assert evaluate(state.forward, blocks_) == evaluate(
+        state.forward, resident_evaluation(split, batch_size=7)
+    )
 
 
 @pytest.mark.parametrize("augmented", [False, True])

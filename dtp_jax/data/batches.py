@@ -12,6 +12,7 @@ import numpy as np
 
 from dtp_jax.data.pipeline import epoch_permutation
 from dtp_jax.data.spec import Split
+from dtp_jax.ops import form
 from dtp_jax.parallel.mesh import Mesh, put
 
 Array = jax.Array | np.ndarray
@@ -20,7 +21,7 @@ Array = jax.Array | np.ndarray
 class Chunk(NamedTuple):
     """Examples, and which of them each step takes."""
 
-    images: Array  # uint8 [N, H, W, C]
+    images: Array  # uint8 [N, H, W, C], or [N, H * W * C]; see `resident`
     labels: Array  # int32 [N]
     batches: np.ndarray  # int32 [most steps, batch], indices into images and labels
 
@@ -28,7 +29,7 @@ class Chunk(NamedTuple):
 class EvaluationBlock(NamedTuple):
     """Examples, which of them each batch has, and which count."""
 
-    images: Array  # uint8 [N, H, W, C]
+    images: Array  # as in `Chunk`
     labels: Array  # int32 [N]
     batches: np.ndarray  # int32 [batches, batch], indices into images and labels
     weights: np.ndarray  # float32 [batches, batch]; 0 for the filling at the end, else 1
@@ -71,7 +72,7 @@ class ResidentBatches:
           indices: the examples of `split` to train on [n] (`Splits.train_indices`).
           most_steps: how many steps `read` gives at most.
         """
-        self._split = Split(*put(mesh, tuple(split)))
+        self._split = resident(split, mesh)
         self.most_steps = most_steps
         self._batch_size, self._orders = batch_size, PassOrders(indices, seed)
 
@@ -107,7 +108,13 @@ def resident_evaluation(
     devices = 1 if mesh is None else mesh.size
     batch_size = min(batch_size, -(-examples // devices) * devices)
     batches, weights = batched(0, -(-examples // batch_size), batch_size, examples)
-    return (EvaluationBlock(*put(mesh, tuple(split)), batches, weights),)
+    return (EvaluationBlock(*resident(split, mesh), batches, weights),)
+
+
+def resident(split: Split, mesh: Mesh | None = None) -> Split:
+    """`split` on the device, or on all of a mesh, with images as `ops.Form.flat_images` says."""
+    images = split.images.reshape(len(split.images), -1) if form().flat_images else split.images
+    return Split(*put(mesh, (images, split.labels)))
 
 
 def batched(first: int, count: int, batch_size: int, examples: int) -> tuple[np.ndarray, ...]:

@@ -81,6 +81,11 @@ def memory_bytes(compiled: Any) -> int:
     return in_and_out - found.alias_size_in_bytes + found.temp_size_in_bytes
 
 
+def _taken(images: Array, indices: Array, data: DatasetSpec) -> Array:
+    """[B, H, W, C] of images [N, H, W, C] or [N, H * W * C]."""
+    return images[indices].reshape(-1, *data.image_shape)
+
+
 def _batches(
     learner: Learner, data: DatasetSpec, augmented: bool
 ) -> Callable[..., tuple[Array, Array]]:
@@ -90,7 +95,7 @@ def _batches(
     def batch_of(state: TrainState, images: Array, labels: Array, batch: Array):
         # Feedback noise uses the same key folded with the block indices 1, 2, ...
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
-        x, y = split_batch(learner.mesh, (images[batch], labels[batch]))
+        x, y = split_batch(learner.mesh, (_taken(images, batch, data), labels[batch]))
         x = augment(key, x, flip=flip, crop_padding=crop_padding)
         return prepare_images(x, data, jnp.float32), y
 
@@ -149,7 +154,7 @@ def probe(learner: Learner, data: DatasetSpec) -> Callable[..., Array]:
 
     @partial(jax.jit, out_shardings=replicated(learner.mesh))
     def loss(forward: dict[str, Params], images: Array, labels: Array, batch: Array) -> Array:
-        x, y = split_batch(learner.mesh, (images[batch], labels[batch]))
+        x, y = split_batch(learner.mesh, (_taken(images, batch, data), labels[batch]))
         with ops.products_in(learner.precision):
             x = prepare_images(x, data, jnp.float32)
             return cross_entropy(forward_all(learner.network, forward, x).h[-1], y).mean()
@@ -177,7 +182,7 @@ def evaluator(
     ):
         def one(total, batch):
             indices, weight = batch
-            examples = (block.images[indices], block.labels[indices], weight)
+            examples = (_taken(block.images, indices, data), block.labels[indices], weight)
             x, labels, weight = split_batch(mesh, examples, (DATA, LAYERS))
             x = prepare_images(x, data, jnp.float32)
             with ops.products_in(precision):
