@@ -147,7 +147,6 @@ def _memory(compiled: Any) -> dict[str, int]:
 
 def read(text: str, learner: Any, config: Any, chip: Chip, mesh: tuple[int, int]) -> dict[str, Any]:
     """Rows by phase and block, collectives, and the dearest operations, of one step."""
-    from benchmarks.hlo import collectives, exchanged_bytes
     from benchmarks.operations import Program
 
     operations = Program(text).operations
@@ -169,7 +168,12 @@ def read(text: str, learner: Any, config: Any, chip: Chip, mesh: tuple[int, int]
         row["floor_seconds"] = flops / peak
         if chip.platform == "gpu":
             row["seconds"] = max(row["seconds"], row["floor_seconds"])
-    inside, outside = collectives(text)
+    sent: dict[tuple[str, str], Counter[str]] = {}
+    for o in operations:
+        if o.collective and o.loops:
+            where = "iterations" if len(o.loops) > 1 else "step"
+            found = sent.setdefault((o.collective, where), Counter())
+            found += Counter(times=o.times, bytes=o.times * o.written)
     in_step = [o for o in operations if o.loops]
     dearest = sorted(in_step, key=lambda o: -o.times * _seconds(o, chip))[:SHOWN]
     return {
@@ -180,8 +184,7 @@ def read(text: str, learner: Any, config: Any, chip: Chip, mesh: tuple[int, int]
         )
         if chip.platform == "tpu"
         else [],
-        "collectives": {"in_loops": dict(inside), "outside": dict(outside)},
-        "exchanged_bytes": exchanged_bytes(text) if inside or outside else 0,
+        "collectives": [{"kind": kind, "where": where, **n} for (kind, where), n in sent.items()],
         "dearest": [
             {
                 "seconds": o.times * _seconds(o, chip),
@@ -246,10 +249,12 @@ def show(result: dict[str, Any], console: Any) -> None:
     console.print(f"assumed: {assumed['source']}")
     if result["without_estimate"]:
         console.print(f"no estimate, so 0 cycles: {', '.join(result['without_estimate'])}")
-    if sent["in_loops"] or sent["outside"]:
-        exchanged = f"{result['exchanged_bytes'] / 1e6:.1f} MB a step"
-        console.print(f"collectives, counted: {exchanged}; in loops {sent['in_loops']}, outside")
-        console.print(f"  {sent['outside']}")
+    where = {"iterations": "in the iterations", "step": "outside"}
+    for one in sorted(sent, key=lambda one: -one["bytes"]):
+        megabytes = f"{one['bytes'] / 1e6:.1f} MB"
+        console.print(
+            f"a step, counted: {one['times']} {one['kind']} {where[one['where']]}, {megabytes}"
+        )
     console.print(
         f"memory, the compiler's: {memory['temporary'] / 1e9:.2f} GB, beside "
         f"{memory['arguments'] / 1e9:.2f} GB of state and images; the chip has "

@@ -26,10 +26,13 @@ STARTS = (
     "async-start",
     "slice-start",
     "all-reduce-start",
+    "all-gather-start",
     "collective-permute-start",
 )
 """What they move is counted where they end."""
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
+_PARTS = ("dynamic-slice", "slice", "gather")
+"""What reads no more of its first operand than it returns."""
 _THROUGH = ("bitcast", "reshape", "copy", "convert", "transpose")
 
 
@@ -69,6 +72,12 @@ class Operation(NamedTuple):
     source: str
     """file:line that asked for it, or what the compiler calls it."""
     is_layout_copy: bool
+
+    @property
+    def collective(self) -> str | None:
+        """Which of COLLECTIVES it is; None for anything else."""
+        kind = self.opcode.removesuffix("-done")
+        return kind if kind in COLLECTIVES else None
 
 
 class Program:
@@ -159,8 +168,8 @@ class Program:
         sizes = [nbytes(lines[o].type) if o in lines else 0 for o in line.operands]
         inside = self.computations.get(line.called("calls") or "", {})
         if not inside:
-            if line.opcode in ("dynamic-slice", "slice"):
-                return nbytes(line.type), nbytes(line.type)
+            if line.opcode in _PARTS:
+                return nbytes(line.type) + sum(sizes[1:]), nbytes(line.type)
             if line.opcode == "dynamic-update-slice":
                 return sizes[1], sizes[1]
             return sum(sizes), nbytes(line.type)
@@ -183,7 +192,7 @@ class Program:
         for one in inside.values():
             if name not in one.operands:
                 continue
-            if one.opcode in ("dynamic-slice", "slice") and one.operands[0] == name:
+            if one.opcode in _PARTS and one.operands[0] == name:
                 total += nbytes(one.type)
             elif one.opcode == "dynamic-update-slice" and one.operands[0] == name:
                 continue  # what is not updated stays where it is

@@ -15,7 +15,9 @@ from dtp_jax.blocks import Activations, Block, Network, Params, forward_all, ini
 from dtp_jax.learning import checks, recovery
 from dtp_jax.learning.feedback import (
     Iteration,
+    around,
     drawing,
+    is_mean_of_parts,
     keys_per_iteration,
     only_loss,
     random_bits,
@@ -23,7 +25,15 @@ from dtp_jax.learning.feedback import (
     train_with_stale_steps,
 )
 from dtp_jax.learning.symmetric import symmetric
-from dtp_jax.parallel.mesh import DATA, LAYERS, Mesh, axis_size, each_in_its_group
+from dtp_jax.parallel.mesh import (
+    DATA,
+    LAYERS,
+    Mesh,
+    axis_size,
+    each_in_its_group,
+    mean_of_parts,
+    on_each_part,
+)
 from dtp_jax.rules.rule import Rule, cross_entropy
 
 Array = jax.Array
@@ -469,6 +479,7 @@ def _train_map(
         optimizer = recovery.slowed(optimizer, state.guard["factor"][network[i].name])
     block, counts = network[i], (learner.feedback_iterations[n], learner.feedback_samples)
     batch, dtype = activations.h[0].shape[0], activations.h[0].dtype
+    parts = axis_size(learner.mesh, DATA)
     if is_recorded:
         checks.check_noise(
             source,
@@ -490,9 +501,11 @@ def _train_map(
         source=source[block.name],
         draw=draw,
         # A batch that is divided among devices is not cut again: its parts would change hands.
-        whole_batch=axis_size(learner.mesh, DATA) > 1,
-        ahead_bytes=learner.ahead_mb * 2**20 * axis_size(learner.mesh, DATA),
+        whole_batch=parts > 1,
+        ahead_bytes=learner.ahead_mb * 2**20 * parts,
     )
+    if parts > 1 and not is_recorded and is_mean_of_parts(training, block):
+        train = partial(_train_in_parts, learner, n, optimizer, given)
     if learner.stale_gradients != "none":
         train = partial(
             train_with_stale_steps, train, optimizer=optimizer, **_stale_counts(learner, n, state)
@@ -501,6 +514,47 @@ def _train_map(
         return train(
             state.feedback[block.name], state.feedback_opt_state[block.name], observe=observe
         )
+
+
+def _train_in_parts(
+    learner: Learner,
+    n: int,
+    optimizer: optax.GradientTransformation,
+    given: tuple[TrainState, Activations, dict[str, Any]],
+    omega: Params,
+    opt_state: Any,
+    *,
+    observe: Callable[[int, Iteration], Any],
+) -> tuple[Params, Any, Any]:
+    """`train_feedback_map` of the n-th trained map, each device having its part of the batch: one mean of
+    losses and gradients an iteration is all that they exchange."""
+    state, activations, source = given
+    network, training = learner.network, learner.rule.feedback_training
+    i = training.blocks(network)[n]
+    block = network[i]
+    part = activations.h[0].shape[0] // axis_size(learner.mesh, DATA)
+    dtype = activations.h[0].dtype
+
+    def train(number: Array, activations: Activations, whole: Any):
+        forward, omega, opt_state, words = whole
+        return train_feedback_map(
+            training,
+            network,
+            i,
+            forward,
+            omega,
+            opt_state,
+            optimizer,
+            activations,
+            training.draw_noise.words_after(words, block, number * part),
+            draw=drawing(training, block, part, dtype),
+            observe=observe,
+            mean=mean_of_parts,
+            ahead_bytes=learner.ahead_mb * 2**20,
+        )
+
+    whole = state.forward, omega, opt_state, source[block.name]
+    return on_each_part(learner.mesh, train, around(activations, i), whole)
 
 
 def _stale_counts(learner: Learner, n: int, state: TrainState) -> dict[str, Any]:

@@ -132,6 +132,34 @@ def speedup_bound(costs: Sequence[float], groups: int) -> float:
     return sum(costs) / max(sum(costs[j] for j in jobs) for jobs in assign(costs, groups))
 
 
+def on_each_part(
+    mesh: Mesh, f: Callable[[jax.Array, Any, Any], Any], divided: Any, whole: Any
+) -> Any:
+    """f(number of the part, divided, whole), by each device on its part of the batch alone: the leading axis of
+    all arrays of `divided`. What it returns must be the same on all; `mean_of_parts` makes it so.
+
+    No device then asks another for anything but what f says. XLA, left to divide a batch of batches, gathers it.
+    """
+    context = jax.sharding.get_abstract_mesh()  # inside `each_in_its_group`
+
+    def body(number: jax.Array, divided: Any, whole: Any) -> Any:
+        return f(number[0], divided, whole)
+
+    return jax.shard_map(
+        body,
+        mesh=mesh if context.empty else context,
+        in_specs=(PartitionSpec(DATA), PartitionSpec(DATA), PartitionSpec()),
+        out_specs=PartitionSpec(),
+        axis_names={DATA},
+        check_vma=False,
+    )(jnp.arange(mesh.shape[DATA]), divided, whole)
+
+
+def mean_of_parts(tree: Any) -> Any:
+    """Inside `on_each_part`: the mean over all parts, one exchange."""
+    return jax.lax.pmean(tree, DATA)
+
+
 def each_in_its_group(
     mesh: Mesh, jobs: Sequence[Callable[[Any], Any]], costs: Sequence[float], args: Any
 ) -> list[Any]:

@@ -5,6 +5,7 @@ i maps `activations.h[i]` to `activations.h[i + 1]`. Hyper-parameters of feedbac
 the trained maps in forward order, or of length 1: one value stands for all (`of_map`).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -43,6 +44,13 @@ class Normals(NamedTuple):
         count = len(jax.tree.leaves(self.shapes(block), is_leaf=is_shape))
         keys = jax.random.split(key, count) if count > 1 else key[None]
         return jax.vmap(ops.random_words)(keys)
+
+    def words_after(self, words: Array, block: Block, examples: Array) -> Array:
+        """Those of a batch without its first examples: what is drawn of them is what the others have of `words`,
+        (..., arrays, 2). An element's index is added to the first word."""
+        sizes = [math.prod(s) for s in jax.tree.leaves(self.shapes(block), is_leaf=is_shape)]
+        before = examples.astype(jnp.uint32) * jnp.array(sizes, jnp.uint32)
+        return words.at[..., 0].add(before)
 
     def index_terms(self, block: Block, batch: int) -> list[list[Array]]:
         """`ops.index_terms` of all arrays: what `drawn` computes itself unless it is given."""
