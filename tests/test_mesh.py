@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks.hlo import collectives
-from dtp_jax import networks, rules
+from benchmarks.operations import Program
+from dtp_jax import networks, ops, rules
+from dtp_jax.blocks import count
 from dtp_jax.data import DATASETS
 from dtp_jax.data.feeding import feed
 from dtp_jax.data.spec import Split, Splits
@@ -100,13 +102,26 @@ def test_layer_parallel_iterations_do_not_communicate():
     assert not inside and set(outside) == {"all-reduce"}
 
 
-def test_data_parallel_iterations_only_sum_gradients():
-    made = LEARNERS["ldrl"]()
+@pytest.mark.parametrize("platform", ops.FORMS)
+@pytest.mark.parametrize("shape", [(8, 1), (4, 2)])
+def test_data_parallel_iterations_only_sum_gradients(platform, shape):
+    """A kernel's gradient and a loss per iteration, and the forward gradients: no byte more, in every form."""
+    iterations = (7, 5, 8)
+    made = vgg(rules.ldrl(noise=(0.2, 0.1, 0.1), beta=0.5), iterations)
     batch = jax.device_get(helpers.make_batch(made.network, BATCH))
-    step, *_ = compiled(made, mesh_.make_mesh(8, 1), *batch)
-    inside, outside = collectives(step.as_text())
-    assert set(inside) == set(outside) == {"all-reduce"}
-    assert inside["all-reduce"] <= 2 * 3  # at most loss and gradient apart, of three maps
+    with ops.compiled_for(platform):
+        step, state, *_ = compiled(made, mesh_.make_mesh(*shape), *batch)
+    sent = [o for o in Program(step.as_text()).operations if o.collective]
+    assert {o.collective for o in sent} == {"all-reduce"}
+    float64, maps = 8, [count(state.feedback[block.name]) + 1 for block in made.trained]
+    inside = [k * n for k, n in zip(iterations, maps)]
+    if shape[1] == 2:  # only its own maps, then those and the momenta of all
+        groups = mesh_.assign(made.feedback_flops, 2)
+        inside = [max(sum(inside[n] for n in group) for group in groups)]
+        inside += [2 * count(state.feedback), sum(iterations)]
+    logged = 3 * len(made.network) + 3
+    expected = float64 * (sum(inside) + count(state.forward) + logged)
+    assert sum(o.times * o.written for o in sent) <= expected
 
 
 @pytest.mark.parametrize(
@@ -215,3 +230,16 @@ def test_seeds_at_once_are_the_seeds_alone(divided):
         found = of_run((state.forward, state.feedback, metrics), s)
         one = (expected[s][0].forward, expected[s][0].feedback, expected[s][1])
         chex.assert_trees_all_close(found, one, rtol=1e-4, atol=1e-5)
+
+
+def test_an_own_copy_is_on_one_device_of_this_process():
+    """So that a program of it can wait for no other one; keys included."""
+    mesh = mesh_.make_mesh(2, 1)
+    tree = {"a": np.arange(6.0), "key": jax.random.key(3)}
+    there = jax.device_put(tree, mesh_.replicated(mesh))
+    own = mesh_.on_own_device(there)
+    for name, array in own.items():
+        assert len(there[name].sharding.device_set) == 2
+        assert array.sharding.device_set == {mesh.devices.flat[0]}
+    np.testing.assert_array_equal(own["a"], tree["a"])
+    assert jax.random.bits(own["key"]) == jax.random.bits(tree["key"])

@@ -62,6 +62,12 @@ def placement(mesh: Mesh | None) -> Sharding:
     return replicated(mesh) or SingleDeviceSharding(jax.devices()[0])
 
 
+def on_own_device(tree: Any) -> Any:
+    """Arrays that every device has, as arrays of this process's first device alone: what is computed of them
+    waits for nobody else."""
+    return jax.tree.map(lambda a: a.addressable_data(0), tree)
+
+
 def divided(mesh: Mesh, axes: Sequence[str] = (DATA,)) -> NamedSharding:
     """The leading axis divided along axes of the mesh."""
     return NamedSharding(mesh, PartitionSpec(tuple(axes)))

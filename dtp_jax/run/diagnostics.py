@@ -16,7 +16,7 @@ from dtp_jax.fields import first_line
 from dtp_jax.learning.diagnostics import GROUPS, Numbers
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.parallel import processes
-from dtp_jax.parallel.mesh import put
+from dtp_jax.parallel.mesh import on_own_device, put
 from dtp_jax.plots import style
 from dtp_jax.plots.feedback import draw_feedback
 from dtp_jax.run import program
@@ -141,7 +141,7 @@ class Diagnostics:
                     if made is not None:
                         self._looks[trains] = made
         if self._groups:
-            self._given = put(self._learner.mesh, tuple(self._batch))
+            state, self._given = on_own_device(state), put(None, tuple(self._batch))
         for name, group in self._groups.items():
             job = program.measured(self._learner, self._data, group.measure)
             what = f"compiling config.diagnostics_{name}"
@@ -199,10 +199,9 @@ class Diagnostics:
     def measure(self, state: TrainState, *, step: int, epoch: int) -> list[Row]:
         """The row of all groups, if there are any."""
         numbers: Numbers = {}
+        given = (on_own_device(state), *self._given) if self._measures else ()
         for name, program_ in list(self._measures.items()):
-            found = self._tried(
-                f"config.diagnostics_{name}", _on_host, program_, state, *self._given
-            )
+            found = self._tried(f"config.diagnostics_{name}", _on_host, program_, *given)
             if found is None:
                 del self._measures[name]
                 continue

@@ -128,14 +128,15 @@ PROBES = 2**31 - 1
 def measured(learner: Learner, data: DatasetSpec, measure: Measure) -> Callable[..., Numbers]:
     """Compiles a measure (see `learning/diagnostics.py`) of a state on a batch that is not augmented.
 
-    On a mesh every device computes all of it.
+    On a mesh each process computes all of it on one device, given what `on_own_device` returns: programs of
+    several devices may wait for each other without end where LAPACK is called in them.
 
     Returns:
       A function (state, images, labels) -> scalars by name; images are uint8.
     """
     alone = learner.replace(mesh=None)
 
-    @partial(jax.jit, out_shardings=replicated(learner.mesh))
+    @jax.jit
     def numbers(state: TrainState, images: Array, labels: Array) -> Numbers:
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), PROBES)
         return measure(alone, state, prepare_images(images, data, jnp.float32), labels, key)
