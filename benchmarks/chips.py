@@ -119,12 +119,12 @@ def devices(name: str, count: int) -> list[Any]:
     chip = CHIPS[name]
     if chip.platform == "tpu":
         if count not in GRIDS:
-            raise ValueError(f"--chips is {count}; allowed: {', '.join(map(str, GRIDS))}")
+            raise ValueError(f"the mesh has {count} chips; allowed: {', '.join(map(str, GRIDS))}")
         grid = f"{name.removeprefix('tpu-')}:{GRIDS[count]}"
         return list(topologies.get_topology_desc(grid, platform="tpu").devices)[:count]
     nodes = math.ceil(count / GPUS_PER_NODE)
     if count % nodes:
-        raise ValueError(f"--chips is {count}; allowed: 1 to 8, or a multiple of 8")
+        raise ValueError(f"the mesh has {count} chips; allowed: 1 to 8, or a multiple of 8")
     return list(
         topologies.get_topology_desc(
             name, platform="cuda", target_config=GPU_H100, topology=f"1x{nodes}x{count // nodes}"

@@ -1,7 +1,7 @@
 """What a chip that is not there would run: the program of `launch.py`, compiled for it and read.
 
     python -m benchmarks.compiled --config=configs/cifar10_dtp.py --platform=tpu-v5e|tpu-v6e|h100
-        [--config.precision=bfloat16 ...] [--mesh DATAxLAYERS] [--save FILE.hlo] [--json FILE]
+        [--config.precision=bfloat16 ...] [--chips N | --mesh DATAxLAYERS] [--save FILE.hlo] [--json FILE]
 
 The chunk of training steps is compiled by the chip's own compiler, from shapes alone. Of one step it says,
 by phase and block:
@@ -31,6 +31,8 @@ from typing import Any
 from benchmarks.chips import CHIPS, Chip, devices, prepare, require
 
 SHOWN = 10
+SHOWN_FIELDS = {"batch": "batch_size", "precision": "precision"}
+"""Of the config, by their names in the result."""
 CHUNK = "each chunk"
 """The phase of what runs once for all its steps."""
 
@@ -45,9 +47,11 @@ def main(argv: list[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--platform", choices=CHIPS, required=True)
-    parser.add_argument(
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument(
         "--mesh", type=_mesh, default=(1, 1), help="data x layers, such as 4x2 (1x1)"
     )
+    shape.add_argument("--chips", type=_chips, dest="mesh", help="N: the same as --mesh=Nx1")
     parser.add_argument("--save", type=Path, help="file for the program's text")
     add_json(parser)
     args, rest = parser.parse_known_args(argv)
@@ -72,6 +76,12 @@ def _mesh(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def _chips(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"is {text}; allowed: 1, 2, ...")
+    return int(text), 1
+
+
 def run(prog: str, rest: list[str], name: str, mesh: tuple[int, int]) -> tuple[dict[str, Any], str]:
     """The result that --json writes, and the program's text.
 
@@ -89,6 +99,7 @@ def run(prog: str, rest: list[str], name: str, mesh: tuple[int, int]) -> tuple[d
     seconds, text = time.monotonic() - started, compiled.as_text()
     request = {"config": arguments.request.config, "overrides": arguments.request.overrides}
     described = provenance("compiled") | request | {"platform": name, "mesh": list(mesh)}
+    described |= {field: experiment.config[f] for field, f in SHOWN_FIELDS.items()}
     return described | {
         "assumed": CHIPS[name]._asdict(),
         "compile_seconds": seconds,

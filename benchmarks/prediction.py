@@ -1,36 +1,35 @@
 """How long ImageNet 32x32 takes on 1, 8 and 256 chips: a model of a step, each number with its origin.
 
-    python -m benchmarks.prediction [--measured FILE] [--chip h100-tf32] [--chips 1,8,256] [--json FILE]
+    python -m benchmarks.prediction [--chip tpu-v5e|h100] [--chips 1,8,256] [--batches 128,4096]
+        [--compiled FOLDER] [--json FILE]
 
-Every number printed is counted (from the network and the parallel program), measured (by this project's
-benchmarks), assumed (a flag) or predicted (from the other three). The model, and what it assumes:
+Every number printed is compiled (read by benchmarks.compiled from the chip's own program), counted (from the
+network and the parallel program), assumed (a flag, or a chip's published figure) or predicted (from the
+others). The model, and what it assumes:
 
-- Arithmetic, counted: per example, each feedback map's iterations (`Learner.feedback_flops`), and the
-  forward pass, the targets and the local gradients (about three forward passes; benchmarks/counting.py).
-  Augmentation, evaluation, checkpoints and the reading of data cost nothing.
-- A chip does it at an achieved rate: --peak-tflops (that of --chip unless given) times the share of the
-  peak that --measured reached. That a chip of another kind reaches the same share is assumed, and is the
-  weakest point of the model, the more so since a CPU's share counts the products that Winograd's form
-  saves as done: measure on the chip, or give --share. The share does not fall with the batch, but no
-  iteration takes less than --iteration-us, the time of starting its kernels.
-- Data-parallel over d chips: each has batch/d examples, d a divisor of the batch, which stays that of the
-  config. Each iteration ends in an all-reduce of its kernel's gradient, each step in one of all forward
-  gradients. The next iteration needs the result, so nothing is overlapped.
+- A chip's work: the seconds that benchmarks.compiled found for each feedback map and for the rest of a step,
+  with so many examples on a chip. Between the numbers of examples that have been compiled it is linear;
+  above them it goes on as between the last two; below them it stays as with the fewest. For a TPU they
+  are the compiler's estimate, for a GPU the model of that benchmark: no chip has been asked. Evaluation,
+  checkpoints and the reading of data cost nothing.
+- Memory likewise; a mesh on which a step does not fit is left out.
+- Data-parallel over d chips: each has batch/d examples, d a divisor of the batch. Each iteration ends in an
+  all-reduce of its kernel's gradient, each step in one of all forward gradients. The next iteration
+  needs the result, so nothing is overlapped.
 - Layer-parallel over g chips: each trains the feedback of its own blocks, divided as in
   `dtp_jax/parallel/mesh.py`; the rest of a step is done by all. One exchange per step, of all feedback
-  parameters with their optimizer states. A step takes no less than the dearest block. (Maps whose
-  iterations take --iteration-us whatever they compute then go on beside it, so that a step can gain
-  more than its arithmetic is divided by.)
+  parameters with their optimizer states. A step takes no less than the dearest block.
 - Combined: d x g chips, the groups of g next to each other. Chips that help nothing are left idle.
 - An all-reduce of S bytes over n chips is a ring: each sends 2 (n-1)/n S. It takes --latency-us plus those
-  bytes over --bandwidth-gbs within a node of --chips-per-node chips, and --network-latency-us and
-  --network-gbs where it leaves the node. Links are not shared with other work, no chip is slow.
+  bytes over the chip's bandwidth within a node, and --network-latency-us and --network-gbs where it leaves
+  the node. Links are not shared with other work, no chip is slow.
 """
 
 import argparse
 import json
 import math
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,46 +42,39 @@ from benchmarks.provenance import provenance
 from benchmarks.work import Work, count_work
 from dtp_jax.configs import imagenet32_dtp
 from dtp_jax.learning.learner import Learner
-from dtp_jax.parallel.mesh import assign, speedup_bound
+from dtp_jax.parallel.mesh import assign
 from dtp_jax.run.build import build_learner
 from dtp_jax.run.config import validate
 
-MEASURED = Path(__file__).parent / "results" / "2026-11-23_step_cpu_2cores_batch128.json"
+COMPILED = Path(__file__).parent / "results" / "compiled_imagenet32"
 
 
-class Chip(NamedTuple):
-    """Published figures of one chip."""
+class Links(NamedTuple):
+    """Published figures of how a chip is tied to others."""
 
-    peak_tflops: float
-    """Dense (without sparsity)."""
     bandwidth_gbs: float
     """Each way, to the other chips of its node."""
     chips_per_node: int
     source: str
 
 
-CHIPS = {
-    "a100-tf32": Chip(156, 300, 8, "NVIDIA A100 datasheet, SXM; NVLink 600 GB/s both ways"),
-    "a100-bf16": Chip(312, 300, 8, "NVIDIA A100 datasheet, SXM; NVLink 600 GB/s both ways"),
-    "h100-tf32": Chip(495, 450, 8, "NVIDIA H100 datasheet, SXM; NVLink 900 GB/s both ways"),
-    "h100-bf16": Chip(989, 450, 8, "NVIDIA H100 datasheet, SXM; NVLink 900 GB/s both ways"),
-    "tpu-v5e-bf16": Chip(197, 200, 256, "Cloud TPU v5e page; interconnect 400 GB/s both ways"),
-    "tpu-v6e-bf16": Chip(918, 400, 256, "Cloud TPU v6e page; interconnect 800 GB/s both ways"),
+LINKS = {
+    "tpu-v5e": Links(200, 256, "Cloud TPU v5e page; interconnect 400 GB/s both ways"),
+    "tpu-v6e": Links(400, 256, "Cloud TPU v6e page; interconnect 800 GB/s both ways"),
+    "h100": Links(450, 8, "NVIDIA H100 datasheet, SXM; NVLink 900 GB/s both ways"),
 }
+"""By the names of benchmarks/chips.py."""
 
 
 class Machine(NamedTuple):
-    """Chips and links, in FLOP/s, bytes/s and seconds."""
+    """Links, in bytes/s and seconds, and the bytes of a chip's memory."""
 
-    rate: float
-    """Achieved by one chip."""
-    iteration: float
-    """No iteration takes less."""
     chips_per_node: int
     bandwidth: float
     latency: float
     network_bandwidth: float
     network_latency: float
+    memory: float = math.inf
 
     def all_reduce(self, size: float, n: int, span: int) -> float:
         """Seconds for `size` bytes in a ring of n chips, the first and last being `span` chips apart."""
@@ -98,93 +90,129 @@ def ring_bytes(size: float, n: int) -> float:
     return 2 * (n - 1) / n * size
 
 
+class Compiled(NamedTuple):
+    """What a chip takes for a step, by the examples that it has of a batch."""
+
+    examples: tuple[int, ...]
+    """Ascending."""
+    maps: tuple[tuple[float, ...], ...]
+    """Seconds of each feedback map, at each number of examples."""
+    rest: tuple[float, ...]
+    """Seconds of everything else."""
+    memory: tuple[float, ...]
+    """Bytes."""
+
+    def at(self, values: Sequence[float], examples: float) -> float:
+        """One of these with so many examples; see the module's docstring."""
+        known = self.examples
+        if examples <= known[0] or len(known) == 1:
+            return values[0]
+        last = next((n for n, b in enumerate(known) if b >= examples), len(known) - 1)
+        (a, b), (u, v) = known[last - 1 : last + 1], values[last - 1 : last + 1]
+        return u + (v - u) * (examples - a) / (b - a)
+
+
+def read_compiled(folder: Path, chip: str, maps: Sequence[str]) -> tuple[Compiled, list[dict]]:
+    """Of a chip, from the JSON files of benchmarks.compiled in a folder; and what was read.
+
+    Raises:
+      ValueError: one line; there is none.
+    """
+    allowed = f"a folder with JSON files of benchmarks.compiled for {chip} on one chip"
+    try:
+        files = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+        found = [one for one in files if one["platform"] == chip and one["mesh"] == [1, 1]]
+        found.sort(key=lambda one: one["batch"])
+        seconds = [
+            {
+                block: sum(r["seconds"] for r in one["rows"] if _map_of(r) == block)
+                for block in ("", *maps)
+            }
+            for one in found
+        ]
+        compiled = Compiled(
+            tuple(one["batch"] for one in found),
+            tuple(tuple(at[block] for at in seconds) for block in maps),
+            tuple(at[""] for at in seconds),
+            tuple(sum(one["memory"].values()) for one in found),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"--compiled is {folder}; allowed: {allowed}") from error
+    if not found:
+        raise ValueError(f"--compiled is {folder}; allowed: {allowed}")
+    return compiled, found
+
+
+def _map_of(row: dict[str, Any]) -> str | None:
+    """The feedback map that it belongs to, "" for the rest of a step, None for what no step does."""
+    if row["phase"] == "each chunk":
+        return None
+    return row["block"] if row["phase"] == "feedback" else ""
+
+
 class Plan(NamedTuple):
-    """A step on a mesh of data x layers chips: predicted seconds, and counted bytes sent per chip."""
+    """A step on a mesh of data x layers chips: predicted seconds and bytes, and counted bytes sent per chip."""
 
     data: int
     layers: int
-    arithmetic: float
+    work: float
+    """A chip's own."""
     reduction: float
     """All-reduces between the parts of a batch."""
     exchange: float
     """Between the groups of blocks."""
     reduced_bytes: float
     exchanged_bytes: float
+    memory: float = 0.0
+    """Of a chip."""
 
     @property
     def seconds(self) -> float:
-        return self.arithmetic + self.reduction + self.exchange
+        return self.work + self.reduction + self.exchange
 
 
-def make_plan(work: Work, batch: int, data: int, layers: int, machine: Machine) -> Plan:
+def make_plan(
+    work: Work, compiled: Compiled, batch: int, data: int, layers: int, machine: Machine
+) -> Plan:
     """What a step of `batch` examples takes on this mesh: as long as its slowest group of blocks."""
     part, span = batch / data, data * layers
     groups = []
     for maps in assign(work.map_flops, layers):
-        arithmetic = reduction = sent = 0.0
+        own = reduction = sent = 0.0
         for n in maps:
+            own += compiled.at(compiled.maps[n], part)
             k = work.iterations[n]
-            once = part * work.map_flops[n] / k / machine.rate
-            arithmetic += k * max(once, machine.iteration)
             reduction += k * machine.all_reduce(work.reduced_bytes[n], data, span)
             sent += k * ring_bytes(work.reduced_bytes[n], data)
-        groups.append((arithmetic, reduction, sent))
-    arithmetic, reduction, sent = max(groups, key=lambda g: g[0] + g[1])
+        groups.append((own, reduction, sent))
+    own, reduction, sent = max(groups, key=lambda g: g[0] + g[1])
     return Plan(
         data,
         layers,
-        arithmetic + part * work.other_flops / machine.rate,
+        own + compiled.at(compiled.rest, part),
         reduction + machine.all_reduce(work.forward_bytes, data, span),
         machine.all_reduce(work.exchanged_bytes, layers, layers),
         sent + ring_bytes(work.forward_bytes, data),
         ring_bytes(work.exchanged_bytes, layers),
+        compiled.at(compiled.memory, part),
     )
 
 
-def make_plans(work: Work, batch: int, chips: int, machine: Machine) -> dict[str, Plan]:
-    """By way: of one chip; or data-parallel over all that can have a part, layer-parallel, the best."""
+def make_plans(
+    work: Work, compiled: Compiled, batch: int, chips: int, machine: Machine
+) -> dict[str, Plan]:
+    """By way: of one chip; or data-parallel over all that can have a part, layer-parallel, the best. Only
+    those that fit the memory."""
     divisors = [d for d in range(1, min(chips, batch) + 1) if batch % d == 0]
-    meshes = [(d, g) for d in divisors for g in range(1, len(work.maps) + 1) if d * g <= chips]
+    most_layers = min(chips, len(work.maps))
+    meshes = [(d, g) for d in divisors for g in range(1, most_layers + 1) if d * g <= chips]
+    found = {mesh: make_plan(work, compiled, batch, *mesh, machine) for mesh in meshes}
+    found = {mesh: plan for mesh, plan in found.items() if plan.memory <= machine.memory}
     if chips == 1:
-        return {"alone": make_plan(work, batch, 1, 1, machine)}
-    found = [make_plan(work, batch, *mesh, machine) for mesh in meshes]
-    return {
-        "data": make_plan(work, batch, divisors[-1], 1, machine),
-        "layers": make_plan(work, batch, 1, min(chips, len(work.maps)), machine),
-        "best": min(found, key=lambda plan: plan.seconds),
-    }
-
-
-class Share(NamedTuple):
-    """The share of its peak that a step reached."""
-
-    value: float
-    origin: str
-    """measured or assumed."""
-    where: str
-
-
-def measured_share(file: Path) -> Share:
-    """Of the largest L-DRL step in the JSON of benchmarks.step or benchmarks.scaling.
-
-    Raises:
-      ValueError: there is none in it.
-    """
-    try:
-        found = json.loads(file.read_text())
-        rows = [
-            (r["dtp_jax"], f"{r['network']}, batch {r['batch']}")
-            if "dtp_jax" in r
-            else (r, f"sweep of {r['sweep']} at {r['x']:g}")
-            for r in found["rows"]
-            if r.get("rule", "ldrl") == "ldrl" and r.get("sweep") != "devices"
-        ]
-        best, name = max(rows, key=lambda r: r[0]["seconds"] * r[0]["flops_per_second"])
-        where = f"{name} on {found['hardware']}, {found['date']}, commit {found['commit']}"
-        return Share(best["share_of_peak"], "measured", where)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        allowed = "a JSON of benchmarks.step or benchmarks.scaling with L-DRL on one device"
-        raise ValueError(f"--measured is {file}; allowed: {allowed}") from error
+        return {"alone": found[1, 1]} if found else {}
+    ways = {"data": (divisors[-1], 1), "layers": (1, most_layers)}
+    plans = {way: found[mesh] for way, mesh in ways.items() if mesh in found}
+    return plans | ({"best": min(found.values(), key=lambda plan: plan.seconds)} if found else {})
 
 
 def imagenet32() -> tuple[Learner, dict[str, Any], int]:
@@ -194,63 +222,68 @@ def imagenet32() -> tuple[Learner, dict[str, Any], int]:
     return learner, experiment.config, experiment.data.train_examples
 
 
-def predict(args: argparse.Namespace, share: Share) -> dict[str, Any]:
-    """Everything that is shown; the result is what --json writes."""
+def predict(args: argparse.Namespace, chip: str) -> dict[str, Any]:
+    """Everything that is shown of a chip.
+
+    Raises:
+      ValueError: one line; nothing has been compiled for it.
+    """
     learner, config, images = imagenet32()
-    work, chip = count_work(learner), CHIPS[args.chip]
-    batch, images = args.batch or config["batch_size"], args.images or images
-    epochs, peak = args.epochs or config["epochs"], 1e12 * (args.peak_tflops or chip.peak_tflops)
+    work, links = count_work(learner), LINKS[chip]
+    compiled, files = read_compiled(args.compiled, chip, work.maps)
     machine = Machine(
-        share.value * peak,
-        1e-6 * args.iteration_us,
-        args.chips_per_node or chip.chips_per_node,
-        1e9 * (args.bandwidth_gbs or chip.bandwidth_gbs),
+        args.chips_per_node or links.chips_per_node,
+        1e9 * (args.bandwidth_gbs or links.bandwidth_gbs),
         1e-6 * args.latency_us,
         1e9 * args.network_gbs,
         1e-6 * args.network_latency_us,
+        files[0]["assumed"]["memory"],
     )
-    steps = epochs * (images // batch)
+    images, epochs = args.images or images, args.epochs or config["epochs"]
     rows = [
         {
+            "batch": batch,
             "chips": chips,
             "way": way,
             **plan._asdict(),
             "seconds_per_step": plan.seconds,
-            "hours": steps * plan.seconds / 3600,
+            "hours": epochs * (images // batch) * plan.seconds / 3600,
         }
+        for batch in args.batches
         for chips in args.chips
-        for way, plan in make_plans(work, batch, chips, machine).items()
+        for way, plan in make_plans(work, compiled, batch, chips, machine).items()
     ]
     return {
-        **provenance("prediction"),
-        "counted": {"batch": batch, "images": images, "epochs": epochs, "steps": steps}
-        | {"flops_per_step": work.flops(batch), **work._asdict()},
-        "share": share._asdict(),
-        "assumed": {"chip": args.chip, "peak": peak, "source": chip.source, **machine._asdict()},
+        "chip": chip,
+        "compiled": {
+            **compiled._asdict(),
+            "files": [
+                {name: one[name] for name in ("command", "date", "commit", "batch", "precision")}
+                for one in files
+            ],
+            "source": files[0]["assumed"]["source"],
+        },
+        "counted": {"images": images, "epochs": epochs, **work._asdict()},
+        "assumed": {"links": links.source, **machine._asdict()},
         "rows": rows,
     }
 
 
 def show(result: dict[str, Any], console: Console) -> None:
     """What went in, line by line with its origin, and the table of what comes out."""
-    c, a, share = result["counted"], result["assumed"], Share(**result["share"])
-    whole, costs = c["flops_per_step"] / c["batch"], c["map_flops"]
-    dearest = max(range(len(costs)), key=lambda n: costs[n])
+    c, a, program = result["counted"], result["assumed"], result["compiled"]
     sent = sum(k * b for k, b in zip(c["iterations"], c["reduced_bytes"]))
-    source = "--peak-tflops" if a["peak"] != 1e12 * CHIPS[a["chip"]].peak_tflops else a["source"]
+    precisions = sorted({one["precision"] for one in program["files"]})
     for origin, text in (
-        ("counted", f"{c['epochs']} epochs of {c['images']:,} images, batch {c['batch']}:"),
-        ("counted", f"{c['steps']:,} steps of {c['flops_per_step'] / 1e12:.3f} TFLOP"),
-        ("counted", f"{sum(costs) / whole:.1%} of the arithmetic is iterations of feedback maps"),
-        ("counted", f"{costs[dearest] / whole:.1%} is those of the dearest map, {c['maps'][dearest]}:"),
-        ("counted", f"layer-parallel divides them by {speedup_bound(costs, len(costs)):.2f}, no more"),
+        ("compiled", f"for {result['chip']}, {', '.join(precisions)}, with "
+         f"{', '.join(map(str, program['examples']))} examples on a chip; a step takes "
+         + ", ".join(f"{1e3 * sum(s):.1f}" for s in zip(program["rest"], *program["maps"])) + " ms"),
+        ("counted", f"{c['epochs']} epochs of {c['images']:,} images"),
         ("counted", f"data-parallel: {sum(c['iterations'])} all-reduces a step, {_mb(sent)}, and"),
         ("counted", f"one of the forward gradients, {_mb(c['forward_bytes'])}"),
         ("counted", f"layer-parallel: one exchange a step, {_mb(c['exchanged_bytes'])}"),
-        (share.origin, f"{share.value:.1%} of the peak reached: {share.where}"),
-        ("assumed", f"so does {a['chip']}, of {a['peak'] / 1e12:.0f} TFLOP/s ({source})"),
-        ("assumed", f"at least {1e6 * a['iteration']:.0f} us for an iteration"),
-        ("assumed", f"{a['chips_per_node']} chips in a node"),
+        ("assumed", program["source"]),
+        ("assumed", f"{a['chips_per_node']} chips in a node; {a['links']}"),
         ("assumed", _links("in it", a["latency"], a["bandwidth"])),
         ("assumed", _links("beyond it", a["network_latency"], a["network_bandwidth"])),
     ):  # fmt: skip
@@ -267,20 +300,20 @@ def _links(where: str, latency: float, bandwidth: float) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """One row for each number of chips and way of using them."""
-    title = "predicted: milliseconds of a step; counted: mesh (data x layers), MB sent per chip"
-    columns = ("chips", "way", "mesh", "compute", "reduce", "exchange", "sent", "step", "speed-up")
+    """One row for each batch, number of chips and way of using them."""
+    title = "predicted: milliseconds of a step, GB; counted: mesh (data x layers), MB sent per chip"
+    columns = ("batch", "chips", "way", "mesh", "own", "reduce", "exchange", "sent", "GB", "step")
     shown = make_table(title, (*columns, "hours"), ("way",), box=None, padding=(0, 2, 0, 0))
-    one = next((r["seconds_per_step"] for r in rows if r["chips"] == 1), None)
     for r in rows:
         shown.add_row(
+            str(r["batch"]),
             str(r["chips"]),
             r["way"],
             f"{r['data']}x{r['layers']}",
-            *(f"{1e3 * r[part]:.2f}" for part in ("arithmetic", "reduction", "exchange")),
+            *(f"{1e3 * r[part]:.2f}" for part in ("work", "reduction", "exchange")),
             f"{(r['reduced_bytes'] + r['exchanged_bytes']) / 1e6:.0f}",
+            f"{r['memory'] / 1e9:.1f}",
             f"{1e3 * r['seconds_per_step']:.2f}",
-            f"{one / r['seconds_per_step']:.2f}" if one else "",
             f"{r['hours']:.2f}",
         )
     return shown
@@ -306,19 +339,16 @@ def _counts(text: str) -> list[int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of("prediction", __doc__)
-    add, chips = parser.add_argument, ", ".join(CHIPS)
+    add = parser.add_argument
+    add("--chip", choices=LINKS, action="append", metavar="NAME", help=f"of {', '.join(LINKS)}")
     add("--chips", type=_counts, default=[1, 8, 256], help="numbers of chips (1,8,256)")
-    add("--chip", choices=CHIPS, default="h100-tf32", metavar="NAME", help=f"of {chips}")
-    add("--measured", type=Path, default=MEASURED, help="JSON of benchmarks.step or .scaling")
-    add("--share", type=_positive, help="assumed share of the peak, instead of a measured one")
-    add("--peak-tflops", type=_positive, help="instead of the chip's")
+    add("--batches", type=_counts, default=[128, 4096], help="whole batches (128,4096)")
+    add("--compiled", type=Path, default=COMPILED, help="folder of JSON of benchmarks.compiled")
     add("--bandwidth-gbs", type=_positive, help="GB/s each way in a node, instead of the chip's")
     add("--chips-per-node", type=_count, help="instead of the chip's")
     add("--latency-us", type=_positive, default=20, help="of an all-reduce in a node (20)")
     add("--network-gbs", type=_positive, default=50, help="GB/s per chip beyond (50: 400 Gbit/s)")
     add("--network-latency-us", type=_positive, default=60, help="of an all-reduce beyond (60)")
-    add("--iteration-us", type=_positive, default=30, help="least time of an iteration (30)")
-    add("--batch", type=_count, help="whole batch, instead of the config's")
     add("--images", type=_count, help="instead of all; the config holds out 50 of each class")
     add("--epochs", type=_count, help="instead of the config's")
     add_json(parser)
@@ -329,13 +359,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     try:
-        given = Share(args.share, "assumed", "--share") if args.share else None
-        share = given or measured_share(args.measured)
+        results = [predict(args, chip) for chip in args.chip or ("tpu-v5e", "h100")]
     except ValueError as error:
         parser.error(str(error))
-    result, console = predict(args, share), make_console()
-    show(result, console)
-    write_json(args.json, result)
+    console = make_console()
+    for result in results:
+        show(result, console)
+    write_json(args.json, {**provenance("prediction"), "predictions": results})
     return 0
 
 

@@ -128,6 +128,8 @@ def test_bad_flags():
     for flags, said in (
         (["--platform=npu"], "invalid choice: 'npu'"),
         (["--platform=h100", "--mesh=4"], "is 4; allowed: DATAxLAYERS"),
+        (["--platform=h100", "--chips=0"], "is 0; allowed: 1, 2, ..."),
+        (["--platform=h100", "--chips=8", "--mesh=4x2"], "not allowed with argument"),
     ):
         found = compiled("--config=configs/digits_dtp.py", *flags)
         assert found.returncode == 2 and said in found.stderr
