@@ -16,7 +16,7 @@ A TPU's milliseconds are its cycles by its clock. Operations for which its compi
 A GPU has no estimate: its milliseconds are a model, for each kernel the longer of its bytes at the memory's
 bandwidth and the time to start it, for each phase no less than its arithmetic at the peak. Which algorithm a
 product takes is found out on the device only, so the kernels there may be others. A loop counts as often as
-it runs, of a conditional the longest branch. What a chunk does once for all its steps stands apart.
+it runs, of a conditional the dearest branch. What a chunk does once for all its steps stands apart.
 """
 
 import argparse
@@ -101,6 +101,9 @@ def run(prog: str, rest: list[str], name: str, mesh: tuple[int, int]) -> tuple[d
     described = provenance("compiled") | request | {"platform": name, "mesh": list(mesh)}
     described |= {field: experiment.config[f] for field, f in SHOWN_FIELDS.items()}
     return described | {
+        "iterations": {
+            block.name: count for block, count in zip(learner.trained, learner.feedback_iterations)
+        },
         "assumed": CHIPS[name]._asdict(),
         "compile_seconds": seconds,
         "memory": _memory(compiled),
@@ -160,10 +163,11 @@ def read(text: str, learner: Any, config: Any, chip: Chip, mesh: tuple[int, int]
     """Rows by phase and block, collectives, and the dearest operations, of one step."""
     from benchmarks.operations import Program
 
-    operations = Program(text).operations
+    operations = Program(text, lambda o: _seconds(o, chip)).operations
     floors = _floors(learner, config["batch_size"] / mesh[0])
     peak = chip.peaks[config["precision"]]
-    nothing = dict.fromkeys(("kernels", "in_loops", "bytes", "copies", "cycles", "seconds"), 0)
+    counted = ("kernels", "in_loops", "bytes", "copies", "kernel_copies", "cycles", "seconds")
+    nothing, kernels = dict.fromkeys(counted, 0), _kernel_bytes(learner)
     rows: dict[tuple[str, str], Counter[str]] = {}
     for o in operations:
         key = (o.phase, o.block) if o.loops else (CHUNK, "")
@@ -171,10 +175,14 @@ def read(text: str, learner: Any, config: Any, chip: Chip, mesh: tuple[int, int]
         row["kernels"] += o.times
         row["in_loops"] += o.times * (len(o.loops) > 1)
         row["bytes"] += o.times * (o.read + o.written)
-        row["copies"] += o.times * o.is_layout_copy * (len(o.loops) > 1)
+        copied = o.times * o.is_layout_copy * (len(o.loops) > 1)
+        row["copies"] += copied
+        row["kernel_copies"] += copied * (o.written in kernels.get(o.block, ()))
         row["cycles"] += o.times * (o.cycles or 0)
         row["seconds"] += o.times * _seconds(o, chip)
     for key, flops in floors.items():
+        if mesh[1] > 1 and key[0] == "feedback" and key not in rows:
+            continue  # in another group of devices
         row = rows.setdefault(key, Counter(nothing))
         row["floor_seconds"] = flops / peak
         if chip.platform == "gpu":
@@ -206,6 +214,18 @@ def read(text: str, learner: Any, config: Any, chip: Chip, mesh: tuple[int, int]
             }
             for o in dearest
         ],
+    }
+
+
+def _kernel_bytes(learner: Any) -> dict[str, set[int]]:
+    """Of the feedback kernels, by block: what a copy of one writes, in bfloat16 or float32."""
+    import jax
+
+    return {
+        name: {
+            size * leaf.size for leaf in jax.tree.leaves(tree) if leaf.ndim > 1 for size in (2, 4)
+        }
+        for name, tree in learner.state_shapes.feedback.items()
     }
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -83,7 +83,9 @@ class Operation(NamedTuple):
 class Program:
     """A compiled program as text."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, cost: Callable[[Operation], float] = lambda _: 1.0):
+        """cost: of one time, by which the dearest branch of a conditional is found."""
+        self._cost = cost
         self.computations: dict[str, dict[str, Line]] = {}
         self.entry, self._tables = "", {}
         current: dict[str, Line] | None = None
@@ -104,7 +106,7 @@ class Program:
 
     @cached_property
     def operations(self) -> list[Operation]:
-        """Everything that runs once the program is started; of a conditional, the longest branch."""
+        """Everything that runs once the program is started; of a conditional, the dearest branch."""
         return list(self._visit(self.entry, 1, ()))
 
     def _visit(self, name: str, times: int, loops: tuple[int, ...]) -> Iterator[Operation]:
@@ -119,7 +121,9 @@ class Program:
                     : line.text.split("branch_computations=")[-1].split("}")[0].count("%")
                 ]
                 branches = [list(self._visit(n, times, loops)) for n in names]
-                yield from max(branches, key=lambda ops: sum(o.times for o in ops), default=[])
+                yield from max(
+                    branches, key=lambda ops: sum(o.times * self._cost(o) for o in ops), default=[]
+                )
             elif line.opcode == "call":
                 yield from self._visit(line.called("to_apply"), times, loops)
             elif line.opcode not in FREE and line.opcode not in STARTS:
