@@ -167,7 +167,7 @@ def read(text: str, learner: Any, config: Any, chip: Chip, mesh: tuple[int, int]
     floors = _floors(learner, config["batch_size"] / mesh[0])
     peak = chip.peaks[config["precision"]]
     counted = ("kernels", "in_loops", "bytes", "copies", "kernel_copies", "cycles", "seconds")
-    nothing, kernels = dict.fromkeys(counted, 0), _kernel_bytes(learner)
+    nothing, kernels = dict.fromkeys(counted, 0), _kernel_axes(learner)
     rows: dict[tuple[str, str], Counter[str]] = {}
     for o in operations:
         key = (o.phase, o.block) if o.loops else (CHUNK, "")
@@ -177,7 +177,8 @@ def read(text: str, learner: Any, config: Any, chip: Chip, mesh: tuple[int, int]
         row["bytes"] += o.times * (o.read + o.written)
         copied = o.times * o.is_layout_copy * (len(o.loops) > 1)
         row["copies"] += copied
-        row["kernel_copies"] += copied * (o.written in kernels.get(o.block, ()))
+        is_kernel = any(sorted(shape) in kernels.get(o.block, ()) for shape in o.shapes)
+        row["kernel_copies"] += copied * is_kernel
         row["cycles"] += o.times * (o.cycles or 0)
         row["seconds"] += o.times * _seconds(o, chip)
     for key, flops in floors.items():
@@ -217,14 +218,12 @@ def read(text: str, learner: Any, config: Any, chip: Chip, mesh: tuple[int, int]
     }
 
 
-def _kernel_bytes(learner: Any) -> dict[str, set[int]]:
-    """Of the feedback kernels, by block: what a copy of one writes, in bfloat16 or float32."""
+def _kernel_axes(learner: Any) -> dict[str, list[list[int]]]:
+    """Of the feedback kernels, by block: their axes, sorted, as in any layout of a copy."""
     import jax
 
     return {
-        name: {
-            size * leaf.size for leaf in jax.tree.leaves(tree) if leaf.ndim > 1 for size in (2, 4)
-        }
+        name: [sorted(leaf.shape) for leaf in jax.tree.leaves(tree) if leaf.ndim > 1]
         for name, tree in learner.state_shapes.feedback.items()
     }
 

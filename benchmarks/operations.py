@@ -67,6 +67,8 @@ class Operation(NamedTuple):
     read: int
     written: int
     """Bytes of one time."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Of the arrays that it returns, without axes of one."""
     cycles: int | None
     """The compiler's estimate of one time; None where it has none."""
     source: str
@@ -152,6 +154,7 @@ class Program:
             scope[2] if scope else "",
             read,
             written,
+            shapes(line.type),
             int(cycles[1]) if cycles else None,
             self._source(line),
             line.opcode in ("copy", "transpose") or "transpose_fusion" in line.name,
@@ -253,6 +256,12 @@ def nbytes(types: str) -> int:
         math.prod(int(n) for n in shape.split(",") if n) * _itemsize(kind)
         for kind, shape in _ARRAY.findall(types)
     )
+
+
+def shapes(types: str) -> tuple[tuple[int, ...], ...]:
+    """Of all arrays of an HLO type, without axes of one."""
+    found = (shape.split(",") for _, shape in _ARRAY.findall(types))
+    return tuple(tuple(int(n) for n in shape if n not in ("", "1")) for shape in found)
 
 
 def _itemsize(kind: str) -> int:

@@ -82,6 +82,7 @@ def test_operations_of_a_text():
     # A fused slice reads what it takes (and its index), a fused update writes what it puts.
     assert (row.read, row.written) == (32 + 4, 16)
     assert (put.read, put.written) == (0 + 32 + 4, 32)
+    assert row.shapes == ((8,),) and put.shapes == ((10, 8),)
     assert (row.cycles, put.cycles) == (30, None)
     assert row.source == "rules/ldrl.py:52" and put.source == "put"
     assert wide.is_layout_copy and not row.is_layout_copy
