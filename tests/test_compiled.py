@@ -136,27 +136,48 @@ def test_bad_flags():
         assert found.returncode == 2 and said in found.stderr
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="make compiled")
+NARROW = (
+    "--config=configs/cifar10_dtp.py",
+    "--config.channels=128,128",
+    "--config.feedback_iterations=4,4",
+    "--config.noise=.4,.1",
+    "--config.feedback_lr=1e-4,1e-2",
+    "--config.precision=bfloat16",
+)
+needs_tpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="its compiler is not here: make compiled"
+)
+
+
+@needs_tpu
 def test_a_narrow_step_on_a_tpu(tmp_path):
     """An upper bound of what its compiler estimates, and no more copies in the iterations than today."""
     file = tmp_path / "found.json"
-    narrow = (
-        "--config.channels=128,128",
-        "--config.feedback_iterations=4,4",
-        "--config.batch_size=32",
-    )
-    found = compiled(
-        "--config=configs/cifar10_dtp.py",
-        "--platform=tpu-v5e",
-        *narrow,
-        "--config.noise=.4,.1",
-        "--config.feedback_lr=1e-4,1e-2",
-        "--config.precision=bfloat16",
-        f"--json={file}",
-    )
+    narrow = (*NARROW, "--config.batch_size=32", "--platform=tpu-v5e")
+    found = compiled(*narrow, f"--json={file}")
     assert found.returncode == 0, found.stderr
     result = json.loads(file.read_text())
     feedback = [row for row in result["rows"] if row["phase"] == "feedback"]
     assert {row["block"] for row in feedback} == {"conv_1", "fc"}
     assert 0 < sum(row["cycles"] for row in feedback) < MOST_CYCLES
     assert sum(row["copies"] for row in feedback) <= MOST_COPIES
+
+
+@needs_tpu
+@pytest.mark.parametrize("mesh", ["8x1", "4x2", "1x2", "64x4", "256x1"])
+def test_a_narrow_step_on_many_tpus(mesh, tmp_path):
+    """One all-reduce an iteration where the batch is divided, one a step where the maps are; nothing else."""
+    file = tmp_path / "found.json"
+    flags = ("--config.batch_size=512", "--platform=tpu-v5e", f"--mesh={mesh}")
+    found = compiled(*NARROW, *flags, f"--json={file}")
+    assert found.returncode == 0, found.stderr
+    result = json.loads(file.read_text())
+    assert {one["kind"] for one in result["collectives"]} == {"all-reduce"}
+    sent = {one["where"]: one for one in result["collectives"]}
+    data, layers = map(int, mesh.split("x"))
+    if data == 1:
+        assert "iterations" not in sent
+    else:
+        maps = 2 if layers == 1 else 1
+        assert sent["iterations"]["times"] == 4 * maps
+    assert sum(result["memory"].values()) < result["assumed"]["memory"]

@@ -12,28 +12,10 @@ import optax
 
 from dtp_jax import fields, ops
 from dtp_jax.blocks import Activations, Block, Network, Params, forward_all, initial_statistics
-from dtp_jax.learning import checks, recovery
-from dtp_jax.learning.feedback import (
-    Iteration,
-    around,
-    drawing,
-    is_mean_of_parts,
-    keys_per_iteration,
-    only_loss,
-    random_bits,
-    train_feedback_map,
-    train_with_stale_steps,
-)
+from dtp_jax.learning import checks, maps, recovery
+from dtp_jax.learning.feedback import Iteration, only_loss
 from dtp_jax.learning.symmetric import symmetric
-from dtp_jax.parallel.mesh import (
-    DATA,
-    LAYERS,
-    Mesh,
-    axis_size,
-    each_in_its_group,
-    mean_of_parts,
-    on_each_part,
-)
+from dtp_jax.parallel.mesh import LAYERS, Mesh, axis_size, each_in_its_group
 from dtp_jax.rules.rule import Rule, cross_entropy
 
 Array = jax.Array
@@ -367,9 +349,10 @@ def _train_feedback(
         return feedback, opt_state, seen
     # The maps do not see each other: in which order, or where, they are trained changes nothing.
     is_recorded = noise is not None
-    source = noise if is_recorded else _random_bits(learner, state)
+    source = noise if is_recorded else maps.random_bits_of(learner, state)
     jobs = [
-        partial(_train_map, learner, n, observe, is_recorded) for n in range(len(learner.trained))
+        partial(maps.train_map, learner, n, observe, is_recorded)
+        for n in range(len(learner.trained))
     ]
     given = (state, activations, source)
     if axis_size(learner.mesh, LAYERS) > 1:
@@ -435,135 +418,6 @@ def _judge(
         return after
     loss = cross_entropy(logits, labels).mean()
     return recovery.judged(learner.guard, before, after, loss, local_losses, good_maps)
-
-
-def _random_bits(learner: Learner, state: TrainState) -> dict[str, Any]:
-    """Of every trained map, by block name: what the noise of this step is made of.
-
-    Keyed by step, map, iteration and sample, whatever the counts of these are. Keys 1, 2, ... of the step:
-    the key folded with 0 belongs to augmentation.
-    """
-    step_key = jax.random.fold_in(state.key, state.step)
-    most = max(learner.feedback_iterations, default=0)
-
-    def keys_of_map(n: Array) -> Array:
-        key = jax.random.fold_in(step_key, n)
-        return keys_per_iteration(key, most, learner.feedback_samples)
-
-    keys = jax.vmap(keys_of_map)(jnp.arange(1, len(learner.trained) + 1))
-    bits = random_bits(learner.rule.feedback_training, keys, learner.trained[0])
-    counts = zip(learner.trained, learner.feedback_iterations)
-    return {block.name: bits[n, :count] for n, (block, count) in enumerate(counts)}
-
-
-def _train_map(
-    learner: Learner,
-    n: int,
-    observe: Callable[[int, Iteration], Any],
-    is_recorded: bool,
-    given: tuple[TrainState, Activations, dict[str, Any]],
-) -> tuple[Params, Any, Any]:
-    """Trains the n-th trained feedback map on one batch.
-
-    Args:
-      is_recorded: whether the noise is given, not drawn.
-      given: the state, the activations, and by block name recorded noise or `_random_bits`.
-
-    Returns:
-      (feedback parameters, optimizer state, observations) of this map.
-    """
-    state, activations, source = given
-    network, training = learner.network, learner.rule.feedback_training
-    i, optimizer = training.blocks(network)[n], learner.feedback_optimizers[n]
-    if learner.guard == "halve":
-        optimizer = recovery.slowed(optimizer, state.guard["factor"][network[i].name])
-    block, counts = network[i], (learner.feedback_iterations[n], learner.feedback_samples)
-    batch, dtype = activations.h[0].shape[0], activations.h[0].dtype
-    parts = axis_size(learner.mesh, DATA)
-    if is_recorded:
-        checks.check_noise(
-            source,
-            block.name,
-            lambda: training.draw_noise(jax.random.key(0), block, batch, dtype),
-            counts,
-        )
-        draw = lambda recorded: recorded
-    else:
-        draw = drawing(training, block, batch, dtype)
-    train = partial(
-        train_feedback_map,
-        training,
-        network,
-        i,
-        state.forward,
-        optimizer=optimizer,
-        activations=activations,
-        source=source[block.name],
-        draw=draw,
-        # A batch that is divided among devices is not cut again: its parts would change hands.
-        whole_batch=parts > 1,
-        ahead_bytes=learner.ahead_mb * 2**20 * parts,
-    )
-    if parts > 1 and not is_recorded and is_mean_of_parts(training, block):
-        train = partial(_train_in_parts, learner, n, optimizer, given)
-    if learner.stale_gradients != "none":
-        train = partial(
-            train_with_stale_steps, train, optimizer=optimizer, **_stale_counts(learner, n, state)
-        )
-    with jax.named_scope(f"feedback.{block.name}"):
-        return train(
-            state.feedback[block.name], state.feedback_opt_state[block.name], observe=observe
-        )
-
-
-def _train_in_parts(
-    learner: Learner,
-    n: int,
-    optimizer: optax.GradientTransformation,
-    given: tuple[TrainState, Activations, dict[str, Any]],
-    omega: Params,
-    opt_state: Any,
-    *,
-    observe: Callable[[int, Iteration], Any],
-) -> tuple[Params, Any, Any]:
-    """`train_feedback_map` of the n-th trained map, each device having its part of the batch: one mean of
-    losses and gradients an iteration is all that they exchange."""
-    state, activations, source = given
-    network, training = learner.network, learner.rule.feedback_training
-    i = training.blocks(network)[n]
-    block = network[i]
-    part = activations.h[0].shape[0] // axis_size(learner.mesh, DATA)
-    dtype = activations.h[0].dtype
-
-    def train(number: Array, activations: Activations, whole: Any):
-        forward, omega, opt_state, words = whole
-        return train_feedback_map(
-            training,
-            network,
-            i,
-            forward,
-            omega,
-            opt_state,
-            optimizer,
-            activations,
-            training.draw_noise.words_after(words, block, number * part),
-            draw=drawing(training, block, part, dtype),
-            observe=observe,
-            mean=mean_of_parts,
-            ahead_bytes=learner.ahead_mb * 2**20,
-        )
-
-    whole = state.forward, omega, opt_state, source[block.name]
-    return on_each_part(learner.mesh, train, around(activations, i), whole)
-
-
-def _stale_counts(learner: Learner, n: int, state: TrainState) -> dict[str, Any]:
-    """How many steps without a fresh gradient the n-th trained map takes in a batch."""
-    below = sum(learner.feedback_iterations[:n]) if learner.stale_gradients == "zeroed" else 0
-    return {
-        "zeros": jnp.where(state.step > 0, below, 0),
-        "repeats": sum(learner.feedback_iterations[n + 1 :]),
-    }
 
 
 def local_gradients(
