@@ -149,30 +149,30 @@ def measure(
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """A table of times, and one of ratios."""
+    """A row for each step and side."""
     names = {BEFORE: result["against"][:10], NOW: "this checkout", PYTORCH: "eager PyTorch"}
-    times = make_table(
-        f"one step, ms; {result['repeats']} turns",
-        ("step", "side", "median", "middle half", "fastest", "ratio", "middle half of the turns"),
+    table = make_table(
+        f"one step, {result['repeats']} turns: ms, and how many times that of this checkout",
+        ("step", "side", "median", "middle half", "ratio", "middle half of the turns"),
         words=("step", "side"),
+        box=None,
     )
     for row in result["rows"]:
         for side in (NOW, BEFORE, PYTORCH):
-            if found := row.get(side):
-                times.add_row(
-                    row["step"],
-                    names[side],
-                    f"{1e3 * found['seconds']:.2f}",
-                    "{:.2f} to {:.2f}".format(*(1e3 * t for t in found["quartiles"])),
-                    f"{1e3 * found['fastest']:.2f}",
-                    f"{found['ratio']:.3f}" if "ratio" in found else "",
-                    "{:.3f} to {:.3f}".format(*found["ratios_middle_half"])
-                    if "ratio" in found
-                    else "",
-                )
-    console.print(times)
+            if side in row:
+                table.add_row(row["step"], names[side], *_cells(row[side]))
+    console.print(table)
     peaks = [row["peak_flops_per_second"] / 1e9 for row in result["rows"]]
     console.print(f"a product's peak beside them: {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s")
+
+
+def _cells(side: dict[str, Any]) -> list[str]:
+    low, high = (1e3 * t for t in side["quartiles"])
+    cells = [f"{1e3 * side['seconds']:.2f}", f"{low:.2f} to {high:.2f}"]
+    if "ratio" in side:
+        low, high = side["ratios_middle_half"]
+        cells += [f"{side['ratio']:.3f}", f"{low:.3f} to {high:.3f}"]
+    return cells
 
 
 def main(argv: list[str] | None = None) -> int:

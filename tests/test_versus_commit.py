@@ -7,15 +7,17 @@ import pytest
 from helpers import REPOSITORY
 
 from benchmarks import timing, versus_commit
+from benchmarks.step import Side
 
 TINY = {
-    "channels": (3,),
-    "input_shape": (4, 4, 2),
+    "network": "lenet",
+    "rule": "ldrl",
+    "input_shape": (8, 8, 2),
     "classes": 3,
     "batch": 2,
-    "noise": (0.1,),
-    "iterations": (1,),
-    "feedback_lr": (0.01,),
+    "noise": (0.1, 0.1, 0.1),
+    "iterations": (1, 1, 1),
+    "feedback_lr": (0.01, 0.01, 0.01),
     "beta": 0.7,
     "forward_lr": 0.05,
 }
@@ -67,27 +69,46 @@ def test_spread():
     assert timing.spread((5.0, 1.0, 2.0)) == {"seconds": 2.0, "fastest": 1.0, "slowest": 5.0}
 
 
-def test_head_against_this_checkout(repository, tmp_path, monkeypatch, capsys):
+class Tiny(versus_commit.Step):
+    """A step of the tiny network, whatever it is called."""
+
+    def setting(self):
+        return TINY | {"rule": self.rule}
+
+
+@pytest.mark.parametrize("rule", ["ldrl", "backprop"])
+def test_head_against_this_checkout(rule, repository, tmp_path, monkeypatch, capsys):
     """Both for real, on a tiny network."""
-    monkeypatch.setattr(versus_commit, "SETTING", TINY)
+    monkeypatch.setattr(versus_commit, "Step", Tiny)
+    monkeypatch.setattr(versus_commit, "matmul_peak", lambda: 2e9)
     monkeypatch.setenv("DTP_JAX_CACHE", str(tmp_path))
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     file = tmp_path / "out.json"
-    assert versus_commit.main(["--repeats", "1", "--json", str(file)]) == 0
+    flags = [f"--steps=lenet:{rule}:2", "--repeats=1", f"--json={file}"]
+    assert versus_commit.main(flags) == 0
     result = json.loads(file.read_text())
     assert {"date", "hardware"} < set(result) and isinstance(result["commit"], str)
-    assert "versus_commit" in result["command"]
-    assert len(result["against"]) == 40 and result["setting"]["batch"] == 2
-    for side in versus_commit.SIDES:
-        assert 0 < result[side]["fastest"] == result[side]["seconds"] == result[side]["slowest"]
-    ratio = result["before"]["seconds"] / result["now"]["seconds"]
-    assert [result["ratio"], *result["ratios_middle_half"]] == pytest.approx([ratio] * 3)
-    assert f"ratio {ratio:.3f}" in capsys.readouterr().out
+    assert "versus_commit" in result["command"] and len(result["against"]) == 40
+    [row] = result["rows"]
+    assert row["step"] == f"lenet:{rule}:2" and row["peak_flops_per_second"] == 2e9
+    now, before = row["now"], row["before"]
+    for side in (now, before):
+        assert 0 < side["fastest"] == side["seconds"] == side["slowest"]
+        assert side["quartiles"] == [side["seconds"]] * 2
+    ratio = before["seconds"] / now["seconds"]
+    assert [before["ratio"], *before["ratios_middle_half"]] == pytest.approx([ratio] * 3)
+    assert "ratio" not in now and f"{ratio:.3f}" in capsys.readouterr().out
 
 
-def test_steps_alternate(repository, worker):
+def test_steps_alternate(repository, worker, monkeypatch):
     log = worker(FAKE)
-    versus_commit.measure("HEAD", TINY, 2)
+    taken = []
+    side = Side(lambda: taken.append(len(log.read_text().splitlines())), 0)
+    monkeypatch.setattr(versus_commit, "torch_side", lambda *_: side)
+    with versus_commit.checkout_of("HEAD") as there:
+        found = versus_commit.measure(there, TINY, 2, pytorch=True)
+    assert set(found) == {"before", "now", "pytorch"}
+    assert taken == [2, 4, 6, 8]  # after one of each
     numbers, places = zip(*(line.split() for line in log.read_text().splitlines()))
     assert numbers == tuple("00112233")  # two to warm up
     assert places == (places[0], str(REPOSITORY)) * 4 and places[0] != places[1]
@@ -103,15 +124,28 @@ def test_steps_alternate(repository, worker):
 )
 def test_a_worker_that_ends_or_has_another_package(code, message, repository, worker):
     worker(code)
-    with pytest.raises(RuntimeError, match=f"the process of .*checkout {message}"):
-        versus_commit.measure("HEAD", TINY, 2)
+    with (
+        versus_commit.checkout_of("HEAD") as there,
+        pytest.raises(RuntimeError, match=f"the process of .*checkout {message}"),
+    ):
+        versus_commit.measure(there, TINY, 2)
 
 
-@pytest.mark.parametrize(("option", "value"), [("--commit", "no-such-commit"), ("--repeats", "0")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--commit", "no-such-commit"),
+        ("--repeats", "0"),
+        ("--steps", "lenet:ldrl"),
+        ("--steps", "lenet:ldrl:0"),
+        ("--steps", "lenet:ldrl:2,mlp:ldrl:2"),
+    ],
+)
 def test_options_that_mean_nothing(option, value, capsys):
     with pytest.raises(SystemExit, match="2"):
         versus_commit.main([option, value])
-    assert f"{option} is {value}; allowed: " in capsys.readouterr().err
+    said = capsys.readouterr().err.replace(f"{option}: is", f"{option} is")
+    assert f"{option} is {value}; allowed: " in said
 
 
 def test_without_git_it_says_so(monkeypatch, capsys, tmp_path):
