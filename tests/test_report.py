@@ -18,10 +18,22 @@ from rich.console import Console
 from dtp_jax.data import DATASETS, load_splits, locate, prepare_images
 from dtp_jax.learning.evaluation import infer
 from dtp_jax.plots import images, matrix, style
+from dtp_jax.plots.panels import Line
 from dtp_jax.plots.svg import svg
-from dtp_jax.report import __main__, folders, looks, predictions, reading, tables, text, words
+from dtp_jax.report import (
+    __main__,
+    drawing,
+    folders,
+    looks,
+    predictions,
+    reading,
+    tables,
+    text,
+    words,
+)
 from dtp_jax.report.content import content
 from dtp_jax.report.differences import differences, paired, reference_of
+from dtp_jax.report.drawing import Plot
 from dtp_jax.report.page import page
 from dtp_jax.report.predictions import Predictions
 from dtp_jax.run import results
@@ -611,3 +623,18 @@ def test_what_diverged_lines_cannot_be_read(tmp_path):
     for line in ("", "{", "[]", '{"split": "diverged"}', '{"split": "diverged", "message": 3}'):
         (tmp_path / "metrics.jsonl").write_text(line + "\n")
         assert results.divergence(tmp_path / "metrics.jsonl") is None
+
+
+@pytest.mark.parametrize("far, where", [(10.0, "below"), (300.0, "above")])
+def test_a_line_far_from_all_others_does_not_press_them_together(far, where):
+    """It stands in the caption, with its value; the others have the whole axis."""
+    lines = [Line(f"rule {n}", [1, 2], [80.0 + n, 84.0 + n]) for n in range(4)]
+    alone = Line("tp", [1, 2], [far, far])
+    labels = [line.label for line in (*lines, alone)]
+    plots = [Plot("a", "accuracy", [*lines, alone], "%"), Plot("b", "accuracy", lines, "%")]
+    found = drawing.section("curves", "Curves", plots, labels)
+    cut, whole = found.pictures
+    assert cut.caption == f"accuracy; far {where}: tp: {far:g}" and whole.caption == "accuracy"
+    assert cut.caption in cut.svg and "tp" in [key.label for key in found.keys]
+    ticks = [re.findall(r">([\d.]+)</text>", one.svg) for one in (cut, whole)]
+    assert ticks[0] == ticks[1] != []

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dtp_jax.plots.ends import LINE_INCHES, End, write_ends
+from dtp_jax.plots.gaps import split_at_gap
 from dtp_jax.plots.style import dress, entitle, line_style, markers, subplots
 
 NO_BREAK = "\u00a0"
@@ -123,17 +124,8 @@ def _line(number: int, group: Group, is_val: bool, against: str, training: bool)
 def _parts(lines: list[_Line]) -> list[list[_Line]]:
     """The lines above the widest gap between lines and those below, where it takes most of the axis."""
     values = [np.concatenate([line.mean, line.thin]) for line in lines]
-    ranges = [(np.nanmin(one), np.nanmax(one)) for one in values]
-    order = sorted(range(len(lines)), key=lambda i: ranges[i])
-    gaps, highest = [], -np.inf
-    for place, i in enumerate(order):  # from below: the gap under this line, if there is one
-        gaps.append((ranges[i][0] - highest if place else 0.0, place))
-        highest = max(highest, ranges[i][1])
-    widest, place = max(gaps, default=(0.0, 0))
-    larger = max(place, len(lines) - place)
-    if larger < 3 or widest <= 0.5 * (highest - ranges[order[0]][0]):
-        return [lines]
-    return [[lines[i] for i in sorted(half)] for half in (order[place:], order[:place])]
+    parts = split_at_gap([(np.nanmin(one), np.nanmax(one)) for one in values])
+    return [[lines[i] for i in part] for part in parts if part] or [[]]
 
 
 def _axes(parts: list[list[_Line]]) -> tuple[Any, list[Any]]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dtp_jax.plots.gaps import split_at_gap
 from dtp_jax.plots.panels import Line, Panel, draw_panels
 from dtp_jax.plots.style import line_style, markers, subplots
 from dtp_jax.plots.svg import svg
@@ -68,13 +69,33 @@ def section(
         for label in labels
         if label in seen
     ]
-    pictures = [
-        Picture(_draw(f"{name}-{plot.name}", plot, numbers), plot.caption) for plot in plots
-    ]
+    pictures = [_picture(f"{name}-{plot.name}", plot, numbers) for plot in plots]
     return Section(name, title, pictures, keys if len(labels) > 1 else (), note)
 
 
-def _draw(name: str, plot: Plot, numbers: Mapping[str, int]) -> str:
+def _picture(name: str, plot: Plot, numbers: Mapping[str, int]) -> Picture:
+    """Lines far from most of the others, which would press these together, stand in the caption."""
+    above, below = split_at_gap([_ends(line) for line in plot.lines])
+    most, others = (above, below) if len(above) >= len(below) else (below, above)
+    caption = plot.caption
+    if others:
+        far = "above" if others is above else "below"
+        caption += f"; far {far}: {_last([plot.lines[i] for i in others])}"
+    drawn = plot._replace(lines=[plot.lines[i] for i in most])
+    return Picture(_draw(name, drawn, numbers, caption), caption)
+
+
+def _ends(line: Line) -> tuple[float, float]:
+    """Lowest and highest value; of a line without any, everything."""
+    values = [value for value in line.mean if np.isfinite(value)]
+    return min(values, default=-np.inf), max(values, default=np.inf)
+
+
+def _last(lines: Sequence[Line]) -> str:
+    return "; ".join(f"{line.label}: {words.significant(line.mean[-1])}" for line in lines)
+
+
+def _draw(name: str, plot: Plot, numbers: Mapping[str, int], caption: str) -> str:
     """One panel of lines, without the legend that its section has."""
     few = len(plot.lines) <= MOST_BANDS
     lines = [
@@ -94,8 +115,8 @@ def _draw(name: str, plot: Plot, numbers: Mapping[str, int]) -> str:
         (place,) = places
         figure.axes[0].set_xlim(place - max(1, place / 100), place + max(1, place / 100))
     figure.set_size_inches(*SIZE)
-    ends = "; ".join(f"{line.label}: {words.significant(line.mean[-1])}" for line in plot.lines)
-    return svg(figure, name, f"{plot.caption}: {plot.y} against {plot.x}. Last values: {ends}")
+    ends = _last(plot.lines)
+    return svg(figure, name, f"{caption}: {plot.y} against {plot.x}. Last values: {ends}")
 
 
 def _limits(lines: Sequence[Line]) -> tuple[float | None, float | None]:
