@@ -12,8 +12,8 @@ from dtp_jax.plots.style import dress, entitle, line_style, markers, subplots
 
 NO_BREAK = "\u00a0"
 TRAINING_NOTE = (
-    "Thin: training accuracy. It is that of the weights while they move, on augmented images, "
-    "hence below validation at first."
+    "Thin: training accuracy. It is that of the weights while they move, on augmented images, which are harder: "
+    "hence below validation."
 )
 """For captions."""
 
