@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from dtp_jax.blocks import Activations, Block, Params
+from dtp_jax.blocks import Activations, Params
 from dtp_jax.learning import checks, recovery
 from dtp_jax.learning.feedback import (
     Iteration,
@@ -69,26 +69,25 @@ def train_map(
     i, optimizer = training.blocks(network)[n], learner.feedback_optimizers[n]
     block, parts = network[i], axis_size(learner.mesh, DATA)
     batch, dtype = activations.h[0].shape[0], activations.h[0].dtype
-    if learner.guard == "halve":
-        optimizer = recovery.slowed(optimizer, state.guard["factor"][block.name])
+    if is_recorded:
+        checks.check_noise(
+            source,
+            block.name,
+            lambda: training.draw_noise(jax.random.key(0), block, batch, dtype),
+            (learner.feedback_iterations[n], learner.feedback_samples),
+        )
+    factor = state.guard["factor"][block.name] if learner.guard == "halve" else None
     train = partial(train_feedback_map, training, network, i)
-    own = state.forward, around(activations, i), source[block.name]
+    nearby, noise = around(activations, i), source[block.name]
     if parts > 1 and not is_recorded and is_mean_of_parts(training, block):
-        train = partial(_train_in_parts, learner, block, partial(train, optimizer=optimizer), own)
+        whole = state.forward, noise, factor
+        train = partial(_train_in_parts, learner, n, train, nearby, whole)
     else:
-        if is_recorded:
-            checks.check_noise(
-                source,
-                block.name,
-                lambda: training.draw_noise(jax.random.key(0), block, batch, dtype),
-                (learner.feedback_iterations[n], learner.feedback_samples),
-            )
-        forward, activations, noise = own
         train = partial(
             train,
-            forward,
-            optimizer=optimizer,
-            activations=activations,
+            state.forward,
+            optimizer=_at_rate(optimizer, factor),
+            activations=nearby,
             source=noise,
             draw=_given if is_recorded else drawing(training, block, batch, dtype),
             # A batch that is divided among devices is not cut again: its parts would change hands.
@@ -97,7 +96,8 @@ def train_map(
         )
     if learner.stale_gradients != "none":
         counts = _stale_counts(learner, n, state)
-        train = partial(train_with_stale_steps, train, optimizer=optimizer, **counts)
+        stepped = _at_rate(optimizer, factor)
+        train = partial(train_with_stale_steps, train, optimizer=stepped, **counts)
     with jax.named_scope(f"feedback.{block.name}"):
         return train(
             state.feedback[block.name], state.feedback_opt_state[block.name], observe=observe
@@ -108,43 +108,48 @@ def _given(recorded: Any) -> Any:
     return recorded
 
 
+def _at_rate(optimizer: Any, factor: Array | None) -> Any:
+    return optimizer if factor is None else recovery.slowed(optimizer, factor)
+
+
 def _train_in_parts(
     learner: Learner,
-    block: Block,
+    n: int,
     train: Callable[..., tuple[Params, Any, Any]],
-    own: tuple[dict[str, Params], Activations, Array],
+    activations: Activations,
+    whole: tuple[dict[str, Params], Array, Array | None],
     omega: Params,
     opt_state: Any,
     *,
     observe: Callable[[int, Iteration], Any],
 ) -> tuple[Params, Any, Any]:
-    """Each device trains the map on its part of the batch: one mean of losses and gradients an iteration is all
-    that they exchange.
+    """Each device trains the n-th map on its part of the batch: one mean of losses and gradients an iteration
+    is all that they exchange.
 
     Args:
-      train: `train_feedback_map` with its optimizer.
-      own: forward parameters, activations around the block, random bits.
+      train: `train_feedback_map` of this map.
+      whole: what all devices have alike: forward parameters, random bits, the factor of the rate.
     """
-    training, (forward, activations, bits) = learner.rule.feedback_training, own
+    training, block = learner.rule.feedback_training, learner.trained[n]
     h = next(h for h in activations.h if h is not None)
     part, dtype = h.shape[0] // learner.mesh.shape[DATA], h.dtype
 
     def train_part(number: Array, activations: Activations, whole: Any):
-        forward, omega, opt_state, bits = whole
+        (forward, bits, factor), omega, opt_state = whole
         return train(
             forward,
             omega,
             opt_state,
-            activations=activations,
-            source=training.draw_noise.words_after(bits, block, number * part),
+            _at_rate(learner.feedback_optimizers[n], factor),
+            activations,
+            training.draw_noise.words_after(bits, block, number * part),
             draw=drawing(training, block, part, dtype),
             observe=observe,
             mean=mean_of_parts,
             ahead_bytes=learner.ahead_mb * 2**20,
         )
 
-    whole = forward, omega, opt_state, bits
-    return on_each_part(learner.mesh, train_part, activations, whole)
+    return on_each_part(learner.mesh, train_part, activations, (whole, omega, opt_state))
 
 
 def _stale_counts(learner: Learner, n: int, state: TrainState) -> dict[str, Any]:
