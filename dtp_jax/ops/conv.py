@@ -6,8 +6,7 @@ adjoint and all gradients of each; they are products of the same sizes.
 """
 
 from collections.abc import Sequence
-from functools import partial, reduce
-from operator import add
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -225,15 +224,23 @@ def _seen(pairs: Array, axis: int, tiles: int, k: int) -> list[Array]:
 
 def _combined(matrix: tuple[tuple[float, ...], ...], parts: Sequence[Array]) -> list[Array]:
     """matrix @ parts, by sums that leave zeros out."""
-    return [
-        reduce(add, (_times(c, part) for c, part in zip(row, parts) if c != 0)) for row in matrix
-    ]
+    return [_sum([(c, part) for c, part in zip(row, parts) if c != 0]) for row in matrix]
+
+
+def _sum(terms: list[tuple[float, Array]]) -> Array:
+    """Of c * part; by one product where all c are of one size, and without negations, which XLA:CPU would keep."""
+    sizes = {abs(c) for c, _ in terms}
+    common = sizes.pop() if len(sizes) == 1 else 1
+    (first, total), *others = sorted(terms, key=lambda term: term[0] < 0)
+    total = _times(first / common, total)
+    for c, part in others:
+        part = _times(abs(c) / common, part)
+        total = total + part if c > 0 else total - part
+    return _times(common, total)
 
 
 def _times(c: float, a: Array) -> Array:
-    if abs(c) == 1:
-        return a if c > 0 else -a
-    return c * a
+    return a if c == 1 else c * a
 
 
 def _unstack(x: Array, axis: int) -> list[Array]:
