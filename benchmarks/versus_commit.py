@@ -7,9 +7,9 @@ A step is that of benchmarks.step, with the published hyper-parameters. Both sid
 their own (benchmarks/step_worker.py), each with the `dtp_jax` of its checkout; that of the commit is a
 git worktree in a temporary folder. They take their steps in turn, so that whatever else the machine does
 meets both. A time includes the two lines between the processes, a tenth of a millisecond. With --pytorch,
-eager PyTorch takes its turn as well, as in benchmarks.step. A ratio is that of the medians, above 1 where
-this checkout is faster. Beside it stands what the middle half of the single turns' ratios lies between:
-where 1 is in it, no difference was seen. Each step has the peak of a product on this machine beside it.
+eager PyTorch takes its turn as well, as in benchmarks.step. A ratio is the median of the turns' ratios,
+above 1 where this checkout is faster. Beside it stands what their middle half lies between: where 1 is in
+it, no difference was seen. Each step has the peak of a product on this machine beside it.
 """
 
 import argparse
@@ -142,9 +142,8 @@ def measure(
     for side in sides:
         found[side]["quartiles"] = np.percentile(times[side], (25, 75)).tolist()
         if side != NOW:
-            found[side]["ratio"] = found[side]["seconds"] / found[NOW]["seconds"]
-            turns = np.divide(times[side], times[NOW])
-            found[side]["ratios_middle_half"] = np.percentile(turns, (25, 75)).tolist()
+            low, ratio, high = np.percentile(np.divide(times[side], times[NOW]), (25, 50, 75)).tolist()
+            found[side] |= {"ratio": ratio, "ratios_middle_half": [low, high]}
     return found
 
 

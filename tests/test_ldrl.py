@@ -137,7 +137,7 @@ def test_scanned_difference_form_is_a_loop_over_the_formulas(name, i, samples):
 
 
 def test_a_batch_of_large_images_is_trained_like_a_small_one():
-    """Which a CPU goes through in slices: a quarter of a megabyte per image in float32, 20 images."""
+    """Which a CPU goes through in slices: a quarter of a megabyte per image in float32, 40 images."""
     network = chain(
         (64, 64, 1),
         [
@@ -145,7 +145,7 @@ def test_a_batch_of_large_images_is_trained_like_a_small_one():
             conv_block("conv_1", channels=2, window=3, padding=1, pool=MaxPool(2, 2)),
         ],
     )
-    batch = 20
+    batch = 40
     assert feedback_training.cache_slices(network[1], batch) == (
         4 if jax.default_backend() == "cpu" else 1
     )

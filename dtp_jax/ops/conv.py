@@ -1,10 +1,11 @@
-"""Convolution and its adjoint, in four implementations.
+"""Convolution and its adjoint, in five implementations.
 
 On a CPU XLA's own convolution loses a factor of 40 to 90 inside `lax.scan` (jax issue 12868), where
-matrix products keep their speed: hence the three that are built on products. Autodiff derives the
+matrix products keep their speed: hence those that are built on products. Autodiff derives the
 adjoint and all gradients of each; they are products of the same sizes.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -87,9 +88,10 @@ def _fastest(
     if k > 1 and max(x_shape[1:3]) <= k - 1:
         # Most taps fall outside. 2x2 images, 256 -> 512: taps 3.5, winograd 6.4, matmul 4.6.
         return "taps"
-    if k in WINOGRAD and stride == 1 and in_channels >= WINOGRAD[k].channels:
-        # 16x16, 128 -> 128: winograd 33, matmul 60. 4x4, 256 -> 256: winograd 6.7, matmul 9.5.
-        return "winograd"
+    # Winograd's against patches. 16x16, 128 -> 128: 33 and 60 with tiles of 2x2 outputs; tiles of 4x4 take 5
+    # less. 5x5 kernels: 16x16, 32 -> 64: 19 and 35. With 3 channels patches are three times as fast.
+    if stride == 1 and in_channels >= {3: 16, 5: 8}.get(k, math.inf):
+        return "winograd_4" if k == 3 and min(x_shape[1:3]) >= 4 else "winograd"
     return "matmul"
 
 
@@ -129,38 +131,49 @@ def _conv_taps(x: Array, kernel: Array, stride: int, padding: int) -> Array:
 
 
 class Winograd(NamedTuple):
-    """F(2, k): matrices with outputs = outputs @ ((kernel @ g) * (inputs @ d)), for two outputs of a kernel g of k
-    taps and the k + 1 inputs d that they see. So k + 1 products do what takes 2 k."""
+    """F(m, k): matrices with outputs = outputs @ ((kernel @ g) * (inputs @ d)), for m outputs of a kernel g of k
+    taps and the m + k - 1 inputs d that they see. So m + k - 1 products do what takes m k."""
 
-    channels: int
-    """From so many input channels on it pays on a CPU."""
     inputs: tuple[tuple[float, ...], ...]
     kernel: tuple[tuple[float, ...], ...]
     outputs: tuple[tuple[float, ...], ...]
 
 
+SIX_INPUTS = (
+    (1, -3 / 2, -2, 3 / 2, 1, 0),
+    (0, -1, 1 / 2, 5 / 2, 1, 0),
+    (0, 1, -5 / 2, 1 / 2, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 1 / 2, -1, -1 / 2, 1, 0),
+    (0, 1, -3 / 2, -2, 3 / 2, 1),
+)
+"""By polynomials at 0, 1, -1, 1/2, -2 and infinity: in float32 a third less rounding than with 2 for 1/2."""
+
 WINOGRAD = {
-    # Per L-DRL iteration, batch 128: 16 -> 32 on 16x16 images 37 ms where the patches take 42; 32 -> 64 on 8x8
-    # images 18 and 24.
-    3: Winograd(
-        channels=16,
+    (2, 3): Winograd(
         inputs=((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
         kernel=((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
         outputs=((1, 1, 1, 0), (0, 1, -1, -1)),
     ),
-    # By polynomials at 0, 1, -1, 1/2, -2 and infinity: in float32 a third less rounding than with 2 for 1/2.
-    # Per L-DRL iteration: 32 -> 64 on 16x16 images, batch 32, 19 ms where patches of a row take 35; 8 -> 16 on
-    # 14x14 images, batch 100, 10 where whole patches take 23. With 3 channels patches are three times as fast.
-    5: Winograd(
-        channels=8,
-        inputs=(
-            (1, -3 / 2, -2, 3 / 2, 1, 0),
-            (0, -1, 1 / 2, 5 / 2, 1, 0),
-            (0, 1, -5 / 2, 1 / 2, 1, 0),
-            (0, -2, -1, 2, 1, 0),
-            (0, 1 / 2, -1, -1 / 2, 1, 0),
-            (0, 1, -3 / 2, -2, 3 / 2, 1),
+    (4, 3): Winograd(
+        inputs=SIX_INPUTS,
+        kernel=(
+            (1, 0, 0),
+            (1 / 3, 1 / 3, 1 / 3),
+            (-1 / 3, 1 / 3, -1 / 3),
+            (-16 / 15, -8 / 15, -4 / 15),
+            (1 / 15, -2 / 15, 4 / 15),
+            (0, 0, 1),
         ),
+        outputs=(
+            (1, 1, 1, 1, 1, 0),
+            (0, 1, -1, 1 / 2, -2, 0),
+            (0, 1, 1, 1 / 4, 4, 0),
+            (0, 1, -1, 1 / 8, -8, 1),
+        ),
+    ),
+    (2, 5): Winograd(
+        inputs=SIX_INPUTS,
         kernel=(
             (1, 0, 0, 0, 0),
             (1 / 3, 1 / 3, 1 / 3, 1 / 3, 1 / 3),
@@ -172,53 +185,54 @@ WINOGRAD = {
         outputs=((1, 1, 1, 1, 1, 0), (0, 1, -1, 1 / 2, -2, 1)),
     ),
 }
-"""By the kernel's size."""
+"""By outputs of a tile along an axis, and the kernel's size."""
 
 
-def _conv_winograd(x: Array, kernel: Array, stride: int, padding: int) -> Array:
-    """Winograd's F(2x2, k x k): for each tile of 2x2 outputs, 16 products where the patches of a 3x3 kernel
-    need 36, and 36 where those of a 5x5 kernel need 100.
+def _conv_winograd(x: Array, kernel: Array, stride: int, padding: int, *, m: int = 2) -> Array:
+    """Winograd's F(m x m, k x k): for each tile of 2x2 outputs, 16 products where the patches of a 3x3 kernel
+    need 36, and 36 where those of a 5x5 kernel need 100; for each of 4x4 outputs, 36 where patches need 144.
 
     Lavin and Gray 2016 (arXiv 1509.09308), section 4.1. Its derivatives are Winograd convolutions too:
     autodiff transposes each transform.
 
     Raises:
-      ValueError: the kernel is neither 3x3 nor 5x5, or the stride not 1.
+      ValueError: there are no matrices for the kernel, or the stride is not 1.
     """
     k = kernel.shape[0]
-    if k not in WINOGRAD or stride != 1:
-        allowed = f"{' or '.join(f'({n}, {n})' for n in WINOGRAD)} with stride 1"
+    if (m, k) not in WINOGRAD or stride != 1:
+        kernels = " or ".join(f"({k}, {k})" for n, k in WINOGRAD if n == m)
         raise ValueError(
-            f"winograd: kernel {kernel.shape[:2]} with stride {stride}; allowed: {allowed}"
+            f"winograd: kernel {kernel.shape[:2]} with stride {stride}; allowed: {kernels} with stride 1"
         )
     batch, height, width, in_channels = x.shape
     out_height, out_width = (n + 2 * padding - k + 1 for n in (height, width))
-    rows, columns = -(-out_height // 2), -(-out_width // 2)  # of tiles
-    pairs = [n + k // 2 for n in (rows, columns)]  # of pixels
-    after = [2 * n - m - padding for n, m in zip(pairs, (height, width))]
-    # Axes 2 and 4 count inside pairs of pixels, so that a tile's inputs are plain slices.
+    rows, columns = -(-out_height // m), -(-out_width // m)  # of tiles
+    groups = [n + -(-(k - 1) // m) for n in (rows, columns)]  # of m pixels
+    after = [m * n - size - padding for n, size in zip(groups, (height, width))]
+    # Axes 2 and 4 count inside groups of pixels, so that a tile's inputs are plain slices.
     x = jnp.pad(x, ((0, 0), *((padding, n) for n in after), (0, 0)))
-    x = x.reshape(batch, pairs[0], 2, pairs[1], 2, in_channels)
-    transform = WINOGRAD[k]
-    strips = _combined(transform.inputs, _seen(x, 1, rows, k))
+    x = x.reshape(batch, groups[0], m, groups[1], m, in_channels)
+    transform = WINOGRAD[m, k]
+    # Barriers, since XLA:CPU would compute a sum again in each sum that it is a part of.
+    strips = lax.optimization_barrier(_combined(transform.inputs, _seen(x, 1, rows, k)))
     tiles = [_combined(transform.inputs, _seen(strip, 2, columns, k)) for strip in strips]
     kernels = [
         _combined(transform.kernel, _unstack(g, 0))
         for g in _combined(transform.kernel, _unstack(kernel, 0))
     ]
     products = [[_pointwise(*pair) for pair in zip(*row)] for row in zip(tiles, kernels)]
-    half = [_combined(transform.outputs, row) for row in products]
-    left, right = ([row[j] for row in half] for j in range(2))
-    top, bottom = zip(*(_combined(transform.outputs, column) for column in (left, right)))
-    y = jnp.stack([jnp.stack(top, axis=3), jnp.stack(bottom, axis=3)], axis=2)
-    return y.reshape(batch, 2 * rows, 2 * columns, -1)[:, :out_height, :out_width]
+    half = lax.optimization_barrier([_combined(transform.outputs, row) for row in products])
+    y = [_combined(transform.outputs, column) for column in zip(*half)]  # column by column
+    y = jnp.stack([jnp.stack(row, axis=3) for row in zip(*y)], axis=2)
+    return y.reshape(batch, m * rows, m * columns, -1)[:, :out_height, :out_width]
 
 
-def _seen(pairs: Array, axis: int, tiles: int, k: int) -> list[Array]:
-    """What tiles see at each of their k + 1 positions; the pixels of a pair are along axis + 1."""
-    halves = _unstack(pairs, axis + 1)
+def _seen(groups: Array, axis: int, tiles: int, k: int) -> list[Array]:
+    """What tiles see at each of their m + k - 1 positions; the m pixels of a group are along axis + 1."""
+    pixels = _unstack(groups, axis + 1)
+    m = len(pixels)
     return [
-        lax.slice_in_dim(halves[p % 2], p // 2, p // 2 + tiles, axis=axis) for p in range(k + 1)
+        lax.slice_in_dim(pixels[p % m], p // m, p // m + tiles, axis=axis) for p in range(m + k - 1)
     ]
 
 
@@ -259,5 +273,6 @@ IMPLEMENTATIONS = {
     "matmul": _conv_matmul,
     "taps": _conv_taps,
     "winograd": _conv_winograd,
+    "winograd_4": partial(_conv_winograd, m=4),
 }
 """By name: (x, kernel, stride, padding) -> y."""
