@@ -142,7 +142,9 @@ def measure(
     for side in sides:
         found[side]["quartiles"] = np.percentile(times[side], (25, 75)).tolist()
         if side != NOW:
-            low, ratio, high = np.percentile(np.divide(times[side], times[NOW]), (25, 50, 75)).tolist()
+            low, ratio, high = np.percentile(
+                np.divide(times[side], times[NOW]), (25, 50, 75)
+            ).tolist()
             found[side] |= {"ratio": ratio, "ratios_middle_half": [low, high]}
     return found
 

@@ -4,6 +4,7 @@ import csv
 import fcntl
 import json
 import os
+import time
 from types import SimpleNamespace
 
 import jax
@@ -205,7 +206,7 @@ def test_a_job_of_another_process_is_left_to_it(tmp_path, monkeypatch):
         if len(waits) == 2:
             lock.close()  # that process ends
 
-    monkeypatch.setattr(jobs, "time", SimpleNamespace(sleep=wait))
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(sleep=wait, monotonic=time.monotonic))
     jobs.compute(made, store, lambda *_: None)
     assert len(waits) == 2 and store.has(job.name)
 
