@@ -22,16 +22,19 @@ def inside(draw: Callable[[Any], Any], update: Update, carry: Any, source: Any) 
 
 
 def carried(draw: Callable[[Any], Any], update: Update, carry: Any, source: Any) -> tuple[Any, Any]:
-    """Each iteration draws the noise of the next one; see `ops.Form.noise_carried`."""
-    first = draw(jax.tree.map(lambda s: s[0], source))
-    following = jax.tree.map(lambda s: jnp.roll(s, -1, axis=0), source)
+    """Each iteration draws the noise of the next one; see `ops.Form.noise_carried`.
 
-    def iteration(carry, next_source):
-        carry, noise = carry
+    It has the source of that from the iteration before: XLA:CPU would slice it again for each element.
+    """
+    first, second = (jax.tree.map(lambda s, k=k: s[k % len(s)], source) for k in range(2))
+    following = jax.tree.map(lambda s: jnp.roll(s, -2, axis=0), source)
+
+    def iteration(carry, after_next):
+        carry, noise, next_source = carry
         carry, seen = update(carry, noise)
-        return (carry, draw(next_source)), seen
+        return (carry, draw(next_source), after_next), seen
 
-    (carry, _), seen = jax.lax.scan(iteration, (carry, first), following)
+    (carry, *_), seen = jax.lax.scan(iteration, (carry, draw(first), second), following)
     return carry, seen
 
 

@@ -213,15 +213,14 @@ def _conv_winograd(x: Array, kernel: Array, stride: int, padding: int, *, m: int
     x = jnp.pad(x, ((0, 0), *((padding, n) for n in after), (0, 0)))
     x = x.reshape(batch, groups[0], m, groups[1], m, in_channels)
     transform = WINOGRAD[m, k]
-    # Barriers, since XLA:CPU would compute a sum again in each sum that it is a part of.
-    strips = lax.optimization_barrier(_combined(transform.inputs, _seen(x, 1, rows, k)))
+    strips = _combined(transform.inputs, _seen(x, 1, rows, k))
     tiles = [_combined(transform.inputs, _seen(strip, 2, columns, k)) for strip in strips]
     kernels = [
         _combined(transform.kernel, _unstack(g, 0))
         for g in _combined(transform.kernel, _unstack(kernel, 0))
     ]
     products = [[_pointwise(*pair) for pair in zip(*row)] for row in zip(tiles, kernels)]
-    half = lax.optimization_barrier([_combined(transform.outputs, row) for row in products])
+    half = [_combined(transform.outputs, row) for row in products]
     y = [_combined(transform.outputs, column) for column in zip(*half)]  # column by column
     y = jnp.stack([jnp.stack(row, axis=3) for row in zip(*y)], axis=2)
     return y.reshape(batch, m * rows, m * columns, -1)[:, :out_height, :out_width]

@@ -18,13 +18,8 @@ from dtp_jax import fields
 from dtp_jax.data.cache import cache_folder
 
 GPU_FLAG = "--xla_gpu_exclude_nondeterministic_ops=true"
-CPU_FLAGS = (
-    "--xla_cpu_prefer_vector_width=512",
-    "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-)
-"""LLVM stops at 256 bits even where there are 512, and XLA by default first computes all 16 operands of
-Winograd's products and then all products, where an operand used at once is still in the cache. Together about
-10 % of the feedback training of the default network."""
+CPU_FLAGS = ("--xla_cpu_prefer_vector_width=512",)
+"""LLVM stops at 256 bits even where there are 512. A few percent of the feedback training of the default network."""
 PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13", "libtpu")
 """Packages that bring an XLA of their own."""
 READS_FLAGS = "from jaxlib import xla_client; xla_client.make_cpu_client()"
