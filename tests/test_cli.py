@@ -69,7 +69,7 @@ def refused(place, *args):
         (["--config.epochs=0"], ["config.epochs", "0", "allowed: a whole number, 1 or more"]),
         (["--config.epochs="], ["config.epochs", "''", "allowed"]),
         (["--config.epochs"], ["config.epochs", "allowed"]),
-        (["--config.seed=-1"], ["config.seed", "-1", "allowed"]),
+        (["--config.seed=-2"], ["config.seed", "-2", "allowed"]),
         (["--config.forward_lr=fast"], ["config.forward_lr", "'fast'", "allowed: a finite number"]),
         (["--config.forward_lr=nan"], ["config.forward_lr", "nan", "allowed: a finite number"]),
         (["--config.forward_lr=inf"], ["config.forward_lr", "inf", "allowed: a finite number"]),
@@ -93,7 +93,7 @@ def refused(place, *args):
         (["--config.rule=dpt"], ["config.rule", "'dpt'", "allowed: one of ldrl, dtp, tp"]),
         (["--config.network=vgg"], ["config.network", "'vgg'", "simple_vgg"]),
         (["--config.dataset=digit"], ["config.dataset", "'digit'", "digits", "cifar10"]),
-        (["--config.schedule=step"], ["config.schedule", "'step'", "cosine"]),
+        (["--config.schedule=exp"], ["config.schedule", "'exp'", "cosine"]),
         (
             ["--config.channels=4,8,16,32,64"],
             ["config.network", "simple_vgg", "0x0", "allowed: fewer"],
@@ -472,6 +472,47 @@ def test_a_run_can_be_run_again_from_its_config_json(place, reference):
     assert "did you mean old/config.json" in refused(place, "--config=old")
 
 
+def test_a_seed_is_drawn_once(place, monkeypatch):
+    """It is written down; the same command goes on with it, another folder has another one."""
+    drawn = iter([17, 18, 19])
+    monkeypatch.setattr("secrets.randbelow", lambda most: next(drawn) % most)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")  # adds nothing to what is drawn
+    flags = (*TINY, "--config.epochs=1", "--config.max_steps=2", "--config.seed=-1")
+    assert "seed 17, drawn" in launch(*flags, "--workdir=a").out
+    assert summary(place / "a")["seed"] == 17
+    again = launch(*flags, "--workdir=a")
+    assert again.code == 0 and "this run is finished" in again.out
+    assert launch(*flags, "--workdir=b").code == 0
+    configs = [json.loads((place / name / "config.json").read_text()) for name in "ab"]
+    assert configs[0]["seed"] == 17 and configs[1]["seed"] in (18, 19)
+    assert (
+        launch(
+            *TINY, "--config.epochs=1", "--config.max_steps=2", "--config.seed=17", "--workdir=c"
+        ).code
+        == 0
+    )
+    assert_same_run(place / "a", place / "c")
+
+
+def test_a_task_of_an_array_has_its_own_seed(place, monkeypatch):
+    """Unless one is given, or the job was submitted with one; a run that goes on keeps its own."""
+    flags = (*TINY, "--config.epochs=1", "--config.max_steps=1")
+    seeds = lambda name: json.loads((place / name / "config.json").read_text())["seed"]  # noqa: E731
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    found = launch(*flags, "--workdir=own")
+    assert "seed 3: 0 and the number of this task, $SLURM_ARRAY_TASK_ID" in found.out
+    assert launch(*flags, "--workdir=given", "--config.seed=7").code == 0
+    assert (seeds("own"), seeds("given")) == (3, 7)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "5")
+    on = launch(*TINY, "--config.epochs=1", "--config.max_steps=2", "--workdir=own")
+    assert on.code == 0 and "seed 3, as the run began" in on.out and seeds("own") == 3
+    monkeypatch.setenv("DTP_JAX_SUBMITTED", "1")
+    assert launch(*flags, "--workdir=submitted").code == 0 and seeds("submitted") == 0
+    monkeypatch.delenv("DTP_JAX_SUBMITTED")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "three")
+    assert "$SLURM_ARRAY_TASK_ID is 'three'; allowed: a whole number" in refused(place, *flags)
+
+
 def test_processes_of_their_own(place):
     """Exit codes and streams as a shell sees them, within 5 s of processor time."""
     for args, code, said in (
@@ -585,6 +626,16 @@ def test_bugs_are_not_taken_for_invalid_input(place, monkeypatch):
         (["--config.precision=half"], ["config.precision is 'half'", "float32, tf32, bfloat16"]),
         (["--processes=2"], ["--processes is 2", "--coordinator"]),
         (["--coordinator=a:1", "--processes=2", "--process=0"], ["--workdir is missing"]),
+        (
+            [
+                "--coordinator=a:1",
+                "--processes=2",
+                "--process=0",
+                "--workdir=w",
+                "--config.seed=-1",
+            ],
+            ["config.seed is -1", "0 or more with several processes"],
+        ),
     ],
     ids=lambda value: value[0] if value[0].startswith("-") else "",
 )

@@ -69,6 +69,19 @@ def test_names_of_configs(place):
     ]
 
 
+def test_lists_of_values_are_combined():
+    entries = parse_configs("digits_dtp[beta=0.1|0.3][noise=0.3,0.2| 0.4],digits_backprop", [])
+    assert [entry.label for entry in entries] == [
+        "digits_dtp-beta=0.1-noise=0.3,0.2",
+        "digits_dtp-beta=0.1-noise=0.4",
+        "digits_dtp-beta=0.3-noise=0.3,0.2",
+        "digits_dtp-beta=0.3-noise=0.4",
+        "digits_backprop",
+    ]
+    found = [(entry.config["beta"], entry.config["noise"]) for entry in entries[:4]]
+    assert found == [(b, n) for b in (0.1, 0.3) for n in ((0.3, 0.2), (0.4, 0.4))]
+
+
 @pytest.mark.parametrize(
     "configs, said",
     [
@@ -77,6 +90,8 @@ def test_names_of_configs(place):
         ("digits_dtp[beta]", "'digits_dtp[beta]'; allowed"),
         ("digits_dtp,,digits_backprop", "holds ''"),
         ("digits_dtp[beta=-1]", "config.beta is -1"),
+        ("digits_dtp[beta=0.1|]", "config.beta is ''"),
+        ("digits_dtp[beta=0.1|0.1]", "'digits_dtp-beta=0.1' twice"),
         ("digits_dtp[batch=1]", "config.batch: no such field"),
     ],
 )

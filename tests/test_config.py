@@ -157,6 +157,21 @@ def test_cosine_of_a_config(changes, t_max):
     assert_close(rate_by_step(fields, steps_per_epoch=2, steps=20), expected)
 
 
+def test_overfitting_is_training_on_few_images_as_they_are():
+    found = validate(config_fields(overfit_batches=2, batch_size=8, augment=True)).config
+    assert (found["train_images"], found["augment"]) == (16, False)
+    assert validate(found).config == found  # as a run that goes on reads it
+    with pytest.raises(ValueError, match=r"config.train_images is 9; allowed: 0 with"):
+        validate(config_fields(overfit_batches=2, batch_size=8, train_images=9))
+
+
+def test_step_schedule_of_a_config():
+    options = dict(momentum=0.0, weight_decay=0.0, forward_lr=0.1, step_epochs=3, gamma=0.5)
+    fields = config_fields(schedule="step", **options)
+    expected = 0.1 * 0.5 ** (np.arange(20) // 2 // 3)
+    assert_close(rate_by_step(fields, steps_per_epoch=2, steps=20), expected)
+
+
 def test_constant_schedule_of_a_config():
     fields = config_fields(schedule="constant", momentum=0.0, weight_decay=0.0, forward_lr=0.1)
     assert_close(rate_by_step(fields, steps_per_epoch=2, steps=6), np.full(6, 0.1))

@@ -83,7 +83,18 @@ BAD = [
         )
         for value in (0, -1)
     ],
-    *[(name, -1) for name in ("max_steps", "checkpoint_every", "t_max", "seed")],
+    *[
+        (name, -1)
+        for name in (
+            "max_steps",
+            "overfit_batches",
+            "checkpoint_every",
+            "t_max",
+            "step_epochs",
+            "gamma",
+        )
+    ],
+    ("seed", -2),
     ("seed", 2**31),
     ("feedback_iterations", (0,)),
     ("feedback_iterations", (5, -1)),
@@ -100,7 +111,7 @@ BAD = [
     ("dataset", "svhn"),
     ("activation", "gelu"),
     ("activation", "linear"),
-    ("schedule", "step"),
+    ("schedule", "exponential"),
     ("rule", ""),
     ("dataset", "digits\n"),
 ]
@@ -121,7 +132,7 @@ def test_bad_value(name, value):
         ("network", ("simple_vgg", "lenet", "mlp")),
         ("dataset", ("cifar10", "mnist", "digits")),
         ("activation", ("elu", "relu", "tanh")),
-        ("schedule", ("cosine", "constant")),
+        ("schedule", ("cosine", "step", "constant")),
     ],
 )
 def test_unknown_names_come_with_the_known_ones(name, names):

@@ -87,6 +87,19 @@ def test_cosine_is_constant_within_an_epoch(steps_per_epoch):
     assert_close(found, np.broadcast_to(expected, found.shape))
 
 
+def test_step_per_epoch_against_torch():
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    theirs = torch.optim.lr_scheduler.StepLR(optimizer, step_size=4, gamma=0.2)
+    expected = []
+    for _ in range(15):
+        expected += [theirs.get_last_lr()[0]] * 3
+        optimizer.step()
+        theirs.step()
+    schedule = optim.step_per_epoch(0.3, steps_per_epoch=3, step_epochs=4, gamma=0.2)
+    assert_close(rates(schedule, 45), np.array(expected))
+
+
 def test_sgd_follows_the_schedule_from_its_first_step():
     """Steps 0 and 1 are of epoch 0, with the full rate; the buffer holds gradients, not steps."""
     ones = [jax.tree.map(np.ones_like, PARAMETERS)] * 6

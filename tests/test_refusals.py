@@ -968,6 +968,7 @@ def test_an_activation_that_a_user_adds_is_one(monkeypatch):
 
 sgd = partial(dtp.optim.sgd, 0.1, momentum=0.9)
 cosine = partial(dtp.optim.cosine_per_epoch, 0.1, steps_per_epoch=5, t_max=3)
+steps = partial(dtp.optim.step_per_epoch, 0.1, steps_per_epoch=5, step_epochs=3)
 OPTIMIZERS = [
     (
         partial(dtp.optim.sgd, -0.1, momentum=0.9),
@@ -984,6 +985,8 @@ OPTIMIZERS = [
     (partial(dtp.optim.adam, 0.1), dict(eps=0), "eps is 0; allowed: a finite number above 0"),
     (cosine, dict(steps_per_epoch=0), f"steps_per_epoch is 0; allowed: {COUNTING}"),
     (cosine, dict(t_max=0), f"t_max is 0; allowed: {COUNTING}"),
+    (steps, dict(step_epochs=0), f"step_epochs is 0; allowed: {COUNTING}"),
+    (steps, dict(gamma=0), "gamma is 0; allowed: a finite number above 0"),
     (cosine, dict(eta_min=-1e-5), "eta_min is -1e-05; allowed: a finite number, 0 or more"),
 ]
 

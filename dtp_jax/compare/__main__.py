@@ -2,10 +2,12 @@
 
     {program} --configs=digits_dtp,digits_backprop --seeds=3
     {program} --configs="digits_dtp,digits_dtp[beta=0.5],cifar10_lenet:tp" --config.epochs=5
+    {program} --configs="digits_dtp[beta=0.1|0.3|0.7][forward_lr=0.03|0.1]"
 
---configs takes names of configs or paths, with :ARGUMENT for files that take one, and [FIELD=VALUE] to
-override a field of that config alone; --config.FIELD=VALUE overrides it in all. --plugin=FILE registers rules
-or networks first.
+--configs takes names of configs or paths, with :ARGUMENT for files that take one. [FIELD=VALUE] behind a
+config overrides a field of it alone, [FIELD=VALUE|VALUE] makes a config with each value, and several of these
+all combinations; in quotes, for the shell. --config.FIELD=VALUE overrides a field in all. --plugin=FILE
+registers rules or networks first.
 
 Runs go to WORKDIR/<config>/seed_<n>. Run again, it takes the finished ones as they are and goes on with
 the others. A run that fails does not stop the others; the exit code is that of the first that failed.

@@ -1,6 +1,8 @@
 """What --configs names."""
 
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +33,7 @@ def parse_configs(text: str, overrides: list[str]) -> list[Entry]:
     Args:
       text: separated by commas, what --config takes: names or paths, with :ARGUMENT for those that
         take one; and [FIELD=VALUE] for each override, e.g. "digits_dtp,digits_dtp[beta=0.5]".
+        [FIELD=VALUE|VALUE|...] makes a config with each value, several of these all combinations.
       overrides: "--config.FIELD=VALUE" for all of them.
 
     Raises:
@@ -39,8 +42,8 @@ def parse_configs(text: str, overrides: list[str]) -> list[Entry]:
     for flag in flags_of(overrides).given:
         raise ValueError(f"--{flag} is no flag of a comparison; allowed: --config.FIELD=VALUE")
     entries: list[Entry] = []
-    for part in re.split(r",(?![^\[]*\])", text):
-        entry = _entry(part.strip())
+    parts = re.split(r",(?![^\[]*\])", text)
+    for entry in itertools.chain.from_iterable(_entries(part.strip()) for part in parts):
         if entry.label in (other.label for other in entries):
             raise ValueError(
                 f"--configs names {entry.label!r} twice; allowed: configs of different names"
@@ -55,15 +58,21 @@ def parse_configs(text: str, overrides: list[str]) -> list[Entry]:
     return entries
 
 
-def _entry(text: str) -> Entry:
+def _entries(text: str) -> Iterator[Entry]:
+    """One for each combination of values."""
     match = re.fullmatch(r"([^\[\]]+)((?:\[[^\[\]=]+=[^\[\]]*\])*)", text)
     if not match:
         raise ValueError(
             f"--configs holds {text!r}; allowed: the name of a config, or a path, followed by "
-            "[FIELD=VALUE] for each override"
+            "[FIELD=VALUE] for each override, or [FIELD=VALUE|VALUE] for a config with each value"
         )
-    name, own = match[1], re.findall(r"\[([^\]]+)\]", match[2])
+    name, overrides = match[1], re.findall(r"\[([^\]=]+)=([^\]]*)\]", match[2])
     file, _, argument = name.partition(".py:" if ".py:" in name else ":")
-    parts = [Path(file).name.removesuffix(".py"), *filter(None, [argument]), *own]
-    label = re.sub(r"[^\w.,=+-]+", "-", "-".join(parts))  # a folder's name on any system
-    return Entry(label, name, tuple(f"--config.{one}" for one in own), {})
+    head = [Path(file).name.removesuffix(".py"), *filter(None, [argument])]
+    choices = (
+        [f"{field}={value.strip()}" for value in values.split("|")] for field, values in overrides
+    )
+    for own in itertools.product(*choices):
+        # A folder's name on any system.
+        label = re.sub(r"[^\w.,=+-]+", "-", "-".join([*head, *own]))
+        yield Entry(label, name, tuple(f"--config.{one}" for one in own), {})

@@ -30,15 +30,20 @@ def data(config: config_dict.ConfigDict) -> None:
     config.val_split = 0.1  # fraction of the training images held out; 0 = train on all
     config.val_per_class = 0  # instead of val_split: so many images of every class; 0 = val_split
     config.train_images = 0  # train on so many of the images left, the first ones; 0 = all
+    config.overfit_batches = (
+        0  # for debugging: train on so many batches, without augmentation; 0 = all
+    )
     config.augment = True  # random flips and crops, as far as the data set has them
     config.flip = False  # flips also where the data set has none (mnist, fashion_mnist)
-    config.seed = 0  # parameters, noise, order, augmentation and validation split
+    config.seed = 0  # parameters, noise, order, augmentation, validation split; -1 = one is drawn
 
 
 def length(config: config_dict.ConfigDict) -> None:
     """How long a run is."""
     config.epochs = 90
     config.max_steps = 0  # stop after this many steps; 0 = after all epochs
+    config.patience = 0  # stop after so many epochs without a better validation accuracy; 0 = never
+    config.max_minutes = 0.0  # stop after this time, all starts together; 0 = never
     config.batch_size = 128
     config.guard = "stop"  # or, where numbers go wrong: skip (the batch), halve (a feedback_lr)
 
@@ -78,9 +83,11 @@ def forward(config: config_dict.ConfigDict) -> None:
     config.forward_eps = (1e-8,)  # of adam: one for each block, or one for all
     config.momentum = 0.9  # of sgd
     config.weight_decay = 1e-4
-    config.schedule = "cosine"  # of forward_lr, per epoch: cosine or constant
+    config.schedule = "cosine"  # of forward_lr, per epoch: cosine, step, constant
     config.t_max = 0  # epochs to the cosine's minimum; 0 = round(epochs * 85 / 90)
     config.eta_min = 1e-5  # the cosine's minimum
+    config.step_epochs = 30  # of step: after so many epochs forward_lr is multiplied ...
+    config.gamma = 0.1  # ... by this, again and again
 
 
 def bookkeeping(config: config_dict.ConfigDict) -> None:

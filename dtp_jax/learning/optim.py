@@ -111,6 +111,23 @@ def cosine_per_epoch(
     return schedule
 
 
+def step_per_epoch(
+    learning_rate: float, *, steps_per_epoch: int, step_epochs: int, gamma: float = 0.1
+) -> optax.Schedule:
+    """lr gamma^floor(epoch / step_epochs), constant within an epoch: torch's StepLR.
+
+    Raises:
+      ValueError: one line; a value that is not allowed.
+    """
+    fields.require(fields.RATE, learning_rate=learning_rate, gamma=gamma)
+    fields.require(fields.AT_LEAST_1, steps_per_epoch=steps_per_epoch, step_epochs=step_epochs)
+
+    def schedule(step):
+        return learning_rate * gamma ** (step // steps_per_epoch // step_epochs)
+
+    return schedule
+
+
 def switched(first: optax.Schedule, then: optax.Schedule, at_step: int) -> optax.Schedule:
     """`first` up to step number `at_step`, `then` after it; both count from the first step of all."""
     return lambda step: jnp.where(step < at_step, first(step), then(step))

@@ -16,7 +16,7 @@ from ml_collections.config_dict import ConfigDict
 from dtp_jax.fields import LONGEST, Field, described, error, first_line, local_folder, shown
 from dtp_jax.parallel import processes
 from dtp_jax.run import loading
-from dtp_jax.run.config import fields_of, meant, unknown
+from dtp_jax.run.config import DRAWN, fields_of, meant, unknown
 from dtp_jax.run.extension import Extension
 from dtp_jax.run.provenance import Request
 from dtp_jax.run.workdir import Workdir, default_workdir
@@ -76,6 +76,10 @@ def parse(argv: list[str]) -> Arguments:
     if cluster and workdir is None:
         raise ValueError(
             "--workdir is missing; allowed: with several processes, a folder that all of them see"
+        )
+    if cluster and str(values.get("seed", config.seed)) == str(DRAWN):
+        raise error(
+            "config.seed", DRAWN, "0 or more with several processes: each would draw its own"
         )
     command = f"{argv[0]} {shlex.join(argv[1:])}".strip()
     return Arguments(

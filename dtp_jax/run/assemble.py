@@ -1,5 +1,6 @@
 """A run put together: first what can be checked without reading anything, then everything it works with."""
 
+import os
 import zlib
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from dtp_jax.run.diagnostics import Diagnostics, fixed_batch
 from dtp_jax.run.extension import Extension, continued
 from dtp_jax.run.passes import Passes, passes, total_steps
 from dtp_jax.run.screen import Screen
+from dtp_jax.run.seeds import with_seed
 from dtp_jax.run.workdir import Workdir
 
 MOST_STEPS_PER_CHUNK = 500
@@ -31,6 +33,8 @@ class Plan(NamedTuple):
     status: str
     """`workdir.NEW`, UNFINISHED or FINISHED."""
     total_steps: int
+    seed: str
+    """In words, where it is not the config's."""
 
 
 class Parts(NamedTuple):
@@ -70,6 +74,7 @@ def plan(
       ValueError: one line; the config is not valid, does not fit the data, or not the folder.
       DataError: the data is missing or corrupt.
     """
+    config, said = with_seed(config, folder.read_config, overridden, os.environ)
     experiment = validate(config, overridden)
     source = locate(experiment.config["dataset"], experiment.config["data_dir"])
     left = _training_images(experiment.config, source)
@@ -80,7 +85,7 @@ def plan(
     )
     experiment = experiment._replace(config=fields, extensions=extensions)
     total = total_steps(fields, left)
-    return Plan(experiment, source, folder, folder.status(fields, total), total)
+    return Plan(experiment, source, folder, folder.status(fields, total), total, said)
 
 
 def read(plan: Plan, screen: Screen) -> Splits:

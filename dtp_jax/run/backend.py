@@ -19,7 +19,7 @@ from dtp_jax.data.cache import cache_folder
 
 GPU_FLAG = "--xla_gpu_exclude_nondeterministic_ops=true"
 CPU_FLAGS = ("--xla_cpu_prefer_vector_width=512",)
-"""LLVM stops at 256 bits even where there are 512. A few percent of the feedback training of the default network."""
+"""LLVM stops at 256 bits even where there are 512: a few percent of the feedback training."""
 PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13", "libtpu")
 """Packages that bring an XLA of their own."""
 READS_FLAGS = "from jaxlib import xla_client; xla_client.make_cpu_client()"

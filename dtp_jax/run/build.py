@@ -145,6 +145,9 @@ def _schedule(experiment: Experiment, rate: float, steps_per_epoch: int) -> Scal
     config, extensions = experiment.config, experiment.extensions
     if config["schedule"] == "constant":
         return rate
+    if config["schedule"] == "step":
+        options = {name: config[name] for name in ("step_epochs", "gamma")}
+        return optim.step_per_epoch(rate, steps_per_epoch=steps_per_epoch, **options)
     options = {"steps_per_epoch": steps_per_epoch, "eta_min": config["eta_min"]}
     epochs = extensions[0].from_epochs if extensions else config["epochs"]
     schedule = optim.cosine_per_epoch(rate, t_max=first_t_max(config, epochs), **options)

@@ -2,6 +2,7 @@
 
 import ast
 import json
+from typing import Any
 
 import jax
 
@@ -64,11 +65,9 @@ def _run(argv: list[str], screen: Screen) -> int:
         return _fail(screen, error, EXIT_DATA)
     experiment, folder = made.experiment, made.workdir
     if made.status == FINISHED:
-        limit = experiment.config["max_steps"]
-        ended = limit == made.total_steps
-        more = f": config.max_steps is {limit}; --config.max_steps=0 goes on" if ended else ""
-        screen.note(f"{folder.path}: this run is finished{more}")
-        screen.summary(folder.read_summary(), folder.path)
+        summary = folder.read_summary()
+        screen.note(f"{folder.path}: this run is finished{_limit(made, summary)}")
+        screen.summary(summary, folder.path)
         return 0
     try:
         if arguments.cluster is not None:
@@ -88,6 +87,17 @@ def _run(argv: list[str], screen: Screen) -> int:
     if code in ABRUPT and jax.process_count() > 1:
         processes.leave(code)
     return code
+
+
+def _limit(made: Plan, summary: dict[str, Any]) -> str:
+    """What ended a run before its last epoch, and how it goes on; "" where nothing did."""
+    config = made.experiment.config
+    field = summary.get("ended_by")
+    if field is None and config["max_steps"] == made.total_steps:
+        field = "max_steps"
+    return (
+        "" if field is None else f": config.{field} is {config[field]}; --config.{field}=0 goes on"
+    )
 
 
 def _train_alone(made: Plan, arguments: Arguments, screen: Screen, mesh: Mesh | None) -> int:

@@ -46,6 +46,8 @@ from dtp_jax.run.extension import from_json
 
 Config = Mapping[str, Any]
 
+DRAWN = -1
+"""The seed that stands for one that is drawn when a run begins."""
 FIELDS: dict[str, Field] = {
     "rule": choice(RULES),
     "network": choice(NETWORKS),
@@ -61,11 +63,18 @@ FIELDS: dict[str, Field] = {
     "val_split": BELOW_1,
     "val_per_class": COUNT,
     "train_images": COUNT,
+    "overfit_batches": COUNT,
     "augment": FLAG,
     "flip": FLAG,
-    "seed": Field(int, "a whole number from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31),
+    "seed": Field(
+        int,
+        "a whole number from 0 to 2**31 - 1, or -1 for one that is drawn",
+        lambda value: DRAWN <= value < 2**31,
+    ),
     "epochs": AT_LEAST_1,
     "max_steps": COUNT,
+    "patience": COUNT,
+    "max_minutes": FACTOR,
     "guard": GUARD,
     "batch_size": AT_LEAST_1,
     "precision": PRECISION,
@@ -93,9 +102,11 @@ FIELDS: dict[str, Field] = {
     "forward_eps": RATES._replace(per_block=False),
     "momentum": BELOW_1,
     "weight_decay": FACTOR,
-    "schedule": choice(("cosine", "constant")),
+    "schedule": choice(("cosine", "step", "constant")),
     "t_max": COUNT,
     "eta_min": FACTOR,
+    "step_epochs": AT_LEAST_1,
+    "gamma": RATE,
     "checkpoint_every": COUNT,
     "checkpoint_minutes": FACTOR,
     "keep_checkpoints": AT_LEAST_1,
@@ -117,6 +128,8 @@ BOOKKEEPING = (
     "data_parallel",
     "layer_parallel",
     "max_steps",
+    "patience",
+    "max_minutes",
     "checkpoint_every",
     "checkpoint_minutes",
     "keep_checkpoints",
@@ -147,6 +160,9 @@ OTHER_WORDS = {
     **dict.fromkeys(("wd", "decay", "l2"), ("weight_decay",)),
     **dict.fromkeys(("batch", "bs"), ("batch_size",)),
     **dict.fromkeys(("steps", "max_iters"), ("max_steps",)),
+    **dict.fromkeys(("early_stopping", "early_stopping_patience"), ("patience",)),
+    **dict.fromkeys(("max_time", "time_limit"), ("max_minutes",)),
+    **dict.fromkeys(("step_size", "decay_every"), ("step_epochs",)),
     **dict.fromkeys(("model", "arch", "architecture", "net"), ("network",)),
     **dict.fromkeys(("method", "algorithm", "algo", "learning_rule"), ("rule",)),
     **dict.fromkeys(("data", "task"), ("dataset",)),
@@ -240,12 +256,18 @@ def validate(config: Config, overridden: Collection[str] = ()) -> Experiment:
         config[name] = _checked(f"config.{name}", config.get(name, field.default), field)
     if config["data_dir"]:
         local_path("config.data_dir", config["data_dir"])
+    _overfit(config)
     data = DATASETS[config["dataset"]]
     data = data._replace(flip=data.flip or config["flip"])
     network = build_network(config, data)
     _check_memory(config, network, overridden)
     _fill_tuples(config, known, network, overridden)
-    left = data.train_examples - _held_out(config, data)
+    held_out = _held_out(config, data)
+    if config["patience"] and not held_out:
+        raise error(
+            "config.patience", config["patience"], "0, where no images are held out (val_split)"
+        )
+    left = data.train_examples - held_out
     check_sizes(config, min(left, config["train_images"] or left))
     experiment = Experiment(config, data, network, build_rule(config), extensions)
     _check_samples(experiment)
@@ -255,6 +277,16 @@ def validate(config: Config, overridden: Collection[str] = ()) -> Experiment:
         for rate in forward_rates(experiment):
             single("config.forward_lr / config.beta", rate, RATE)
     return experiment
+
+
+def _overfit(config: dict[str, Any]) -> None:
+    """Sets what `overfit_batches` stands for."""
+    images = config["overfit_batches"] * config["batch_size"]
+    if not images:
+        return
+    if config["train_images"] not in (0, images):
+        raise error("config.train_images", config["train_images"], "0 with config.overfit_batches")
+    config |= {"train_images": images, "augment": False}
 
 
 def _checked(name: str, value: Any, field: Field) -> Any:

@@ -16,7 +16,7 @@ from dtp_jax.learning import learner
 from dtp_jax.learning.learner import BOTH, Metrics, TrainState
 from dtp_jax.parallel import processes
 from dtp_jax.parallel.mesh import Mesh, placement, replicated
-from dtp_jax.run import guard, program
+from dtp_jax.run import ending, guard, program
 from dtp_jax.run.assemble import Parts, Plan, assemble, read
 from dtp_jax.run.build import learning_rates
 from dtp_jax.run.files import DiskError
@@ -62,6 +62,8 @@ class Progress:
     """Of a device for the training program, by its compiler: state, images, activations."""
     best_step: int | None = None
     best_val_accuracy: float | None = None
+    epochs_without_gain: int = 0
+    """Since a better validation accuracy than all before."""
 
 
 def run(
@@ -87,6 +89,8 @@ def run(
       WorkdirError, DiskError, guard.Diverged, Interrupted: see there.
     """
     started, experiment = time.monotonic(), plan.experiment
+    if plan.seed:
+        screen.note(plan.seed)
     splits = read(plan, screen)
     origin = provenance(request, experiment.config, mesh)
     extended = [one._asdict() for one in experiment.extensions]
@@ -123,6 +127,8 @@ class Run:
         self.state = self._restore_or_init()
         self.wall_before = self.progress.wall_seconds
         self.saved_at = time.monotonic()
+        self.ended_by = self._ended_by(self.wall_before)
+        """The field of the config that ends the run here, if one does."""
         self.seconds_per_step: dict[tuple[str, ...], float] = {}
         """Of the last chunk, by what it trained."""
 
@@ -180,15 +186,32 @@ class Run:
             )
             self.board.config(self.config)
             with self._diverging():
-                if self.progress.step < parts.total_steps:
+                if not self._is_over():
                     self._train(self._compile())
+                if self._early_end():
+                    said = ending.in_words(self.config, self.ended_by)
+                    self.screen.note(f"ended after step {self.progress.step}: {said}")
                 return self._finish()
+
+    def _is_over(self) -> bool:
+        return self.progress.step >= self.parts.total_steps or self.ended_by is not None
+
+    def _ended_by(self, seconds: float) -> str | None:
+        waited = self.progress.epochs_without_gain
+        return ending.ended_by(self.config, epochs_without_gain=waited, seconds=seconds)
+
+    def _is_out_of_time(self) -> bool:
+        return self._ended_by(self._wall_seconds()) == ending.MINUTES
+
+    def _wall_seconds(self) -> float:
+        """Of all starts of the run."""
+        return self.wall_before + time.monotonic() - self.started
 
     def _train(self, chunks: dict[tuple[str, ...], Any]) -> None:
         """All steps that are left."""
         parts = self.parts
         with self.screen.training(self.config["epochs"], parts.steps_per_epoch) as self.bar:
-            while self.progress.step < parts.total_steps:
+            while not self._is_over():
                 number = self.progress.step // parts.steps_per_epoch
                 self._train_some(chunks[parts.passes[number].trains], number)
         parts.feed.train.close()
@@ -266,7 +289,9 @@ class Run:
         progress.epoch_accuracy += float(found.accuracy.sum(dtype=np.float64, where=counts))
         progress.epoch_skipped += int(np.sum(~counts))
         seen = position + count
-        ended = seen == parts.steps_per_epoch or progress.step == parts.total_steps
+        if self.config["max_minutes"] and processes.first_says(int(self._is_out_of_time())):
+            self.ended_by = ending.MINUTES
+        ended = seen == parts.steps_per_epoch or self._is_over()
         aligned = ended and self.config["diagnostics"]
         rows = step_rows(found, first, epoch, self.config["log_every"], last=aligned)
         measured = []
@@ -385,18 +410,25 @@ class Run:
             found = self._evaluate("val", epoch) if has_val and moved else None
             best = self.progress.best_val_accuracy
             improved = found is not None and (best is None or found.accuracy >= best)
+            if found is not None:
+                self.progress.epochs_without_gain = (
+                    0
+                    if best is None or found.accuracy > best
+                    else self.progress.epochs_without_gain + 1
+                )
+                self.ended_by = self.ended_by or self._ended_by(0.0)
             if improved:
                 self.progress.best_step, self.progress.best_val_accuracy = step, found.accuracy
         signal = processes.any_says(self.stop_signal())
         due = self._is_time_to_save() or (step % every == 0 if every else ended)
-        if due or improved or signal is not None or step == self.parts.total_steps:
+        if due or improved or signal is not None or self._is_over():
             check()
             self._save()
         return found, signal
 
     def _save(self) -> None:
         self.workdir.require()
-        self.progress.wall_seconds = self.wall_before + time.monotonic() - self.started
+        self.progress.wall_seconds = self._wall_seconds()
         self.parts.checkpoints.save(
             self.progress.step,
             self.state,
@@ -454,11 +486,12 @@ class Run:
             **{name: config[name] for name in ("rule", "network", "dataset", "seed", "epochs")},
             **({"extended": extended} if extended else {}),
             "steps": progress.step,
+            **self._early_end(),
             "val_accuracy": val,
             "test_accuracy": test.accuracy,
             "test_top5_accuracy": test.top5_accuracy,
             **self._best_checkpoint(),
-            "wall_seconds": self.wall_before + time.monotonic() - self.started,
+            "wall_seconds": self._wall_seconds(),
             "images_per_second": images / seconds,
             "diagnostics_seconds": progress.diagnostics_seconds,
             "diagnostics_compile_seconds": progress.diagnostics_compile_seconds,
@@ -469,6 +502,15 @@ class Run:
         }
         self.workdir.write_summary(summary)
         return summary
+
+    def _early_end(self) -> dict[str, Any]:
+        """What ended the run before its last step."""
+        if self.ended_by is None or self.progress.step >= self.parts.total_steps:
+            return {}
+        return {
+            "ended_by": self.ended_by,
+            "epochs_without_gain": self.progress.epochs_without_gain,
+        }
 
     def _best_checkpoint(self) -> dict[str, Any]:
         step, checkpoints = self.progress.best_step, self.parts.checkpoints

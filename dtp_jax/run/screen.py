@@ -171,6 +171,8 @@ class Screen:
             if summary.get(name) is not None
         }
         facts["steps"] = str(summary["steps"])
+        if summary.get("ended_by"):
+            facts["steps"] += f", ended by {summary['ended_by']}"
         if summary.get("extended"):
             facts["extended"] = "; ".join(
                 f"at step {one['at_step']} from {one['from_epochs']} to {one['to_epochs']} epochs"
@@ -309,5 +311,7 @@ def _block_rows(experiment: "Experiment") -> list[tuple[str, ...]]:
 def _length(config: Mapping[str, Any]) -> str:
     """How long a run of this config is; epochs of feedback training alone stand before a plus."""
     at_most = f", at most {config['max_steps']} steps" if config["max_steps"] else ""
+    at_most += f", at most {config['max_minutes']:g} minutes" if config["max_minutes"] else ""
+    at_most += f", patience {config['patience']}" if config["patience"] else ""
     before = f"{config['pretrain_epochs']} + " if config["pretrain_epochs"] else ""
     return f"{before}{config['epochs']} epochs{at_most}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dtp_jax.parallel import processes
-from dtp_jax.run import formats
+from dtp_jax.run import ending, formats
 from dtp_jax.run.checkpoints import CHECKSUMS, Checkpoints, require_known
 from dtp_jax.run.config import BOOKKEEPING
 from dtp_jax.run.files import (
@@ -141,7 +141,7 @@ class Workdir:
         except formats.FormatError as error:
             raise self._error(f"its {error.problem}", error.allowed) from error
         summary = self.read_summary()
-        if summary and summary["steps"] >= total_steps:
+        if summary and (summary["steps"] >= total_steps or ending.has_ended(config, summary)):
             return FINISHED
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise self._error("it cannot be written to", "a writable folder")
