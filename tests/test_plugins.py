@@ -199,7 +199,7 @@ def test_a_name_belongs_to_the_first_who_took_it(place, my_rule):
     assert "other.py" in message and f"registered by {my_rule}" in message
     forget()
     assert "looking" not in refused(
-        "--plugin=my_rule.py", "--plugin=my_rule.py", "--config.seed=-1"
+        "--plugin=my_rule.py", "--plugin=my_rule.py", "--config.seed=-2"
     )
 
 

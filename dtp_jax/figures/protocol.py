@@ -7,7 +7,7 @@ from dtp_jax import fields
 from dtp_jax.blocks import init_forward
 from dtp_jax.learning.learner import Learner
 from dtp_jax.run.build import Experiment, build_learner
-from dtp_jax.run.config import BOOKKEEPING, FIELDS, validate
+from dtp_jax.run.config import BOOKKEEPING, SEED, validate
 from dtp_jax.run.loading import load_config
 
 FIGURES = {
@@ -29,7 +29,6 @@ SETTINGS = {
     "rules": ("drl", "ldrl"),
 }
 """Ernoult et al. 2022, section 4 and its appendix."""
-SEED = FIELDS["seed"]
 QUICK = {"seeds": 2, "iterations": 600, "batch": 64, "dataset": "digits"}
 
 LENET = {

@@ -46,6 +46,7 @@ from dtp_jax.run.extension import from_json
 
 Config = Mapping[str, Any]
 
+SEED = Field(int, "a whole number from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31)
 DRAWN = -1
 """The seed that stands for one that is drawn when a run begins."""
 FIELDS: dict[str, Field] = {
@@ -66,10 +67,9 @@ FIELDS: dict[str, Field] = {
     "overfit_batches": COUNT,
     "augment": FLAG,
     "flip": FLAG,
-    "seed": Field(
-        int,
-        "a whole number from 0 to 2**31 - 1, or -1 for one that is drawn",
-        lambda value: DRAWN <= value < 2**31,
+    "seed": SEED._replace(
+        allowed=f"{SEED.allowed}, or {DRAWN} for one that is drawn",
+        accepts=lambda value: value == DRAWN or SEED.accepts(value),
     ),
     "epochs": AT_LEAST_1,
     "max_steps": COUNT,

@@ -37,7 +37,7 @@ def with_seed(
     if seed != DRAWN and not is_of_task:
         return config, ""
     saved = read_saved() or {}
-    if "seed" in saved:
+    if saved.get("seed", DRAWN) != DRAWN:
         return {**config, "seed": saved["seed"]}, f"seed {saved['seed']}, as the run began"
     if seed == DRAWN:
         config["seed"] = secrets.randbelow(2**31)
