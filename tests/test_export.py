@@ -249,6 +249,12 @@ def test_paths_that_are_none(place, args, said):
     assert not any(place.iterdir())
 
 
+def test_a_drawn_seed_is_written_down(exported, place, monkeypatch):
+    monkeypatch.setattr("secrets.randbelow", lambda most: 23)
+    assert export("--config.seed=-1", "--to-workdir", "w", exported)[0] == 0
+    assert json.loads((place / "w" / "config.json").read_text())["seed"] == 23
+
+
 def test_an_override_in_two_words_is_no_workdir(exported, place):
     """Of an override that is given twice, the last one holds."""
     overrides = ("--config.forward_lr=0.5", "--config.forward_lr", "0.25", "--config.seed", "4")
