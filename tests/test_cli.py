@@ -497,17 +497,20 @@ def test_a_seed_is_drawn_once(place, monkeypatch):
 def test_a_task_of_an_array_has_its_own_seed(place, monkeypatch):
     """Unless one is given, or the job was submitted with one; a run that goes on keeps its own."""
     flags = (*TINY, "--config.epochs=1", "--config.max_steps=1")
-    seeds = lambda name: json.loads((place / name / "config.json").read_text())["seed"]  # noqa: E731
+
+    def seed(name):
+        return json.loads((place / name / "config.json").read_text())["seed"]
+
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     found = launch(*flags, "--workdir=own")
     assert "seed 3: 0 and the number of this task, $SLURM_ARRAY_TASK_ID" in found.out
     assert launch(*flags, "--workdir=given", "--config.seed=7").code == 0
-    assert (seeds("own"), seeds("given")) == (3, 7)
+    assert (seed("own"), seed("given")) == (3, 7)
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "5")
     on = launch(*TINY, "--config.epochs=1", "--config.max_steps=2", "--workdir=own")
-    assert on.code == 0 and "seed 3, as the run began" in on.out and seeds("own") == 3
+    assert on.code == 0 and "seed 3, as the run began" in on.out and seed("own") == 3
     monkeypatch.setenv("DTP_JAX_SUBMITTED", "1")
-    assert launch(*flags, "--workdir=submitted").code == 0 and seeds("submitted") == 0
+    assert launch(*flags, "--workdir=submitted").code == 0 and seed("submitted") == 0
     monkeypatch.delenv("DTP_JAX_SUBMITTED")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "three")
     assert "$SLURM_ARRAY_TASK_ID is 'three'; allowed: a whole number" in refused(place, *flags)

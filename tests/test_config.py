@@ -161,6 +161,8 @@ def test_overfitting_is_training_on_few_images_as_they_are():
     found = validate(config_fields(overfit_batches=2, batch_size=8, augment=True)).config
     assert (found["train_images"], found["augment"]) == (16, False)
     assert validate(found).config == found  # as a run that goes on reads it
+    with pytest.raises(ValueError, match=r"config.augment is True; allowed: False with"):
+        validate(config_fields(overfit_batches=2, augment=True), overridden=("augment",))
     with pytest.raises(ValueError, match=r"config.train_images is 9; allowed: 0 with"):
         validate(config_fields(overfit_batches=2, batch_size=8, train_images=9))
 

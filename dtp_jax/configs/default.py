@@ -30,9 +30,7 @@ def data(config: config_dict.ConfigDict) -> None:
     config.val_split = 0.1  # fraction of the training images held out; 0 = train on all
     config.val_per_class = 0  # instead of val_split: so many images of every class; 0 = val_split
     config.train_images = 0  # train on so many of the images left, the first ones; 0 = all
-    config.overfit_batches = (
-        0  # for debugging: train on so many batches, without augmentation; 0 = all
-    )
+    config.overfit_batches = 0  # to debug: train on so many batches, not augmented; 0 = all
     config.augment = True  # random flips and crops, as far as the data set has them
     config.flip = False  # flips also where the data set has none (mnist, fashion_mnist)
     config.seed = 0  # parameters, noise, order, augmentation, validation split; -1 = one is drawn

@@ -20,7 +20,7 @@ from dtp_jax.run.files import DiskError
 from dtp_jax.run.loop import Progress
 from dtp_jax.run.provenance import Request, provenance
 from dtp_jax.run.results import NoCheckpoint, checkpoint, experiment_of, learner_of
-from dtp_jax.run.seeds import with_seed
+from dtp_jax.run.seeds import drawn
 from dtp_jax.run.workdir import Workdir
 from dtp_jax.version import __version__
 
@@ -82,8 +82,7 @@ def import_weights(
       WeightsError: the file cannot be read, or does not fit the config.
     """
     weights = read(file)
-    wanted = _config_for(file, weights.metadata, config, overrides)
-    experiment = validate(with_seed(wanted, lambda: None, ("seed",), {})[0])
+    experiment = validate(drawn(_config_for(file, weights.metadata, config, overrides)))
     folder = Workdir(path)
     if folder.config_file.exists():
         raise ValueError(f"WORKDIR is {str(path)!r}: it holds a run; allowed: a new folder")

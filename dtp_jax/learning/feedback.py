@@ -143,10 +143,8 @@ def cache_slices(block: Block, batch: int) -> int:
     """
     omega = jax.eval_shape(block.init_feedback, jax.random.key(0))
     windows = [leaf.shape[0] for leaf in jax.tree.leaves(omega) if leaf.ndim == 4]
-    # Winograd's tiles of six inputs for four or two outputs hold each pixel 2.25 or 9 times.
-    multiplied = {3: 2.25, 5: 9}.get(max(windows, default=1), 1)
     image = 4 * math.prod(block.input_shape)
-    most = max(1, int(SLICE_BYTES / (image * multiplied)))
+    most = max(1, int(SLICE_BYTES / (image * ops.pixel_copies(max(windows, default=1)))))
     whole = block.statistics is not None  # batch norm sees the batch
     if whole or not ops.form().batch_slices or 4 * count_parameters(omega) > most * image:
         return 1

@@ -5,7 +5,7 @@ give the same numbers on every backend and run fast inside `jax.lax.scan`.
 """
 
 from dtp_jax.ops.asymmetric import Asymmetric, linear
-from dtp_jax.ops.conv import IMPLEMENTATIONS, conv, conv_transpose
+from dtp_jax.ops.conv import IMPLEMENTATIONS, conv, conv_transpose, pixel_copies
 from dtp_jax.ops.noise import index_terms, random_words, standard_normal
 from dtp_jax.ops.platform import FORMS, compiled_for, for_each_use, form, in_form, kept
 from dtp_jax.ops.pool import adaptive_average_pool, max_pool, max_unpool, pooled_size
@@ -32,6 +32,7 @@ __all__ = [
     "linear",
     "max_pool",
     "max_unpool",
+    "pixel_copies",
     "pooled_size",
     "product_dtype",
     "products_in",

@@ -90,7 +90,7 @@ def _fastest(
         return "taps"
     # Winograd's against patches. 16x16, 128 -> 128: 33 and 60 with tiles of 2x2 outputs; tiles of 4x4 take 5
     # less. 5x5 kernels: 16x16, 32 -> 64: 19 and 35. With 3 channels patches are three times as fast.
-    if stride == 1 and in_channels >= {3: 16, 5: 8}.get(k, math.inf):
+    if stride == 1 and in_channels >= LEAST_CHANNELS.get(k, math.inf):
         return "winograd_4" if k == 3 and min(x_shape[1:3]) >= 4 else "winograd"
     return "matmul"
 
@@ -186,6 +186,15 @@ WINOGRAD = {
     ),
 }
 """By outputs of a tile along an axis, and the kernel's size."""
+LEAST_CHANNELS = {3: 16, 5: 8}
+"""From so many input channels on Winograd's form pays on a CPU, by the kernel's size."""
+
+
+def pixel_copies(k: int) -> float:
+    """How often what a CPU multiplies holds each pixel, with a k x k kernel: in Winograd's largest tiles, or in
+    patches."""
+    tiles = [((m + k - 1) / m) ** 2 for m, size in WINOGRAD if size == k]
+    return min(tiles, default=k**2)
 
 
 def _conv_winograd(x: Array, kernel: Array, stride: int, padding: int, *, m: int = 2) -> Array:

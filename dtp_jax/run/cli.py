@@ -10,7 +10,7 @@ from dtp_jax.data import DataError
 from dtp_jax.fields import first_line
 from dtp_jax.parallel import processes
 from dtp_jax.parallel.mesh import Mesh, data_share, make_mesh
-from dtp_jax.run import backend, guard, loading, loop, signals
+from dtp_jax.run import backend, ending, guard, loading, loop, signals
 from dtp_jax.run.arguments import Arguments, parse
 from dtp_jax.run.assemble import Plan, plan
 from dtp_jax.run.files import DiskError, WorkdirError
@@ -92,7 +92,7 @@ def _run(argv: list[str], screen: Screen) -> int:
 def _limit(made: Plan, summary: dict[str, Any]) -> str:
     """What ended a run before its last epoch, and how it goes on; "" where nothing did."""
     config = made.experiment.config
-    field = summary.get("ended_by")
+    field = summary["ended_by"] if ending.has_ended(config, summary) else None
     if field is None and config["max_steps"] == made.total_steps:
         field = "max_steps"
     return (

@@ -256,7 +256,7 @@ def validate(config: Config, overridden: Collection[str] = ()) -> Experiment:
         config[name] = _checked(f"config.{name}", config.get(name, field.default), field)
     if config["data_dir"]:
         local_path("config.data_dir", config["data_dir"])
-    _overfit(config)
+    _overfit(config, overridden)
     data = DATASETS[config["dataset"]]
     data = data._replace(flip=data.flip or config["flip"])
     network = build_network(config, data)
@@ -279,13 +279,15 @@ def validate(config: Config, overridden: Collection[str] = ()) -> Experiment:
     return experiment
 
 
-def _overfit(config: dict[str, Any]) -> None:
-    """Sets what `overfit_batches` stands for."""
+def _overfit(config: dict[str, Any], overridden: Collection[str]) -> None:
+    """Sets what `overfit_batches` stands for; refuses what contradicts it."""
     images = config["overfit_batches"] * config["batch_size"]
     if not images:
         return
     if config["train_images"] not in (0, images):
         raise error("config.train_images", config["train_images"], "0 with config.overfit_batches")
+    if config["augment"] and "augment" in overridden:
+        raise error("config.augment", True, "False with config.overfit_batches")
     config |= {"train_images": images, "augment": False}
 
 

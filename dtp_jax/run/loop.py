@@ -410,13 +410,11 @@ class Run:
             found = self._evaluate("val", epoch) if has_val and moved else None
             best = self.progress.best_val_accuracy
             improved = found is not None and (best is None or found.accuracy >= best)
-            if found is not None:
-                self.progress.epochs_without_gain = (
-                    0
-                    if best is None or found.accuracy > best
-                    else self.progress.epochs_without_gain + 1
-                )
-                self.ended_by = self.ended_by or self._ended_by(0.0)
+            if improved and (best is None or found.accuracy > best):
+                self.progress.epochs_without_gain = 0
+            elif found is not None and step % self.parts.steps_per_epoch == 0:
+                self.progress.epochs_without_gain += 1
+            self.ended_by = self.ended_by or self._ended_by(0.0)
             if improved:
                 self.progress.best_step, self.progress.best_val_accuracy = step, found.accuracy
         signal = processes.any_says(self.stop_signal())

@@ -12,6 +12,12 @@ SUBMITTED = "DTP_JAX_SUBMITTED"
 """In the environment of jobs that have their seeds already, whatever array they are a task of."""
 
 
+def drawn(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with a seed that nobody has chosen instead of -1."""
+    chosen = config.get("seed") != DRAWN
+    return dict(config) if chosen else {**config, "seed": secrets.randbelow(2**31)}
+
+
 def with_seed(
     config: Mapping[str, Any],
     read_saved: Callable[[], Mapping[str, Any] | None],
@@ -40,7 +46,7 @@ def with_seed(
     if saved.get("seed", DRAWN) != DRAWN:
         return {**config, "seed": saved["seed"]}, f"seed {saved['seed']}, as the run began"
     if seed == DRAWN:
-        config["seed"] = secrets.randbelow(2**31)
+        config = drawn(config)
         return config, f"seed {config['seed']}, drawn"
     if not (task.isascii() and task.isdigit()):
         raise error(f"${TASK}", task, "a whole number, 0 or more")
