@@ -21,7 +21,7 @@ from dtp_jax.compare.pictures import draw_pictures
 from dtp_jax.compare.plan import Entry
 from dtp_jax.compare.reading import read
 from dtp_jax.compare.report import Row, Spread, show
-from dtp_jax.run import cli
+from dtp_jax.run import cli, several
 from dtp_jax.run.screen import BriefScreen, Screen
 
 pytest_plugins = ["run_fixtures"]
@@ -160,18 +160,19 @@ def test_one_config_diverges(place):
 def test_the_line_of_a_run_fits():
     found = {"test_accuracy": 0.97781, "val_accuracy": 0.9, "wall_seconds": 671.2}
     found["images_per_second"] = 26158.4
-    text = runs._line(0, found, again=False)
+    text = several.in_words(0, found, again=False)
     assert text == "97.78 % test, 90.00 % val, 11:11, 26158 images/s"
     assert len(f"[4/4] digits_backprop, seed 1: {text}") <= 80
-    assert runs._line(0, {**found, "val_accuracy": None}, again=True) == (
+    assert several.in_words(0, {**found, "val_accuracy": None}, again=True) == (
         "97.78 % test, 11:11, 26158 images/s (finished before)"
     )
 
 
 def test_an_interruption_ends_the_comparison(place, monkeypatch):
     codes = iter([3, 130])
-    monkeypatch.setattr(runs, "_run", lambda argv, screen: next(codes))
+    monkeypatch.setattr(runs.cli, "train", lambda *args: next(codes))
     code, out, _ = compare("--configs=digits_dtp,digits_backprop", "--seeds=3")
+    out = "".join(line + "\n" for line in out.splitlines() if not line.endswith(": starting"))
     assert code == 130 and out.splitlines() == [
         "[1/6] digits_dtp, seed 0: failed (exit code 3)",
         "[2/6] digits_dtp, seed 1: interrupted; the same command goes on from here",

@@ -34,6 +34,8 @@ def data(config: config_dict.ConfigDict) -> None:
     config.augment = True  # random flips and crops, as far as the data set has them
     config.flip = False  # flips also where the data set has none (mnist, fashion_mnist)
     config.seed = 0  # parameters, noise, order, augmentation, validation split; -1 = one is drawn
+    config.seeds = 1  # so many runs: seed, seed + 1, ..., each in a folder seed_<n> of the workdir
+    config.seeds_as = "auto"  # together (one program), in_turn, auto: in_turn on CPUs and meshes
 
 
 def length(config: config_dict.ConfigDict) -> None:

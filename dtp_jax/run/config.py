@@ -71,6 +71,8 @@ FIELDS: dict[str, Field] = {
         allowed=f"{SEED.allowed}, or {DRAWN} for one that is drawn",
         accepts=lambda value: value == DRAWN or SEED.accepts(value),
     ),
+    "seeds": AT_LEAST_1,
+    "seeds_as": choice(("auto", "together", "in_turn")),
     "epochs": AT_LEAST_1,
     "max_steps": COUNT,
     "patience": COUNT,
@@ -125,6 +127,8 @@ FIELDS: dict[str, Field] = {
 BOOKKEEPING = (
     "data_dir",
     "images_on",
+    "seeds",
+    "seeds_as",
     "data_parallel",
     "layer_parallel",
     "max_steps",
@@ -257,6 +261,7 @@ def validate(config: Config, overridden: Collection[str] = ()) -> Experiment:
     if config["data_dir"]:
         local_path("config.data_dir", config["data_dir"])
     _overfit(config, overridden)
+    _check_seeds(config)
     data = DATASETS[config["dataset"]]
     data = data._replace(flip=data.flip or config["flip"])
     network = build_network(config, data)
@@ -289,6 +294,20 @@ def _overfit(config: dict[str, Any], overridden: Collection[str]) -> None:
     if config["augment"] and "augment" in overridden:
         raise error("config.augment", True, "False with config.overfit_batches")
     config |= {"train_images": images, "augment": False}
+
+
+def _check_seeds(config: Config) -> None:
+    """Raises ValueError where several seeds cannot be trained as they are asked for."""
+    first, count = max(0, config["seed"]), config["seeds"]
+    if not SEED.accepts(first + count - 1):
+        raise error("config.seeds", count, f"1 to {2**31 - first}, for seeds end at 2**31 - 1")
+    if count == 1 or config["seeds_as"] != "together":
+        return
+    for name in ("data_parallel", "layer_parallel"):
+        if config[name] > 1:
+            raise error(f"config.{name}", config[name], "1 with config.seeds_as together")
+    if config["images_on"] == "host":
+        raise error("config.images_on", "host", "auto or device with config.seeds_as together")
 
 
 def _checked(name: str, value: Any, field: Field) -> Any:

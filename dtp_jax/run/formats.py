@@ -60,6 +60,8 @@ BEFORE: dict[str, Any] = {
     "val_per_class": 0,
     "train_images": 0,
     "overfit_batches": 0,
+    "seeds": 1,
+    "seeds_as": "auto",
     "flip": False,
     "feedback_optimizer": "sgd",
     "feedback_weight_decay": 0.0,

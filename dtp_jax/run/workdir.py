@@ -128,6 +128,12 @@ class Workdir:
                     "a new folder, or one of a run of this config",
                 )
             saved = found[name]
+            if name == "seeds" and (saved == 1) != (wanted == 1):
+                holds = "one run" if saved == 1 else "the seeds of several"
+                raise self._error(
+                    f"it holds {holds}, and config.seeds is {wanted}",
+                    "a new folder" if saved == 1 else "2 or more, or a folder seed_<n> in it",
+                )
             if isinstance(wanted, list) and isinstance(saved, list) and len(saved) == 1:
                 saved = saved * len(wanted)  # one value stands for all
             more = name == "epochs" and isinstance(saved, int) and wanted >= saved
