@@ -16,5 +16,5 @@ from .rules import (
     tp,
 )
 from .run.backend import prepare
-from .run.notebook import evaluate, train
+from .run.notebook import evaluate, train, train_seeds
 from .run.results import load_run

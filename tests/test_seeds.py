@@ -30,6 +30,7 @@ from dtp_jax.run.seeds import with_seed
 pytest_plugins = ["run_fixtures"]
 
 ARGS = (*TINY, "--config.epochs=2")
+NOTEBOOK = {"channels": (4, 8), "feedback_iterations": 2, "epochs": 1}
 TOGETHER = "--config.seeds_as=together"
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 """Between seeds that are trained together and alone, after two epochs in float32."""
@@ -330,3 +331,18 @@ def test_a_config_of_seeds_is_valid_as_a_whole():
     found = validate(config_fields(seeds=5, seed=7)).config
     assert (found["seeds"], found["seed"]) == (5, 7)
     assert json.loads(json.dumps(found))["seeds_as"] == "auto"
+
+
+def test_from_a_program(place):
+    runs = dtp.train_seeds("digits_dtp", "w", seeds=2, quiet=True, seed=3, **NOTEBOOK)
+    assert [run.summary["seed"] for run in runs] == [3, 4]
+    mean = statistics.mean(run.summary["test_accuracy"] for run in runs)
+    assert summary(place / "w")["test_accuracy"] == pytest.approx(mean)
+    assert summary(place / "w")["provenance"]["command"].startswith(
+        "dtp_jax.train_seeds('digits_dtp', workdir='w', seed=3, "
+    )
+    with pytest.raises(ValueError, match="seeds is 2; allowed: 1; dtp_jax.train_seeds trains"):
+        dtp.train("digits_dtp", "v", seeds=2, **NOTEBOOK)
+    with pytest.raises(ValueError, match="seeds is 1; allowed: 2 or more; dtp_jax.train trains"):
+        dtp.train_seeds("digits_dtp", "v", seeds=1, **NOTEBOOK)
+    assert not (place / "v").exists()

@@ -166,9 +166,9 @@ def train(
 ) -> int:
     """Trains and prints the summary, or what went wrong. Returns the exit code."""
     folder = made.workdir
-    stop_signals = signals.StopSignals(screen.note, screen.abandon)
+    stopping = signals.stop_signals(screen.note, screen.abandon)
     try:
-        summary = loop.run(made, request, screen, stop_signals, mesh, shared)
+        summary = loop.run(made, request, screen, stopping, mesh, shared)
     except loop.Interrupted as interruption:
         screen.note(str(interruption))
         return INTERRUPTED + interruption.signal

@@ -27,7 +27,7 @@ from dtp_jax.run.loop import Interrupted, Run, StopSignal, prepare
 from dtp_jax.run.provenance import Request
 from dtp_jax.run.screen import BriefScreen, Screen
 from dtp_jax.run.several import Outcome, Seed, ended
-from dtp_jax.run.signals import StopSignals
+from dtp_jax.run.signals import stop_signals
 from dtp_jax.run.workdir import FINISHED
 
 
@@ -151,8 +151,7 @@ def train_together(
             else:
                 member.tried(own)
         going_on = [member for member in members if member.code is None]
-        stop_signals = StopSignals(live.note, live.abandon)
-        heard = Heard(everything.enter_context(stop_signals))
+        heard = Heard(everything.enter_context(stop_signals(live.note, live.abandon)))
         with live.task("preparing the runs"):
             for member in going_on:
                 member.tried(make)
