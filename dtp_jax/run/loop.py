@@ -23,7 +23,9 @@ from dtp_jax.run.files import DiskError
 from dtp_jax.run.provenance import Request, provenance
 from dtp_jax.run.rows import Row, guard_row, last_angle, mean_update_angle, step_rows
 from dtp_jax.run.screen import Screen
-from dtp_jax.run.workdir import NEW, WorkdirError
+from dtp_jax.run.trackers import TRACKERS, TrackedRun
+from dtp_jax.run.trackers.tracking import Tracking
+from dtp_jax.run.workdir import DIVERGED, NEW, WorkdirError
 
 StopSignal = Callable[[], int | None]
 """Says whether to stop: the number of a signal, or None."""
@@ -177,14 +179,10 @@ class Run:
     def run(self) -> dict[str, Any]:
         """Trains to the last step, evaluates, writes the summary."""
         parts = self.parts
-        with self.screen.tensorboard(
-            self.workdir.path / "tensorboard", self.progress.step
-        ) as self.board:
+        with self._tracking() as self.tracking:
             epoch = parts.passes[max(self.progress.step - 1, 0) // parts.steps_per_epoch].epoch
-            self.workdir.note_config(
-                self.progress.step, epoch if self.progress.step else 0, self.config
-            )
-            self.board.config(self.config)
+            now = self.progress.step, epoch if self.progress.step else 0
+            self._write(self.workdir.config_rows(*now, self.config))
             with self._diverging():
                 if not self._is_over():
                     self._train(self._compile())
@@ -192,6 +190,13 @@ class Run:
                     said = ending.in_words(self.config, self.ended_by)
                     self.screen.note(f"ended after step {self.progress.step}: {said}")
                 return self._finish()
+
+    def _tracking(self) -> Tracking:
+        """The trackers that the config names."""
+        factories = {name: TRACKERS[name] for name in self.config["trackers"]}
+        path, config, screen = self.workdir.path.absolute(), dict(self.config), self.screen
+        run = TrackedRun(path, config, self.progress.step, screen.note, screen.warn)
+        return Tracking(factories, run)
 
     def _is_over(self) -> bool:
         return self.progress.step >= self.parts.total_steps or self.ended_by is not None
@@ -223,7 +228,9 @@ class Run:
             yield
         except guard.Diverged as error:
             with contextlib.suppress(DiskError, WorkdirError):  # what is told matters more
-                self.workdir.note_divergence(self.progress.step, str(error))
+                self._write(
+                    [{"step": self.progress.step, "split": DIVERGED, "message": str(error)}]
+                )
             raise
 
     def _compile(self) -> dict[tuple[str, ...], Any]:
@@ -341,6 +348,8 @@ class Run:
             with self._timed("diagnostics"):
                 look = parts.diagnostics.look(self.state, given, **now)
             self._write(look)
+            if parts.diagnostics.picture is not None:
+                self.tracking.picture(parts.diagnostics.picture, progress.step)
         with self._timed("train"):
             self.state, found = chunk(self.state, *given, np.int32(count))
             found = jax.tree.map(lambda entries: entries[:count], jax.device_get(found))
@@ -434,7 +443,7 @@ class Run:
             self.progress.best_step,
         )
         self.saved_at = time.monotonic()
-        self.board.flush()
+        self.tracking.flush()
 
     def _is_time_to_save(self) -> bool:
         """Whether the last checkpoint is older than the config allows; the first process's clock decides."""
@@ -469,7 +478,7 @@ class Run:
     def _write(self, rows: list[Row]) -> None:
         self.workdir.append_metrics(rows)
         for row in rows:
-            self.board.write(row)
+            self.tracking.write(row)
 
     def _finish(self) -> dict[str, Any]:
         """Test accuracy of the final weights and of the best validation checkpoint; the summary."""
@@ -499,6 +508,7 @@ class Run:
             "provenance": self.origin,
         }
         self.workdir.write_summary(summary)
+        self.tracking.finish(summary)
         return summary
 
     def _early_end(self) -> dict[str, Any]:
