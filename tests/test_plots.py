@@ -10,6 +10,7 @@ from dtp_jax.plots import style
 from dtp_jax.plots.bars import Series, draw_bars
 from dtp_jax.plots.curves import Curve, Group, draw_groups, mean_and_spread
 from dtp_jax.plots.ends import spread
+from dtp_jax.plots.labels import short_labels
 from dtp_jax.plots.panels import Line, Panel, draw_panels
 
 NAN = float("nan")
@@ -260,11 +261,23 @@ def test_nothing_to_draw_is_an_empty_figure():
         (["ldrl", "lenet"], "", ["ldrl", "lenet"]),
         (["a-", "a-b"], "", ["a-", "a-b"]),
         (["fm_small-ldrl"], "", ["fm_small-ldrl"]),
+        (["d_s-a=1-b=2", "d_s-a=1-b=3"], "d_s-a=1", ["b=2", "b=3"]),
+        (["d_s-a=1", "d_s-a=1-b=3", "d_t-a=1"], "d-a=1", ["s", "s-b=3", "t"]),
+        (["d_s", "d_s-a=1-b=3", "d_s-a=2"], "d", ["s", "s-a=1-b=3", "s-a=2"]),
+        (
+            ["d_s-lr=1e-4,2,3-k=-1", "d_s-lr=1e-4,2.5,3-k=-2"],
+            "d_s-lr=1e-4,…,3",
+            ["lr=…,2,…-k=-1", "lr=…,2.5,…-k=-2"],
+        ),
+        (["d-lr=1,2-b=1", "d-lr=1,2,2-b=1"], "d-b=1", ["lr=1,2", "lr=1,2,2"]),
+        (["d-lr=1,2", "d-lr=3,4"], "d", ["lr=1,2", "lr=3,4"]),
+        (["d-a=1 (2)", "d-a=1"], "d", ["a=1 (2)", "a=1"]),
+        (["d-a=1", "d-a=1"], "", ["d-a=1", "d-a=1"]),
         ([], "", []),
     ],
 )
-def test_what_all_names_begin_with(labels, common, short):
-    assert style.short_labels(labels) == (common, short)
+def test_what_all_names_have_in_common(labels, common, short):
+    assert short_labels(labels) == (common, short)
 
 
 def test_places_at_the_margin():

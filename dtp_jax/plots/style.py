@@ -3,7 +3,6 @@
 matplotlib is imported when something is drawn, and never opens a window.
 """
 
-import os
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -61,20 +60,6 @@ def bar_style(number: int) -> dict[str, Any]:
         "edgecolor": "white",  # the hatch has this colour; there is no edge
         "linewidth": 0,
     }
-
-
-def short_labels(labels: Sequence[str]) -> tuple[str, list[str]]:
-    """(what all labels begin with, what is left of each), parted at a character that is no letter or digit.
-
-    ("fashion_mnist_small", ["ldrl", "p_ddtp"]) of fashion_mnist_small-ldrl and fashion_mnist_small-p_ddtp.
-    Where nothing would be left of a label, all stay whole; a single one does.
-    """
-    common = os.path.commonprefix(list(labels))
-    cut = max((i + 1 for i, letter in enumerate(common) if not letter.isalnum()), default=0)
-    left = [label[cut:] for label in labels]
-    if len(labels) < 2 or not cut or not all(left):
-        return "", list(labels)
-    return common[: cut - 1], left
 
 
 def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """Weights & Biases: online, or offline in the run's folder, from where `wandb sync` sends it later."""
 
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 from dtp_jax.fields import first_line
 from dtp_jax.run.trackers.sent import Sent
 from dtp_jax.run.trackers.tracker import TrackedRun, Tracker, name_of, numbers_of
+from dtp_jax.run.trackers.wandb_files import last_step
 
-START_SECONDS, END_SECONDS = 20.0, 60.0
-"""So long a run waits for the service, at most, before its first step and after its last one."""
+START_SECONDS, END_SECONDS, WRITE_SECONDS = 20.0, 60.0, 5.0
+"""So long a run waits, at most: for the service before its first step and after its last one, for the disk."""
 
 
 class WeightsAndBiases(Tracker):
@@ -21,9 +23,14 @@ class WeightsAndBiases(Tracker):
 
     def start(self, run: TrackedRun) -> None:
         """Goes on with the run's id; offline where nobody is logged in, or the service does not answer."""
-        self._sent = Sent(run, "wandb")
+        self._sent, self._folder = Sent(run, "wandb"), run.workdir / "wandb"
+        there = last_step(self._folder, self._sent.id) if self._sent.id else None
         self._here, self._last = self._init(run), -1
         self._sent.begin(self._here.id)
+        if self._here.resumed:
+            there = max(self._here.starting_step - 1, -1 if there is None else there)
+        if there is not None:  # what was on its way when the run was killed is not there
+            self._sent.step = there
         for row in self._sent.missed():
             self.write(row)
 
@@ -43,6 +50,7 @@ class WeightsAndBiases(Tracker):
         """Waits until all is sent, but not for long; a run without a summary counts as failed."""
         self._here.summary.update(dict(summary or {}))
         self._here.finish(exit_code=0 if summary else 1)
+        self._await_files()
         self._sent.complete(self._last)
         self._sent.close()
 
@@ -54,6 +62,15 @@ class WeightsAndBiases(Tracker):
         if step > self._last >= 0:
             self._sent.complete(self._last)
         self._last = step
+
+    def _await_files(self) -> None:
+        """Returns when an offline run is on the disk: the library's process writes its end in its own time."""
+        give_up = time.monotonic() + WRITE_SECONDS
+        while time.monotonic() < give_up:
+            there = last_step(self._folder, self._here.id)
+            if there is None or there >= self._last:
+                break
+            time.sleep(0.02)
 
     def _init(self, run: TrackedRun) -> Any:
         import wandb
