@@ -30,6 +30,8 @@ COLUMNS = {
 SHORT = ("config", "rule", "seeds", "test_accuracy", "wall_seconds", "images_per_second")
 LEAST_FIRST = ("images_per_second", "wall_seconds", "seeds", "rule")
 """What a narrow terminal leaves out."""
+LONG = 32
+"""Letters of a name that a table takes as it is."""
 TEXTS = ("config", "rule", "network", "dataset")
 
 
@@ -126,8 +128,11 @@ def show(rows: list[Row], screen: Screen) -> None:
 
 
 def _shortened(rows: list[Row]) -> tuple[list[Row], str]:
-    """The rows under names of what sets them apart, and what these have in common."""
-    common, names = short_labels([one.config for one in rows])
+    """The rows under names of what sets them apart, and what these have in common; short names stay whole."""
+    names = [one.config for one in rows]
+    if max(map(len, names), default=0) <= LONG:
+        return rows, ""
+    common, names = short_labels(names)
     return [one._replace(config=name) for one, name in zip(rows, names, strict=True)], common
 
 

@@ -15,8 +15,9 @@ def short_labels(labels: Sequence[str]) -> tuple[str, list[str]]:
 
     ("fashion_mnist_small", ["ldrl", "p_ddtp"]) of fashion_mnist_small-ldrl and fashion_mnist_small-p_ddtp,
     parted at a character that is no letter or digit. Fields that all labels have with one value are in common,
-    and so are the places of a tuple at which it is the same in all:
-    ("digits_dtp-beta=0.1-noise=0.4,…", ["noise=…,0.2", "noise=…,0.1"]).
+    and so are the places of a tuple at which it is the same in all; where one place is left, its value is:
+    ("digits_dtp-noise=0.4,…-beta=0.1", ["noise=0.2", "noise=0.1"]) of digits_dtp-noise=0.4,0.2-beta=0.1 and
+    digits_dtp-noise=0.4,0.1-beta=0.1.
     Where nothing would be left of a label, or two would be the same, all stay whole; a single one does.
     """
     heads, *_ = zip(*(FIELD.split(label, 1) for label in labels)) if labels else ((),)
@@ -42,16 +43,32 @@ def _apart(fields: Sequence[dict[str, str]]) -> tuple[dict[str, str], list[dict[
     """(the fields that all have, as far as they are equal; those of each, as far as they are not)."""
     common, own = {}, [dict(one) for one in fields]
     for name in [name for name in (fields[0] if fields else ()) if all(name in f for f in fields)]:
-        values = [one[name].split(",") for one in fields]
-        equal = [len(set(place)) == 1 for place in zip(*values)]
-        if len({len(value) for value in values}) > 1 or not any(equal):
+        shared, values = places([one[name] for one in fields])
+        if not shared:
             continue
-        common[name] = ",".join(v if same else SAME for v, same in zip(values[0], equal))
+        common[name] = shared
         for one, value in zip(own, values):
-            one[name] = ",".join(SAME if same else v for v, same in zip(value, equal))
-            if all(equal):
+            left = [place for place in value.split(",") if place != SAME]
+            one[name] = (
+                left[0] if len(left) == 1 else value
+            )  # what is in common shows where it belongs
+            if not left:
                 del one[name]
     return common, own
+
+
+def places(values: Sequence[str]) -> tuple[str, list[str]]:
+    """(the tuple that all have, what is left of each), with … for the places of the other.
+
+    ("0.1,…,0.3", ["…,4,…", "…,5,…"]) of 0.1,4,0.3 and 0.1,5,0.3. Where no place is equal in all, or they
+    are not of one length, "" and the values.
+    """
+    split = [value.split(",") for value in values]
+    equal = [len(set(place)) == 1 for place in zip(*split)]
+    if len({len(one) for one in split}) > 1 or not any(equal):
+        return "", list(values)
+    common = ",".join(v if same else SAME for v, same in zip(split[0], equal))
+    return common, [",".join(SAME if same else v for v, same in zip(one, equal)) for one in split]
 
 
 def _begin(heads: Sequence[str], *, has_empty: bool) -> tuple[str, list[str]]:
