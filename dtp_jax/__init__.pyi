@@ -18,3 +18,4 @@ from .rules import (
 from .run.backend import prepare
 from .run.notebook import evaluate, train, train_seeds
 from .run.results import load_run
+from .run.trackers import Tracker, trackers

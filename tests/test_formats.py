@@ -60,6 +60,8 @@ BEFORE = {
     "layer_parallel": 1,
     "precision": "tf32",
     "checkpoint_minutes": 0.0,
+    "trackers": ("tensorboard",),
+    "project": "dtp_jax",
     "ahead_mb": 1024,
     "patience": 0,
     "max_minutes": 0.0,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dtp_jax.fields import local_path
-from dtp_jax.plots.style import short_labels
+from dtp_jax.plots.labels import short_labels
 from dtp_jax.report.reading import Reading, read, shown
 from dtp_jax.run.config import BOOKKEEPING
 

@@ -23,7 +23,7 @@ from dtp_jax.data import (
 from dtp_jax.data.batches import resident
 from dtp_jax.learning.learner import Learner
 from dtp_jax.parallel.mesh import Mesh
-from dtp_jax.run import program
+from dtp_jax.run import program, trackers
 from dtp_jax.run.build import Experiment, build_learner
 from dtp_jax.run.checkpoints import Checkpoints
 from dtp_jax.run.config import check_sizes, validate
@@ -114,13 +114,14 @@ def plan(
     """
     config, said = with_seed(config, folder.read_config, overridden, os.environ)
     experiment = validate(config, overridden)
+    saved = folder.read_config()
+    origin = (saved or {}).get("provenance", {})
+    trackers.require(experiment.config["trackers"], origin.get("registered_by"))
     source = locate(experiment.config["dataset"], experiment.config["data_dir"])
     left = _training_images(experiment.config, source)
     check_sizes(experiment.config, left)
     steps_per_epoch = left // experiment.config["batch_size"]
-    fields, extensions = continued(
-        experiment.config, folder.read_config(), steps_per_epoch, extended
-    )
+    fields, extensions = continued(experiment.config, saved, steps_per_epoch, extended)
     experiment = experiment._replace(config=fields, extensions=extensions)
     total = total_steps(fields, left)
     return Plan(experiment, source, folder, folder.status(fields, total), total, said)

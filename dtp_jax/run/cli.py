@@ -283,7 +283,7 @@ def help_text(description: str) -> str:
         "  --config.FIELD=VALUE   overrides a field of the config",
         "  --workdir=DIR          folder of the run; default runs/<config>/<time>",
         "  --take-over            of a folder whose run was lost on another host, without waiting a minute",
-        "  --plugin=FILE          a Python file or module that registers rules or networks",
+        "  --plugin=FILE          a Python file or module that registers rules, networks or trackers",
         "  --coordinator=HOST:PORT --processes=N --process=I",
         "                         several processes; without these flags those of a Slurm step, mpirun or",
         "                         TPU slice; auto looks for others, none for nobody; see docs/cluster.md",

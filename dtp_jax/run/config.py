@@ -17,6 +17,7 @@ from dtp_jax.fields import (
     FLAG,
     GUARD,
     ITERATIONS,
+    NAME,
     NOISE,
     NOTHING_TO_HALVE,
     OPTIMIZER,
@@ -41,6 +42,7 @@ from dtp_jax.learning.symmetric import check_mirrored
 from dtp_jax.networks import NETWORKS
 from dtp_jax.ops import ACTIVATIONS
 from dtp_jax.rules import RULES
+from dtp_jax.run import trackers
 from dtp_jax.run.build import Experiment, build_network, build_rule, forward_rates
 from dtp_jax.run.extension import from_json
 
@@ -113,6 +115,8 @@ FIELDS: dict[str, Field] = {
     "checkpoint_minutes": FACTOR,
     "keep_checkpoints": AT_LEAST_1,
     "log_every": AT_LEAST_1,
+    "trackers": trackers.NAMES,
+    "project": NAME,
     "eval_batch_size": AT_LEAST_1,
     "ahead_mb": AT_LEAST_1,
     "diagnostics": FLAG,
@@ -138,6 +142,8 @@ BOOKKEEPING = (
     "checkpoint_minutes",
     "keep_checkpoints",
     "log_every",
+    "trackers",
+    "project",
     "eval_batch_size",
     "ahead_mb",
     "diagnostics",
@@ -176,6 +182,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("dtype", "compute_dtype"), ("precision",)),
     **dict.fromkeys(("random_seed", "rng", "key"), ("seed",)),
     **dict.fromkeys(("target_stepsize", "eta"), ("beta",)),
+    **dict.fromkeys(("tracker", "logger", "loggers", "wandb", "mlflow"), ("trackers",)),
 }
 """What others call the fields, where no typing error leads there."""
 MOST_VALUES = 1_000
@@ -254,6 +261,8 @@ def validate(config: Config, overridden: Collection[str] = ()) -> Experiment:
     for name in config:
         if name not in known:
             raise unknown(name)
+    if "trackers" in config:
+        config["trackers"] = trackers.split(config["trackers"])
     for name, field in known.items():
         if name not in config and field.default is None:
             raise ValueError(f"config.{name}: missing; allowed: {field.allowed}")

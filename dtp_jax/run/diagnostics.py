@@ -6,6 +6,7 @@ after every pass. Whatever goes wrong here is a line of warning, and the run goe
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -85,6 +86,8 @@ class Diagnostics:
         self._looks: dict[tuple[str, ...], Any] = {}
         self._measures: dict[str, Any] = {}
         self._given: tuple[Any, ...] = ()
+        self.picture: Path | None = None
+        """Of the last look, where it became one."""
 
     def _wants(self, name: str, refuses: Callable[[], str]) -> bool:
         """Whether a part is measured, by its flag, the length of the run and what there is to measure."""
@@ -172,6 +175,7 @@ class Diagnostics:
         """
         program_ = self._looks[trains]
         what, batch = "config.diagnostics_iterations", (*given[:2], given.batches[0])
+        self.picture = None
         seen = self._tried(what, _on_host, program_, state, *batch)
         if seen is None:
             del self._looks[trains]
@@ -196,6 +200,7 @@ class Diagnostics:
         if is_drawn(step, self.every, self._total_steps):
             title = f"feedback training of the batch at step {step}"
             style.save(draw_feedback(curves, title), file.with_suffix(".png"))
+            self.picture = file.with_suffix(".png")
 
     def weights(self, state: TrainState) -> dict[str, float]:
         """What belongs in the last row of a pass: see `weight_rows`."""

@@ -80,6 +80,8 @@ BEFORE: dict[str, Any] = {
     "layer_parallel": 1,
     "precision": "tf32",
     "checkpoint_minutes": 0.0,
+    "trackers": ("tensorboard",),
+    "project": "dtp_jax",
     "ahead_mb": 1024,
     "guard": "stop",
     "init_symmetric": False,

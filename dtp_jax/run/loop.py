@@ -24,7 +24,9 @@ from dtp_jax.run.progress import Progress
 from dtp_jax.run.provenance import Request, provenance
 from dtp_jax.run.rows import Row, guard_row, last_angle, mean_update_angle, step_rows
 from dtp_jax.run.screen import Screen
-from dtp_jax.run.workdir import NEW, WorkdirError
+from dtp_jax.run.trackers import TRACKERS, TrackedRun
+from dtp_jax.run.trackers.tracking import Tracking
+from dtp_jax.run.workdir import DIVERGED, NEW, WorkdirError
 
 StopSignal = Callable[[], int | None]
 """Says whether to stop: the number of a signal, or None."""
@@ -179,18 +181,25 @@ class Run:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """A context with a board, and whose Diverged the run's folder tells of too."""
+        """A context with trackers, and whose Diverged metrics.jsonl tells of too."""
         step = self.progress.step
-        with self.screen.tensorboard(self.workdir.path / "tensorboard", step) as self.board:
+        with self._tracking() as self.tracking:
             epoch = self.parts.passes[max(step - 1, 0) // self.parts.steps_per_epoch].epoch
-            self.workdir.note_config(step, epoch if step else 0, self.config)
-            self.board.config(self.config)
+            self._write(self.workdir.config_rows(step, epoch if step else 0, self.config))
             try:
                 yield
             except guard.Diverged as error:
+                row = {"step": self.progress.step, "split": DIVERGED, "message": str(error)}
                 with contextlib.suppress(DiskError, WorkdirError):  # what is told matters more
-                    self.workdir.note_divergence(self.progress.step, str(error))
+                    self._write([row])
                 raise
+
+    def _tracking(self) -> Tracking:
+        """The trackers that the config names."""
+        factories = {name: TRACKERS[name] for name in self.config["trackers"]}
+        path, config, screen = self.workdir.path.absolute(), dict(self.config), self.screen
+        run = TrackedRun(path, config, self.progress.step, screen.note, screen.warn)
+        return Tracking(factories, run)
 
     def is_over(self) -> bool:
         """Whether no step is left to take."""
@@ -306,6 +315,8 @@ class Run:
             with self._timed("diagnostics"):
                 look = parts.diagnostics.look(self.state, chunk, **now)
             self._write(look)
+            if parts.diagnostics.picture is not None:
+                self.tracking.picture(parts.diagnostics.picture, progress.step)
         return chunk
 
     def take_in(self, given: Chunk, found: Metrics, seconds: float) -> None:
@@ -459,7 +470,7 @@ class Run:
             self.progress.best_step,
         )
         self.saved_at = time.monotonic()
-        self.board.flush()
+        self.tracking.flush()
 
     def _is_time_to_save(self) -> bool:
         """Whether the last checkpoint is older than the config allows; the first process's clock decides."""
@@ -494,7 +505,7 @@ class Run:
     def _write(self, rows: list[Row]) -> None:
         self.workdir.append_metrics(rows)
         for row in rows:
-            self.board.write(row)
+            self.tracking.write(row)
 
     def finish(self) -> dict[str, Any]:
         """Test accuracy of the final weights and of the best validation checkpoint; the summary."""
@@ -527,6 +538,7 @@ class Run:
             "provenance": self.origin,
         }
         self.workdir.write_summary(summary)
+        self.tracking.finish(summary)
         return summary
 
     def _early_end(self) -> dict[str, Any]:

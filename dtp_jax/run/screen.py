@@ -17,8 +17,6 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from dtp_jax.output import steady, writable
-from dtp_jax.run.board import Board, NoBoard
-from dtp_jax.run.files import DiskError
 from dtp_jax.run.layout import columns_of, duration, fitted_table, show, wrapped
 from dtp_jax.run.live import Bar, Line, TrainingLines
 
@@ -149,18 +147,6 @@ class Screen:
         table = fitted_table(columns, cells, drop=drop, width=width, totals=totals)
         self.console.print(table, soft_wrap=True)
 
-    @contextlib.contextmanager
-    def tensorboard(self, folder: Path, step: int) -> Iterator["Board"]:
-        """Event files in `folder`; anything already there after `step` is purged."""
-        board = Board(folder, step, self.warn)
-        try:
-            yield board
-        except DiskError:
-            board.fall_silent()  # the same disk: why the run ends says it all
-            raise
-        finally:
-            board.close()
-
     def summary(self, summary: Mapping[str, Any], workdir: Path) -> None:
         """The last lines: accuracies, time, where everything is."""
         facts = {
@@ -265,15 +251,10 @@ class BriefScreen(Screen):
 
 
 class SilentScreen(BriefScreen):
-    """For all processes but the first: nothing but warnings and errors, and no files."""
+    """For all processes but the first: nothing but warnings and errors."""
 
     def __init__(self):
         super().__init__(Console(quiet=True, force_terminal=False))
-
-    @contextlib.contextmanager
-    def tensorboard(self, folder: Path, step: int) -> Iterator["Board"]:
-        """A board that writes nothing."""
-        yield NoBoard()
 
 
 def _spread(summary: Mapping[str, Any], name: str) -> str:

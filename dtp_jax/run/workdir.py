@@ -336,17 +336,13 @@ class Workdir:
                 with contextlib.suppress(OSError):  # it is written over
                     file.unlink()
 
-    def note_config(self, step: int, epoch: int, config: Mapping[str, Any]) -> None:
-        """Adds the config to metrics.jsonl, from which step on it holds; nothing where it stands there."""
+    def config_rows(self, step: int, epoch: int, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The line of metrics.jsonl for the config, from which step on it holds; none where it has it."""
         config = json.loads(json.dumps(config))
-        if config != self._noted:
-            row = {"step": step, "epoch": epoch, "split": "config", "config": config}
-            self.append_metrics([row])
-            self._noted = config
-
-    def note_divergence(self, step: int, message: str) -> None:
-        """Adds to metrics.jsonl that, and why, the run ended after this step; gone once it goes on."""
-        self.append_metrics([{"step": step, "split": DIVERGED, "message": message}])
+        if config == self._noted:
+            return []
+        self._noted = config
+        return [{"step": step, "epoch": epoch, "split": "config", "config": config}]
 
     def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds lines to metrics.jsonl; numbers that are not finite become null.
