@@ -120,13 +120,17 @@ def _train_alone(made: Plan, arguments: Arguments, screen: Screen, mesh: Mesh | 
         return _fail(screen, error, EXIT_INVALID)
 
 
-def train(made: Plan, request: Request, screen: Screen, mesh: Mesh | None = None) -> int:
+def train(
+    made: Plan,
+    request: Request,
+    screen: Screen,
+    mesh: Mesh | None = None,
+    watch: loop.Watch | None = None,
+) -> int:
     """Trains and prints the summary, or what went wrong. Returns the exit code."""
-    folder = made.workdir
+    folder, stop_signals = made.workdir, signals.StopSignals(screen.note, screen.abandon)
     try:
-        summary = loop.run(
-            made, request, screen, signals.StopSignals(screen.note, screen.abandon), mesh
-        )
+        summary = loop.run(made, request, screen, stop_signals, mesh, watch)
     except loop.Interrupted as interruption:
         screen.note(str(interruption))
         return 128 + interruption.signal

@@ -28,6 +28,8 @@ from dtp_jax.run.workdir import NEW, WorkdirError
 StopSignal = Callable[[], int | None]
 """Says whether to stop: the number of a signal, or None."""
 NEVER = nullcontext(lambda: None)
+Watch = Callable[[int, float], bool]
+"""Is told the epoch and the accuracy of every validation; True ends the run there."""
 
 CHUNK_SECONDS = 1.5
 
@@ -72,6 +74,7 @@ def run(
     screen: Screen,
     stop_signals: AbstractContextManager[StopSignal] = NEVER,
     mesh: Mesh | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on training, and evaluates.
 
@@ -80,9 +83,10 @@ def run(
       stop_signals: entered when the data has been read, and asked after every chunk; a signal's number
         ends the run with Interrupted.
       mesh: the devices, where there are several.
+      watch: a run that is watched never looks at the test images, and leaves no summary.json.
 
     Returns:
-      The content of summary.json.
+      The content of summary.json; of a watched run, all of it but what it would say of the test images.
 
     Raises:
       DataError: the data is corrupt. Nothing has been written then.
@@ -100,7 +104,7 @@ def run(
     with stop_signals as stop_signal:
         with screen.task("preparing the run"):
             parts = assemble(plan, splits, screen, mesh)
-            ready = Run(parts, origin, stop_signal, started)
+            ready = Run(parts, origin, stop_signal, started, watch)
         if not is_new:  # now: a run that cannot be restored here stays as it was
             plan.workdir.create(experiment.config, origin, extended)
         return ready.run()
@@ -110,7 +114,12 @@ class Run:
     """The state of a run in this process."""
 
     def __init__(
-        self, parts: Parts, origin: dict[str, Any], stop_signal: StopSignal, started: float
+        self,
+        parts: Parts,
+        origin: dict[str, Any],
+        stop_signal: StopSignal,
+        started: float,
+        watch: Watch | None = None,
     ):
         self.parts, self.origin, self.stop_signal, self.started = (
             parts,
@@ -123,6 +132,7 @@ class Run:
             parts.screen,
             parts.workdir,
         )
+        self.watch, self.is_left = watch, False
         self.progress = Progress()
         self.state = self._restore_or_init()
         self.wall_before = self.progress.wall_seconds
@@ -194,7 +204,8 @@ class Run:
                 return self._finish()
 
     def _is_over(self) -> bool:
-        return self.progress.step >= self.parts.total_steps or self.ended_by is not None
+        is_ended = self.ended_by is not None or self.is_left
+        return is_ended or self.progress.step >= self.parts.total_steps
 
     def _ended_by(self, seconds: float) -> str | None:
         waited = self.progress.epochs_without_gain
@@ -417,6 +428,8 @@ class Run:
             self.ended_by = self.ended_by or self._ended_by(0.0)
             if improved:
                 self.progress.best_step, self.progress.best_val_accuracy = step, found.accuracy
+            if found is not None and self.watch is not None:
+                self.is_left = self.watch(epoch, found.accuracy)
         signal = processes.any_says(self.stop_signal())
         due = self._is_time_to_save() or (step % every == 0 if every else ended)
         if due or improved or signal is not None or self._is_over():
@@ -472,10 +485,9 @@ class Run:
             self.board.write(row)
 
     def _finish(self) -> dict[str, Any]:
-        """Test accuracy of the final weights and of the best validation checkpoint; the summary."""
+        """Accuracies of the final weights and of the best validation checkpoint; the summary."""
         parts, progress, config = self.parts, self.progress, self.config
-        last = parts.passes[(progress.step - 1) // parts.steps_per_epoch]
-        test, val = self._evaluate("test", last.epoch), None
+        tested, val = self._tested() if self.watch is None else {}, None
         if "val" in parts.feed.evaluation:
             val = self._evaluation(self.state, "val").accuracy
         images, seconds = progress.step * config["batch_size"], max(progress.train_seconds, 1e-9)
@@ -486,9 +498,7 @@ class Run:
             "steps": progress.step,
             **self._early_end(),
             "val_accuracy": val,
-            "test_accuracy": test.accuracy,
-            "test_top5_accuracy": test.top5_accuracy,
-            **self._best_checkpoint(),
+            **tested,
             "wall_seconds": self._wall_seconds(),
             "images_per_second": images / seconds,
             "diagnostics_seconds": progress.diagnostics_seconds,
@@ -498,8 +508,19 @@ class Run:
             "versions": self.origin["versions"],
             "provenance": self.origin,
         }
-        self.workdir.write_summary(summary)
+        if self.watch is None:
+            self.workdir.write_summary(summary)
         return summary
+
+    def _tested(self) -> dict[str, Any]:
+        """What the summary says of the test images, which are looked at here alone."""
+        last = self.parts.passes[(self.progress.step - 1) // self.parts.steps_per_epoch]
+        test = self._evaluate("test", last.epoch)
+        return {
+            "test_accuracy": test.accuracy,
+            "test_top5_accuracy": test.top5_accuracy,
+            **self._best_checkpoint(),
+        }
 
     def _early_end(self) -> dict[str, Any]:
         """What ended the run before its last step."""

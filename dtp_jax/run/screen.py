@@ -90,7 +90,7 @@ class Screen:
         }
         if extended:
             facts["extended"] = extended
-        self._facts(facts)
+        self.facts(facts)
         self._block_table(experiment)
 
     @contextlib.contextmanager
@@ -182,9 +182,9 @@ class Screen:
             f"{duration(summary['wall_seconds'])}, {summary['images_per_second']:.0f} images/s"
         )
         facts["workdir"] = str(workdir)
-        self._facts(facts)
+        self.facts(facts)
 
-    def _facts(self, facts: Mapping[str, str]) -> None:
+    def facts(self, facts: Mapping[str, str]) -> None:
         """Names, and what they are: beside them, or below where a word of it is too long for that."""
         width, beside = columns_of(self.console), max(map(len, facts)) + 2
         for name, value in facts.items():

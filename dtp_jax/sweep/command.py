@@ -1,0 +1,189 @@
+"""A sweep from its arguments to its results."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from dtp_jax.data import DataError, locate
+from dtp_jax.fields import local_folder
+from dtp_jax.parallel import processes
+from dtp_jax.run import backend, cli
+from dtp_jax.run.files import DiskError
+from dtp_jax.run.loading import load_config, load_plugins
+from dtp_jax.run.screen import Screen
+from dtp_jax.sweep import plan, pool
+from dtp_jax.sweep.files import write_results
+from dtp_jax.sweep.results import importances, in_range, rows
+from dtp_jax.sweep.study import Study, StudyError, is_finished, open_storage
+from dtp_jax.sweep.tell import Teller, counts, show
+from dtp_jax.sweep.trial import Ended
+from dtp_jax.sweep.worker import work
+
+INTERRUPTED = 128
+"""Exit codes from here on: the number of a signal above it."""
+
+
+def sweep(
+    args: argparse.Namespace,
+    overrides: list[str],
+    command: str,
+    given: Sequence[str],
+    screen: Screen,
+) -> int:
+    """Goes on with a sweep until it has its results. Returns the exit code.
+
+    Args:
+      overrides: what was given beside the flags of a sweep. command: as it was typed.
+      given: its arguments, for other processes.
+    """
+    if processes.several(os.environ):
+        screen.error("there are several processes; allowed: one, and --workers=N or further starts")
+        return cli.EXIT_INVALID
+    alone = args.workers == 1
+    before = pool.prepare(alone)
+    try:
+        backend.check_flags()
+        backend.prepare()
+        study, made = _begin(args, overrides, command)
+    except DataError as error:
+        return _fail(screen, Ended(cli.EXIT_DATA, str(error)))
+    except DiskError as error:
+        return _fail(screen, Ended(cli.EXIT_DISK, str(error)))
+    except ValueError as error:
+        return _fail(screen, Ended(cli.EXIT_INVALID, str(error)))
+    except OSError as error:
+        return _fail(screen, Ended(cli.EXIT_INVALID, f"--workdir is {args.workdir!r}: {error}"))
+    teller = Teller(made.folder, args.trials, screen)
+    there = teller.tell(study.trials(), aloud=False)
+    done = sum(is_finished(one) for one in study.trials() if one.number < args.trials)
+    if args.worker is not None:
+        pool.end_with_parent()
+        return _end(work(made, study, args.trials, teller, screen), screen)
+    _start(made, args, done, screen)
+    if done < args.trials:
+        if alone:
+            ended = work(made, study, args.trials, teller, screen)
+        else:
+            ended = pool.work(made, study, args.trials, args.workers, given, before, teller, screen)
+        if ended.code:
+            return _end(ended, screen)
+    else:
+        screen.note(f"done: {counts(there)}; more with a larger --trials")
+    return _finish(made, study, screen)
+
+
+def status(args: argparse.Namespace, screen: Screen) -> int:
+    """Shows a sweep, and changes nothing. Returns the exit code."""
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed
+    try:
+        folder = _folder(args)
+        study = Study(open_storage(args.storage, folder, writes=False), folder)
+        record = study.record()
+        if record is None:
+            raise StudyError(
+                f"--workdir is {str(folder)!r}: no sweep of this name in its storage; allowed: the folder "
+                "of a sweep, and its --storage"
+            )
+        found = rows(study.trials(), folder)
+    except DiskError as error:
+        return _fail(screen, Ended(cli.EXIT_DISK, str(error)))
+    except ValueError as error:
+        return _fail(screen, Ended(cli.EXIT_INVALID, str(error)))
+    show(found, record, importances(found, record), screen)
+    return 0
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    """That of the sweep.
+
+    Raises:
+      ValueError: one line.
+    """
+    if args.workdir is not None:
+        return local_folder("--workdir", args.workdir)
+    load_plugins(args.plugin)
+    return Path("runs") / "sweep" / load_config(args.config).name
+
+
+def _begin(args: argparse.Namespace, overrides: list[str], command: str) -> tuple[Study, plan.Plan]:
+    """The study, and what is to be done; both are made or checked.
+
+    Raises:
+      ValueError, DataError, DiskError: one line. OSError: the folder cannot be made.
+    """
+    folder = _folder(args)
+    wanted = plan.make(args.config, overrides, folder, args.pruner or "halving", command)
+    config = wanted.experiment.config
+    locate(config["dataset"], config["data_dir"])
+    folder.mkdir(parents=True, exist_ok=True)
+    study = Study(open_storage(args.storage, folder), folder)
+    found = study.record()
+    if found is None:
+        study.make(wanted.record)
+        found = study.record()
+    elif args.pruner is None or _draws_seed(wanted, found):
+        # What nobody has said is as it was when the sweep began.
+        pruner = args.pruner or found["pruner"]
+        seed = found["fields"]["seed"]
+        wanted = plan.make(args.config, overrides, folder, pruner, command, seed)
+    plan.require_same(found, wanted.record, folder)
+    return study, wanted
+
+
+def _draws_seed(wanted: plan.Plan, found: dict[str, Any]) -> bool:
+    return wanted.record["fields"]["seed"] != found["fields"]["seed"]
+
+
+def _start(made: plan.Plan, args: argparse.Namespace, done: int, screen: Screen) -> None:
+    """The start-up screen: what is searched, and where."""
+    config = made.experiment.config
+    there = f", {done} of them there already" if done else ""
+    facts = {
+        "sweep": f"{made.record['config']}: {args.trials} trials of {config['epochs']} "
+        f"epoch{'s' if config['epochs'] > 1 else ''}{there}",
+        "rule": f"{config['rule']}, {config['network']} on {config['dataset']}, seed {config['seed']}",
+        "pruner": made.pruner,
+        "workdir": str(made.folder),
+    }
+    screen.facts(facts)
+    screen.table(
+        "what is searched",
+        {"parameter": "left", "from": "left"},
+        [[name, in_range(one)] for name, one in made.record["space"].items()],
+        drop=(),
+    )
+    for remark in made.remarks:
+        screen.note(f"note: {remark}")
+
+
+def _finish(made: plan.Plan, study: Study, screen: Screen) -> int:
+    """Writes and shows the results. Returns the exit code."""
+    found = rows(study.trials(), made.folder)
+    record = study.record()
+    with screen.task("looking at the results"):
+        shares = importances(found, record)
+    try:
+        with screen.task("drawing the picture"):
+            files = write_results(found, record, shares, made.folder)
+    except DiskError as error:
+        return _fail(screen, Ended(cli.EXIT_DISK, str(error)))
+    show(found, record, shares, screen)
+    screen.note(f"\n{made.folder}: {', '.join(files)}")
+    return 0
+
+
+def _end(ended: Ended, screen: Screen) -> int:
+    """Says why a sweep ends before it is done."""
+    if ended.code >= INTERRUPTED:
+        screen.note("stopped, and saved; the same command goes on from here")
+        return ended.code
+    return _fail(screen, ended) if ended.code else 0
+
+
+def _fail(screen: Screen, ended: Ended) -> int:
+    screen.error(ended.message)
+    return ended.code
