@@ -39,6 +39,8 @@ class Parameter(NamedTuple):
     log: bool = False
     choices: Sequence[Any] = ()
     """All values, where they have no order; else ()."""
+    ends: tuple[float, float] = (0, 0)
+    """Between which it was searched, where there are no choices."""
 
 
 def draw_search(
@@ -200,6 +202,13 @@ def _panel(
     as_written([axis.set_title(one.name, loc="left", fontsize="medium")])
     if one.log:
         axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter("")
+    low, high = one.ends
+    if one.log and high > low:
+        room = (high / low) ** 0.04
+        axis.set_xlim(low / room, high * room)
+    elif high > low:
+        axis.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
     if one.choices:
         axis.set_xticks(range(len(one.choices)), [str(choice) for choice in one.choices])
         as_written(axis.get_xticklabels())

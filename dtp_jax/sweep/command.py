@@ -2,14 +2,15 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from dtp_jax.data import DataError, locate
-from dtp_jax.fields import local_folder
+from dtp_jax.fields import FOLDER, error, local_folder
 from dtp_jax.parallel import processes
 from dtp_jax.run import backend, cli
 from dtp_jax.run.files import DiskError
@@ -19,7 +20,7 @@ from dtp_jax.sweep import plan, pool
 from dtp_jax.sweep.files import write_results
 from dtp_jax.sweep.results import importances, in_range, rows
 from dtp_jax.sweep.study import Study, StudyError, is_finished, open_storage
-from dtp_jax.sweep.tell import Teller, counts, show
+from dtp_jax.sweep.tell import Teller, show
 from dtp_jax.sweep.trial import Ended
 from dtp_jax.sweep.worker import work
 
@@ -43,58 +44,70 @@ def sweep(
     if processes.several(os.environ):
         screen.error("there are several processes; allowed: one, and --workers=N or further starts")
         return cli.EXIT_INVALID
-    alone = args.workers == 1
-    before = pool.prepare(alone)
-    try:
-        backend.check_flags()
-        backend.prepare()
-        study, made = _begin(args, overrides, command)
-    except DataError as error:
-        return _fail(screen, Ended(cli.EXIT_DATA, str(error)))
-    except DiskError as error:
-        return _fail(screen, Ended(cli.EXIT_DISK, str(error)))
-    except ValueError as error:
-        return _fail(screen, Ended(cli.EXIT_INVALID, str(error)))
-    except OSError as error:
-        return _fail(screen, Ended(cli.EXIT_INVALID, f"--workdir is {args.workdir!r}: {error}"))
+    environment = pool.prepare(args.workers)
+    return _refusing(lambda: _sweep(args, overrides, command, given, environment, screen), screen)
+
+
+def _sweep(
+    args: argparse.Namespace,
+    overrides: list[str],
+    command: str,
+    given: Sequence[str],
+    environment: dict[str, str],
+    screen: Screen,
+) -> int:
+    backend.check_flags()
+    backend.prepare()
+    study, made = _begin(args, overrides, command)
     teller = Teller(made.folder, args.trials, screen)
-    there = teller.tell(study.trials(), aloud=False)
-    done = sum(is_finished(one) for one in study.trials() if one.number < args.trials)
+    there = study.trials()
+    teller.tell(there, aloud=False)
     if args.worker is not None:
         pool.end_with_parent()
         return _end(work(made, study, args.trials, teller, screen), screen)
+    done = sum(is_finished(one) for one in there if one.number < args.trials)
+    if done == args.trials:
+        screen.note(f"{made.folder}: this sweep is done; more trials with a larger --trials")
+        return _finish(made, study, screen)
     _start(made, args, done, screen)
-    if done < args.trials:
-        if alone:
-            ended = work(made, study, args.trials, teller, screen)
-        else:
-            ended = pool.work(made, study, args.trials, args.workers, given, before, teller, screen)
-        if ended.code:
-            return _end(ended, screen)
+    if args.workers == 1:
+        ended = work(made, study, args.trials, teller, screen)
     else:
-        screen.note(f"done: {counts(there)}; more with a larger --trials")
-    return _finish(made, study, screen)
+        start = partial(pool.start, made.folder, given, args.workers, environment)
+        ended = pool.work(study, args.trials, args.workers, start, teller, screen)
+    return _end(ended, screen) if ended.code else _finish(made, study, screen)
 
 
 def status(args: argparse.Namespace, screen: Screen) -> int:
     """Shows a sweep, and changes nothing. Returns the exit code."""
     jax.config.update("jax_platforms", "cpu")  # nothing is computed
-    try:
-        folder = _folder(args)
-        study = Study(open_storage(args.storage, folder, writes=False), folder)
-        record = study.record()
-        if record is None:
-            raise StudyError(
-                f"--workdir is {str(folder)!r}: no sweep of this name in its storage; allowed: the folder "
-                "of a sweep, and its --storage"
-            )
-        found = rows(study.trials(), folder)
-    except DiskError as error:
-        return _fail(screen, Ended(cli.EXIT_DISK, str(error)))
-    except ValueError as error:
-        return _fail(screen, Ended(cli.EXIT_INVALID, str(error)))
+    return _refusing(lambda: _status(args, screen), screen)
+
+
+def _status(args: argparse.Namespace, screen: Screen) -> int:
+    folder = _folder(args)
+    study = Study(open_storage(args.storage, folder, writes=False), folder)
+    record = study.record()
+    if record is None:
+        raise StudyError(
+            f"--workdir is {str(folder)!r}: no sweep of this name in its storage; allowed: the folder of a "
+            "sweep, and its --storage"
+        )
+    found = rows(study.trials(), folder)
     show(found, record, importances(found, record), screen)
     return 0
+
+
+def _refusing(action: Callable[[], int], screen: Screen) -> int:
+    """What an action returns, or the exit code of what it raises, once that is said in a line."""
+    try:
+        return action()
+    except DataError as problem:
+        return _fail(screen, Ended(cli.EXIT_DATA, str(problem)))
+    except DiskError as problem:
+        return _fail(screen, Ended(cli.EXIT_DISK, str(problem)))
+    except ValueError as problem:
+        return _fail(screen, Ended(cli.EXIT_INVALID, str(problem)))
 
 
 def _folder(args: argparse.Namespace) -> Path:
@@ -113,13 +126,16 @@ def _begin(args: argparse.Namespace, overrides: list[str], command: str) -> tupl
     """The study, and what is to be done; both are made or checked.
 
     Raises:
-      ValueError, DataError, DiskError: one line. OSError: the folder cannot be made.
+      ValueError, DataError, DiskError: one line.
     """
     folder = _folder(args)
     wanted = plan.make(args.config, overrides, folder, args.pruner or "halving", command)
     config = wanted.experiment.config
     locate(config["dataset"], config["data_dir"])
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise error("--workdir", str(folder), f"{FOLDER}; {problem.strerror}") from problem
     study = Study(open_storage(args.storage, folder), folder)
     found = study.record()
     if found is None:
@@ -166,11 +182,8 @@ def _finish(made: plan.Plan, study: Study, screen: Screen) -> int:
     record = study.record()
     with screen.task("looking at the results"):
         shares = importances(found, record)
-    try:
-        with screen.task("drawing the picture"):
-            files = write_results(found, record, shares, made.folder)
-    except DiskError as error:
-        return _fail(screen, Ended(cli.EXIT_DISK, str(error)))
+    with screen.task("drawing the picture"):
+        files = write_results(found, record, shares, made.folder)
     show(found, record, shares, screen)
     screen.note(f"\n{made.folder}: {', '.join(files)}")
     return 0

@@ -207,6 +207,7 @@ def _check_ends(one: Dimension, field: Field, config: Mapping[str, Any], maps: l
     values = drawn.values if isinstance(drawn, Choice) else (drawn.low, drawn.high)
     for value in values:
         checked(f"space[{one.field!r}]", value, field)
+    for value in values:
         try:
             found = trained_maps(validate({**config, one.field: value}, (one.field,)))
         except ValueError as problem:

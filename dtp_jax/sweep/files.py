@@ -9,7 +9,7 @@ from typing import Any
 from dtp_jax.run.files import disk_errors, replace_text
 from dtp_jax.sweep.picture import draw
 from dtp_jax.sweep.results import Row, as_csv, best, command_of, in_order, in_range
-from dtp_jax.sweep.tell import counts, in_words, percent, table
+from dtp_jax.sweep.tell import counts, epochs, in_words, percent, table
 from dtp_jax.sweep.trial import folder_of
 from dtp_jax.version import __version__
 
@@ -72,10 +72,9 @@ def _best(found: Sequence[Row], record: Mapping[str, Any], folder: Path) -> list
     top = best(found)
     if top is None:
         return ["No trial has come to its end yet.", ""]
-    epochs = f"{record['epochs']} epoch{'s' if record['epochs'] > 1 else ''}"
     return [
         f"The best is trial {top.number}, in `{folder_of(folder, top.number)}`: {percent(top.value)} after "
-        f"{epochs}, {percent(top.best)} at its highest. This trains it over all epochs of the config:",
+        f"{epochs(record)}, {percent(top.best)} at its highest. This trains it over all epochs of the config:",
         "",
         "```bash",
         command_of(top, record),

@@ -8,6 +8,7 @@ from typing import Any
 from dtp_jax.plots.search import Parameter, Trial, draw_search
 from dtp_jax.plots.style import save
 from dtp_jax.sweep.results import COMPLETE, PRUNED, RUNNING, STOPPED, Row, is_log
+from dtp_jax.sweep.tell import epochs
 
 STATES = {COMPLETE: "complete", PRUNED: "pruned", RUNNING: "unfinished", STOPPED: "unfinished"}
 
@@ -21,13 +22,12 @@ def draw(
         file.unlink(missing_ok=True)
         return
     parameters = [
-        Parameter(name, is_log(one), one.get("values", ())) for name, one in record["space"].items()
+        Parameter(name, is_log(one), one.get("values", ()), (one.get("low", 0), one.get("high", 0)))
+        for name, one in record["space"].items()
     ]
     trials = [_trial(one, list(record["space"])) for one in drawn]
-    epochs = f"{record['epochs']} epoch{'s' if record['epochs'] > 1 else ''}"
-    save(
-        draw_search(trials, parameters, shares, title=f"{record['config']}, {epochs} a trial"), file
-    )
+    title = f"{record['config']}, {epochs(record)} a trial"
+    save(draw_search(trials, parameters, shares, title=title), file)
 
 
 def _trial(one: Row, names: Sequence[str]) -> Trial:

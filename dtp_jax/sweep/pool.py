@@ -8,13 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dtp_jax.run import signals
 from dtp_jax.run.screen import Screen
-from dtp_jax.sweep.plan import Plan
 from dtp_jax.sweep.results import RUNNING, Row, best
 from dtp_jax.sweep.study import Study, is_finished
 from dtp_jax.sweep.tell import Teller, percent
@@ -22,6 +21,8 @@ from dtp_jax.sweep.trial import Ended
 
 LOOK_SECONDS = 0.5
 """Between looks at the workers and the study."""
+MOST_KILLED = 5
+"""So often a worker that was killed has a successor: what kills one may kill all, as too little memory does."""
 GPUS = "CUDA_VISIBLE_DEVICES"
 MEMORY = "XLA_PYTHON_CLIENT_PREALLOCATE"
 
@@ -34,14 +35,14 @@ class Worker(NamedTuple):
     log: Path
 
 
-def prepare(alone: bool) -> dict[str, str]:
+def prepare(count: int) -> dict[str, str]:
     """To be called before JAX starts. Returns the environment as it was, for workers.
 
     Args:
-      alone: this process trains. Where it does not, it leaves accelerators to those that do.
+      count: of workers. Where there are several, this process leaves accelerators to them.
     """
     before = dict(os.environ)
-    if not alone:
+    if count > 1:
         import jax
 
         jax.config.update("jax_platforms", "cpu")
@@ -49,30 +50,35 @@ def prepare(alone: bool) -> dict[str, str]:
 
 
 def work(
-    plan: Plan,
     study: Study,
     trials: int,
     count: int,
-    given: Sequence[str],
-    environment: Mapping[str, str],
+    start: Callable[[int], Worker],
     teller: Teller,
     screen: Screen,
 ) -> Ended:
     """Starts workers, tells of the trials as they end, waits for all. Code 0: all results are there.
 
     Args:
-      given: the arguments of this process. environment: of the workers.
+      start: starts the worker with this number.
     """
-    workers = [_start(plan.folder, given, number, count, environment) for number in range(count)]
-    abandon = _once_more(workers, screen)
+    workers = [start(number) for number in range(count)]
+
+    def abandon() -> None:
+        screen.abandon()
+        _kill(workers)
+
+    words = f"{count} workers; their logs are {workers[0].log.parent}/worker_*.log"
     try:
-        with (
-            signals.StopSignals(screen.note, abandon) as heard,
-            screen.task(
-                f"{count} workers; their logs are {workers[0].log.parent}/worker_*.log"
-            ) as show,
-        ):
-            _watch(workers, study, trials, heard, teller, screen, show)
+        with signals.StopSignals(screen.note, abandon) as heard, screen.task(words) as show:
+
+            def look() -> int | None:
+                found = teller.tell(study.trials())
+                if show is not None:
+                    show(_state(found, trials), sum(one.is_finished for one in found), trials)
+                return heard()
+
+            _watch(workers, look, start, screen)
             number = heard()
     finally:
         _kill(workers)  # none is left but where this process fails itself
@@ -80,34 +86,43 @@ def work(
     teller.tell(found)
     if number is not None:
         return Ended(128 + number)
-    done = sum(is_finished(one) for one in found if one.number < trials)
-    if done >= trials:
+    if sum(is_finished(one) for one in found if one.number < trials) >= trials:
         return Ended(0)
     failed = next((one for one in workers if one.process.returncode), workers[0])
     return Ended(_code(failed), _last_words(failed))
 
 
-def _watch(workers, study, trials, heard, teller: Teller, screen: Screen, show) -> None:
-    """Returns when all workers have ended."""
-    said: set[int] = set()
-    passed_on = False
+def _watch(
+    workers: list[Worker],
+    look: Callable[[], int | None],
+    start: Callable[[int], Worker],
+    screen: Screen,
+) -> None:
+    """Returns when all workers have ended. One that was killed has a successor, a few times.
+
+    Args:
+      look: tells of the trials; returns the number of a signal, which is passed on to the workers, once.
+    """
+    stopping, killed = False, 0
     while any(one.process.poll() is None for one in workers):
-        number = heard()
-        if number is not None and not passed_on:
+        number = look()
+        if number is not None and not stopping:
             _send(workers, number)
-            passed_on = True
-        found = teller.tell(study.trials())
-        if show is not None:
-            show(_state(found, trials), sum(one.is_finished for one in found), trials)
-        for one in workers:
-            code = one.process.poll()
-            if code and code < 0 and one.number not in said and not passed_on:
-                said.add(one.number)
-                name = signal.Signals(-code).name
-                others = any(w.process.poll() is None for w in workers)
-                then = "its trial goes on in another one" if others else "no other is left"
-                screen.warn(f"worker {one.number} was ended by {name}; {then}")
+            stopping = True
+        for place, one in enumerate(workers):
+            if stopping or (one.process.poll() or 0) >= 0 or killed >= MOST_KILLED:
+                continue
+            killed += 1
+            screen.warn(
+                f"worker {one.number} was ended by {_signal(one)}; another one takes its place"
+            )
+            workers[place] = start(one.number)
         time.sleep(LOOK_SECONDS)
+
+
+def _signal(one: Worker) -> str:
+    """The name of the signal that ended it."""
+    return signal.Signals(-one.process.returncode).name
 
 
 def _state(found: Sequence[Row], trials: int) -> str:
@@ -120,10 +135,14 @@ def _state(found: Sequence[Row], trials: int) -> str:
     return ", ".join(parts)
 
 
-def _start(
-    folder: Path, given: Sequence[str], number: int, count: int, environment: Mapping[str, str]
+def start(
+    folder: Path, given: Sequence[str], count: int, environment: Mapping[str, str], number: int
 ) -> Worker:
-    """A worker in a session of its own: signals of the terminal go to this process, which passes them on."""
+    """A worker in a session of its own: signals of the terminal go to this process, which passes them on.
+
+    Args:
+      given: the arguments of this process. count: of all workers. environment: of the worker.
+    """
     log = folder / f"worker_{number}.log"
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH", "")]))
@@ -183,16 +202,6 @@ def _send(workers: Sequence[Worker], number: int) -> None:
             one.process.send_signal(number)
 
 
-def _once_more(workers: Sequence[Worker], screen: Screen):
-    """What ends the workers at once, where somebody is impatient."""
-
-    def abandon() -> None:
-        screen.abandon()
-        _kill(workers)
-
-    return abandon
-
-
 def _kill(workers: Sequence[Worker]) -> None:
     for one in workers:
         if one.process.poll() is None:
@@ -213,7 +222,7 @@ def _last_words(one: Worker) -> str:
         said = next((line for line in reversed(lines) if line.startswith("error: ")), "")
         if said and code > 0:
             return said.removeprefix("error: ")
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+    how = f"was ended by {_signal(one)}" if code < 0 else f"ended with {code}"
     return f"worker {one.number} {how}; {one.log} says more; the same command goes on from here"
 
 

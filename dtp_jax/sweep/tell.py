@@ -105,11 +105,14 @@ def show(
     screen.note(in_words(found, shares))
     top = best(found)
     if top is not None:
-        epochs = f" over {record['epochs']} epochs"
-        screen.note(
-            f"\nthe best is trial {top.number}, {percent(top.value)} validation accuracy{epochs}:"
-        )
+        accuracy = f"{percent(top.value)} on validation images after {epochs(record)}"
+        screen.note(f"\nthe best is trial {top.number}: {accuracy}; over all epochs of the config:")
         screen.note(command_of(top, record))
+
+
+def epochs(record: Mapping[str, Any]) -> str:
+    """How long a trial is."""
+    return f"{record['epochs']} epoch{'s' if record['epochs'] > 1 else ''}"
 
 
 def table(found: Sequence[Row], record: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
