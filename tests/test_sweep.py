@@ -32,7 +32,6 @@ from dtp_jax.sweep.space import Choice, IntUniform, LogUniform, PerMap, Uniform
 
 pytest_plugins = ["run_fixtures"]
 
-SMALL = ("--config.channels=4,8", "--config.batch_size=32")
 STEPS = 39  # of an epoch
 CONFIG = """from dtp_jax.configs import {config}
 from dtp_jax.sweep.space import Choice, IntUniform, LogUniform, PerMap, Uniform
@@ -41,7 +40,10 @@ space = {space}
 
 
 def get_config():
-    return {config}.get_config()
+    config = {config}.get_config()
+    if config.rule == "backprop":  # compiled in no time
+        config.network, config.channels, config.hidden = "mlp", (), (8,)
+    return config
 """
 RATES = '{"forward_lr": LogUniform(1e-3, 0.3), "momentum": Uniform(0, 0.95)}'
 
@@ -201,22 +203,22 @@ SPACE = {
 }
 
 
-def drawn(count, seed):
+def drawn(folder, count, seed):
     """Fields of so many trials, whose accuracies are their numbers."""
     dims = dimensions(SPACE, experiment(), "it")
-    there = study.Study(optuna.storages.InMemoryStorage(), Path("it"))
+    there = study.Study(optuna.storages.InMemoryStorage(), folder)
     there.make({})
     found = []
     for number in range(count):
-        there.add()
+        there.add(count)
         one = there.open_trial(there.trials()[number], seed, "none")
         found.append(fields_at(dims, study.draw(one, dims)))
         there.tell(number, number / count)
     return found
 
 
-def test_what_is_drawn_lies_in_the_space():
-    found = drawn(14, 0)  # the last ones are no longer random
+def test_what_is_drawn_lies_in_the_space(tmp_path):
+    found = drawn(tmp_path, 14, 0)  # the last ones are no longer random
     for fields in found:
         assert 0.25 <= fields["beta"] <= 0.75
         assert len(fields["feedback_lr"]) == 2
@@ -232,10 +234,10 @@ def test_what_is_drawn_lies_in_the_space():
     assert 5 <= below <= 23  # half of them: it counts in logarithms
 
 
-def test_a_seed_draws_the_same_again():
-    first = drawn(13, 3)
-    assert drawn(13, 3) == first
-    assert drawn(2, 4) != first[:2]
+def test_a_seed_draws_the_same_again(tmp_path):
+    first = drawn(tmp_path, 13, 3)
+    assert drawn(tmp_path, 13, 3) == first
+    assert drawn(tmp_path, 2, 4) != first[:2]
 
 
 # A whole sweep.
@@ -245,7 +247,7 @@ def test_a_seed_draws_the_same_again():
 def whole(tmp_path_factory):
     """Three trials of two epochs, in this process: (folder, what was said)."""
     folder = tmp_path_factory.mktemp("sweep")
-    flags = (own(folder), *SMALL, "--config.epochs=2", "--pruner=none", f"--workdir={folder / 'w'}")
+    flags = (own(folder), "--config.epochs=2", "--pruner=none", f"--workdir={folder / 'w'}")
     code, out, err = sweep(*flags, "--trials=3")
     assert (code, err) == (0, "")
     return folder / "w", flags, out
@@ -357,7 +359,7 @@ def test_a_pruned_trial_stops_there(place, monkeypatch):
             return trial.number % 2 == 1
 
     monkeypatch.setattr(study, "_pruner", lambda name: Odd())
-    code, out, _ = sweep(own(place), *SMALL, "--config.epochs=2", "--trials=3", "--workdir=w")
+    code, out, _ = sweep(own(place), "--config.epochs=2", "--trials=3", "--workdir=w")
     assert code == 0 and "pruned after epoch 1" in out
     states = [one.state.name for one in stored(place / "w")]
     assert states == ["COMPLETE", "PRUNED", "COMPLETE"]
@@ -373,7 +375,7 @@ def test_successive_halving_prunes_what_is_worse(tmp_path):
     there.make({})
     pruned = []
     for number in range(4):
-        there.add()
+        there.add(number + 1)
         one = there.open_trial(there.trials()[number], 0, "halving")
         one.report(0.9 - 0.1 * number, 1)
         pruned.append(one.should_prune())
@@ -391,7 +393,7 @@ def test_what_diverges_or_cannot_be_is_a_result(place, monkeypatch):
 
     monkeypatch.setattr(trial.assemble, "plan", refuses_the_first)
     file = own(place, '{"forward_lr": LogUniform(1e18, 1e19)}')
-    code, out, _ = sweep(file, *SMALL, "--config.epochs=1", "--trials=2", "--workdir=w")
+    code, out, _ = sweep(file, "--config.epochs=1", "--trials=2", "--workdir=w")
     assert code == 0 and "trial 0  failed: config.beta is what a test says" in out
     assert "trial 1  diverged: " in out
     assert [(one.state.name, one.value) for one in stored(place / "w")] == [("COMPLETE", 0.0)] * 2
@@ -406,7 +408,7 @@ def test_what_diverges_or_cannot_be_is_a_result(place, monkeypatch):
 
 def test_a_trial_that_nobody_could_tell_of_is_told_without_training(place, monkeypatch):
     """As after a kill between the last checkpoint and the study; the run stays as it was."""
-    flags = (own(place), *SMALL, "--config.epochs=1", "--trials=1", "--workdir=w")
+    flags = (own(place), "--config.epochs=1", "--trials=1", "--workdir=w")
     with monkeypatch.context() as patched:
         patched.setattr(
             study.Study,
@@ -429,7 +431,9 @@ def test_a_trial_whose_owner_lives_is_left_alone(tmp_path):
     """It is shown as running, and as stopped once its owner is gone."""
     there = study.Study(study.open_storage(None, tmp_path), tmp_path)
     there.make({})
-    there.add()
+    there.add(1)
+    there.add(1)
+    assert len(there.trials()) == 1
     there.open_trial(there.trials()[0], 0, "none").suggest_float("beta", 0, 1)
     run = tmp_path / "trial_0"
     run.mkdir()
@@ -471,7 +475,7 @@ def owner_of(run):
 
 def test_a_worker_is_killed(place):
     """None of the trials is lost, none is there twice, and the killed one's run goes on from its checkpoint."""
-    flags = (own(place), *SMALL, "--config.epochs=6", "--pruner=none", f"--workdir={place / 'w'}")
+    flags = (own(place), "--config.epochs=6", "--pruner=none", f"--workdir={place / 'w'}")
     process = start(*flags, "--trials=3", "--workers=2")
     run = place / "w/trial_0"
     saved = run / "checkpoints" / str(STEPS)
@@ -492,9 +496,7 @@ def test_a_worker_is_killed(place):
     assert len(list((run / "tensorboard").iterdir())) == 2
     # It has all lines of a run that was never stopped, the test line apart.
     values = [f"--config.{name}={value!r}" for name, value in found[0].params.items()]
-    other = launch(
-        "--config=digits_backprop", *SMALL, "--config.epochs=6", *values, f"--workdir={place / 'o'}"
-    )
+    other = launch(own(place), "--config.epochs=6", *values, f"--workdir={place / 'o'}")
     assert other.code == 0, other.err
     assert untimed_rows(run) == [line for line in untimed_rows(place / "o") if '"test"' not in line]
     assert found[0].intermediate_values == {
@@ -503,7 +505,7 @@ def test_a_worker_is_killed(place):
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(place):
-    flags = (own(place), *SMALL, "--config.epochs=6", "--trials=1", f"--workdir={place / 'w'}")
+    flags = (own(place), "--config.epochs=6", "--trials=1", f"--workdir={place / 'w'}")
     process = start(*flags)
     wait_for(lambda: (place / "w/trial_0/checkpoints").is_dir(), [process], "checkpoint")
     process.send_signal(signal.SIGTERM)
@@ -624,7 +626,7 @@ def test_the_picture_has_every_trial_in_every_panel():
 
 def test_a_journal_as_storage(place):
     journal = place / "shared" / "all.journal"
-    flags = (own(place), *SMALL, "--config.epochs=1", "--workdir=w", f"--storage={journal}")
+    flags = (own(place), "--config.epochs=1", "--workdir=w", f"--storage={journal}")
     assert sweep(*flags, "--trials=1")[0] == 0
     assert journal.is_file() and not Path("w/sweep.db").exists()
     code, out, _ = sweep("--status", "--workdir=w", f"--storage={journal}")

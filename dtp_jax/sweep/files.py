@@ -2,13 +2,14 @@
 
 import datetime
 import socket
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dtp_jax.run.files import disk_errors, replace_text
+from dtp_jax.run.files import disk_errors, replace_text, write_json
 from dtp_jax.sweep.picture import draw
-from dtp_jax.sweep.results import Row, as_csv, best, command_of, in_order, in_range
+from dtp_jax.sweep.results import Row, as_csv, best, command_of, fields_of_row, in_order, in_range
 from dtp_jax.sweep.tell import counts, epochs, in_words, percent, table
 from dtp_jax.sweep.trial import folder_of
 from dtp_jax.version import __version__
@@ -20,17 +21,44 @@ MOST_ROWS = 20
 def write_results(
     found: Sequence[Row], record: Mapping[str, Any], shares: Mapping[str, float], folder: Path
 ) -> list[str]:
-    """Writes sweep.csv, sweep.png and sweep.md. Returns their names.
+    """Writes sweep.md, sweep.csv, sweep.png and sweep.json. Returns their names.
 
     Raises:
       DiskError: the disk refuses.
     """
-    names = [f"{NAME}.{kind}" for kind in ("md", "csv", "png")]
+    names = [f"{NAME}.{kind}" for kind in ("md", "csv", "png", "json")]
     with disk_errors(folder):
         replace_text(folder / names[1], as_csv(found, record))
         draw(found, record, shares, folder / names[2])
+        write_json(folder / names[3], _for_programs(found, record, shares))
         replace_text(folder / names[0], _page(found, record, shares, folder, names[2]))
     return names
+
+
+def _for_programs(
+    found: Sequence[Row], record: Mapping[str, Any], shares: Mapping[str, float]
+) -> dict[str, Any]:
+    """What came out, for `dtp report` and scripts."""
+    top = best(found)
+    chosen = top and {
+        "trial": top.number,
+        "val_accuracy": top.value,
+        "fields": fields_of_row(top, record),
+        "command": command_of(top, record),
+    }
+    return {
+        "config": record["config"],
+        "epochs": record["epochs"],
+        "pruner": record["pruner"],
+        "states": dict(Counter(one.state for one in found)),
+        "order": [one.number for one in in_order(found)],
+        "importances": dict(shares),
+        "best": chosen,
+        "command": record["command"],
+        "commit": record["commit"],
+        "host": socket.gethostname(),
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
 
 
 def _page(

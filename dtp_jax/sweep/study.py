@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtp_jax.fields import error, first_line
-from dtp_jax.run.files import DiskError
+from dtp_jax.run.files import DiskError, disk_errors
 from dtp_jax.sweep.dimensions import Dimension
 from dtp_jax.sweep.space import Choice
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 if TYPE_CHECKING:
     import optuna
@@ -29,6 +34,8 @@ OPENINGS, OPENING_SECONDS = 5, 0.5
 """Of a new database, whose tables another worker may be about to make."""
 LOCKED_SECONDS = 60
 """So long a process waits for its turn to write into SQLite's file."""
+ADDING = ".adding"
+"""Is locked in the sweep's folder while a worker looks whether there are enough trials, and adds one."""
 RECORD = "sweep"
 """The attribute of a study that says of which sweep it is."""
 
@@ -101,12 +108,21 @@ def storage_errors() -> Iterator[None]:
         ) from problem
 
 
+@contextlib.contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """A context that no other process is in, as far as the file system has locks."""
+    with disk_errors(file.parent), file.open("a") as opened:
+        with contextlib.suppress(OSError, AttributeError):
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+
+
 class Study:
     """The study of one sweep."""
 
     def __init__(self, storage: Any, folder: Path):
         """Makes none; `record` says whether there is one."""
-        self.storage, self.name = storage, folder.absolute().name or "sweep"
+        self.storage, self.folder, self.name = storage, folder, folder.absolute().name or "sweep"
 
     def make(self, record: Mapping[str, Any]) -> None:
         """Makes the study where it is not there; says of which sweep it is where nobody has yet."""
@@ -135,10 +151,12 @@ class Study:
         with storage_errors():
             return self._load().get_trials(deepcopy=False)
 
-    def add(self) -> None:
-        """Adds a trial, whose values whoever claims it draws."""
-        with storage_errors():
-            self._load().ask()
+    def add(self, trials: int) -> None:
+        """Adds a trial, whose values whoever claims it draws; not where there are so many already."""
+        with _alone(self.folder / ADDING), storage_errors():
+            study = self._load()
+            if len(study.get_trials(deepcopy=False)) < trials:
+                study.ask()
 
     def open_trial(
         self, found: "optuna.trial.FrozenTrial", seed: int, pruner: str

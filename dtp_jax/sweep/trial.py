@@ -1,5 +1,6 @@
 """One trial: a run in its own folder, whose validation accuracies go to the study."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,8 @@ PRUNED, DIVERGED, FAILED, SECONDS = "pruned", "diverged", "failed", "seconds"
 how long it took."""
 NOTHING = 0.0
 """The value of a trial that came to nothing: the sampler is to go elsewhere."""
+ABOUT_CHECKPOINTS = re.compile(r"; (the last good checkpoint is .*|no checkpoint yet)$")
+"""Nobody goes on from there."""
 DEEDS = {cli.EXIT_DIVERGED: DIVERGED, cli.EXIT_MEMORY: FAILED}
 """Exit codes of a run that concern its trial alone."""
 
@@ -138,7 +141,7 @@ def _take(
 
 def _come_to_nothing(study: Study, trial: "optuna.Trial", what: str, why: str) -> Ended:
     with storage_errors():
-        trial.set_user_attr(what, why)
+        trial.set_user_attr(what, ABOUT_CHECKPOINTS.sub("", why))
     study.tell(trial.number, NOTHING)
     return Ended(0)
 

@@ -28,8 +28,8 @@ class Round(NamedTuple):
 def work(plan: Plan, study: Study, trials: int, teller: Teller, screen: Screen) -> Ended:
     """Takes trials to their ends until there are so many results. Code 0: they are there.
 
-    The trials of a sweep are those with the numbers below `trials`: where workers add one too many
-    between them, it waits for a sweep of more.
+    The trials of a sweep are those with the numbers below `trials`. Where machines whose locks do not
+    reach each other add one too many between them, it waits for a sweep of more.
     """
     try:
         backend.require_devices()
@@ -50,7 +50,7 @@ def work(plan: Plan, study: Study, trials: int, teller: Teller, screen: Screen) 
             if ended is not None:
                 teller.tell(study.trials())
             elif missing:
-                study.add()
+                study.add(trials)
             else:
                 _wait(study, trials, teller, screen)
     except DiskError as error:
