@@ -177,11 +177,19 @@ def _shares(axis: Any, importances: Mapping[str, float], names: Sequence[str]) -
         axis.set_axis_off()
         axis.text(0.5, 0.5, "too few trials to say\nwhat matters", ha="center", color=INK)
         return
+    fontsize = "medium" if len(names) <= 8 else "x-small"
     ordered = sorted(names, key=lambda name: importances.get(name, 0.0))
     values = [100 * importances.get(name, 0.0) for name in ordered]
-    axis.barh(range(len(ordered)), values, color=COLORS[2], height=0.7)
-    axis.set_yticks(range(len(ordered)), ordered, fontsize="small")
-    as_written(axis.get_yticklabels())
+    axis.barh(range(len(ordered)), values, color=COLORS[2], alpha=0.45, height=0.78)
+    axis.set_yticks([])
+    # Names stand on the bars: beside them they would push the panels below apart.
+    words = [
+        axis.text(
+            0.02, place, name, va="center", fontsize=fontsize, transform=axis.get_yaxis_transform()
+        )
+        for place, name in enumerate(ordered)
+    ]
+    as_written(words)
     axis.set_title("what matters", loc="left", fontsize="medium")
 
 

@@ -1,11 +1,14 @@
 """What a sweep says of its trials: a line for each as it ends, a table in the end."""
 
+import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dtp_jax.run.layout import duration
+from rich.text import Text
+
+from dtp_jax.run.layout import columns_of, duration
 from dtp_jax.run.owner import lives
 from dtp_jax.run.screen import Screen
 from dtp_jax.sweep.results import (
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 15
 """Of the table on a screen; the CSV file has all."""
+INDENT = "    "
 STATES = (COMPLETE, PRUNED, DIVERGED, FAILED, RUNNING, STOPPED)
 
 
@@ -107,7 +111,20 @@ def show(
     if top is not None:
         accuracy = f"{percent(top.value)} on validation images after {epochs(record)}"
         screen.note(f"\nthe best is trial {top.number}: {accuracy}; over all epochs of the config:")
-        screen.note(command_of(top, record))
+        _say_command(command_of(top, record), screen)
+
+
+def _say_command(command: str, screen: Screen) -> None:
+    """A command in lines that fit, and can be copied; on a pipe in one."""
+    lines, width = [""], columns_of(screen.console)
+    for word in shlex.split(command):
+        quoted = shlex.quote(word)
+        if lines[-1] and len(lines[-1]) + len(quoted) + 3 > width:
+            lines[-1] += " \\"
+            lines.append(INDENT + quoted)
+        else:
+            lines[-1] += f" {quoted}" if lines[-1] else quoted
+    screen.console.print(Text("\n".join(lines)), soft_wrap=True)
 
 
 def epochs(record: Mapping[str, Any]) -> str:
