@@ -20,13 +20,14 @@ from launching import finish, launch, rows, tree, untimed_rows, wait_for
 from rich.console import Console
 
 from dtp_jax.plots.search import Parameter, Trial, draw_search
+from dtp_jax.report import __main__ as report
 from dtp_jax.rules import RULES
 from dtp_jax.run import cli
 from dtp_jax.run.config import validate
 from dtp_jax.run.loading import load_config
 from dtp_jax.run.owner import Ownership
 from dtp_jax.run.screen import Screen
-from dtp_jax.sweep import __main__, plan, results, study, tell, trial
+from dtp_jax.sweep import __main__, plan, pool, results, study, tell, trial
 from dtp_jax.sweep.dimensions import default_space, dimensions, fields_at, trained_maps
 from dtp_jax.sweep.space import Choice, IntUniform, LogUniform, PerMap, Uniform
 
@@ -168,6 +169,16 @@ def test_status_of_no_sweep(place):
     code, _, err = sweep("--status", "--workdir=nowhere")
     assert code == cli.EXIT_INVALID and "it holds no sweep.db" in err
     assert not (place / "nowhere").exists()
+
+
+def test_the_config_of_the_documentation(place):
+    page = (REPOSITORY / "docs/sweeps.md").read_text()
+    (place / "mine.py").write_text(re.search("```python\n(.*?)```", page, re.DOTALL)[1])
+    made = plan.make("mine.py", ["--config.beta=0.5"], place / "w", "none", "dtp sweep")
+    names = {one.name for one in made.dimensions}
+    assert {"noise/fc", "feedback_lr/fc", "feedback_iterations", "batch_size"} <= names
+    assert "beta" not in names and "beta is not searched, for it is set to 0.5" in made.remarks
+    assert made.experiment.config["epochs"] == 10  # as the config has it
 
 
 # The default space.
@@ -631,3 +642,54 @@ def test_a_journal_as_storage(place):
     assert journal.is_file() and not Path("w/sweep.db").exists()
     code, out, _ = sweep("--status", "--workdir=w", f"--storage={journal}")
     assert code == 0 and "1 result: 1 complete" in out
+
+
+def test_a_worker_has_a_gpu_of_its_own(monkeypatch):
+    """As far as there are so many; where two share one, neither takes the memory in advance."""
+    four = {"CUDA_VISIBLE_DEVICES": "3,5,6,7"}
+    assert [pool._device(n, 2, four) for n in range(2)] == [
+        {"CUDA_VISIBLE_DEVICES": "3"},
+        {"CUDA_VISIBLE_DEVICES": "5"},
+    ]
+    one = {"CUDA_VISIBLE_DEVICES": "0"}
+    shared = {"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    assert pool._device(1, 2, one) == shared
+    assert pool._device(0, 2, {"JAX_PLATFORMS": "cpu", **four}) == {}
+    monkeypatch.setattr(pool.shutil, "which", lambda name: None)
+    assert pool._device(0, 2, {}) == {}
+
+
+def test_a_drawn_seed_is_one_for_all_trials(place):
+    """The same command goes on with it, and the best command has it."""
+    flags = (own(place), "--config.epochs=1", "--config.seed=-1", "--workdir=w")
+    assert sweep(*flags, "--trials=1")[0] == 0
+    code, out, _ = sweep(*flags, "--trials=2")
+    assert code == 0
+    seeds = {json.loads(f.read_text())["seed"] for f in (place / "w").glob("trial_*/config.json")}
+    (seed,) = seeds
+    assert f"--config.seed={seed}" in out and len(stored(place / "w")) == 2
+
+
+def test_a_report_on_a_sweep(whole, tmp_path):
+    """It shows the trials and the command, and looks at no test image."""
+    folder, _, _ = whole
+    with contextlib.redirect_stdout(io.StringIO()), jax.enable_x64(False):
+        assert report.main([str(folder), f"--out={tmp_path / 'page.html'}"]) == 0
+    page = (tmp_path / "page.html").read_text()
+    best = max(stored(folder), key=lambda one: one.value)
+    assert f"--config.forward_lr={best.params['forward_lr']!r}" in page
+    assert 'src="data:image/png;base64,' in page and f"trial {best.number}" in page
+    assert "no checkpoint was read" in page
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), jax.enable_x64(False):
+        assert report.main([str(folder), "--text"]) == 0
+    assert (
+        "Trials of the sweep of" in out.getvalue() and f"{100 * best.value:.2f}" in out.getvalue()
+    )
+
+
+@pytest.mark.parametrize("content", ['{"order": ["0"]}', '{"order": [-1]}', "{", "[]"])
+def test_a_report_on_what_is_no_sweep(tmp_path, content, capsys):
+    (tmp_path / "sweep.json").write_text(content)
+    assert report.main([str(tmp_path)]) == 2
+    assert "it holds no run" in capsys.readouterr().err

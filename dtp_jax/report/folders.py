@@ -84,7 +84,8 @@ def find(given: Sequence[str]) -> Found:
     groups += _by_config(single)
     folder = local_path("WORKDIR", given[0]) if len(set(given)) == 1 else None
     groups = _with_own_labels(groups)
-    common, labels = short_labels([group.label for group in groups])
+    labels = [group.label for group in groups]
+    common, labels = ("", labels) if swept else short_labels(labels)
     groups = [
         group._replace(label=label, full_label=group.label)
         for group, label in zip(groups, labels, strict=True)
@@ -120,9 +121,13 @@ def _trials(path: Path, order: Sequence[int]) -> tuple[list[Group], list[str]]:
         if len(groups) == BEST_TRIALS:
             break
         try:
-            groups.append(Group(f"trial_{number}", [read(path / f"trial_{number}")]))
+            run = read(path / f"trial_{number}")
         except ValueError as error:
             problems.append(shown(str(error)))
+            continue
+        if run.summary is None:
+            run = run._replace(status="a trial: its end is the sweep's, and it is never tested")
+        groups.append(Group(f"trial {number}", [run]))
     return groups, problems
 
 

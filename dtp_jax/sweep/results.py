@@ -157,7 +157,7 @@ def as_csv(found: Sequence[Row], record: Mapping[str, Any]) -> str:
 def in_range(one: Mapping[str, Any]) -> str:
     """Where a dimension was searched, from its record."""
     if one["kind"] == "Choice":
-        return "one of " + ", ".join(map(str, one["values"]))
+        return " | ".join(map(str, one["values"]))
     whole = "whole numbers, " if one["kind"] == "IntUniform" else ""
     return f"{whole}{one['low']:g} to {one['high']:g}" + (", log" if is_log(one) else "")
 

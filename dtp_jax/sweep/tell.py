@@ -98,7 +98,7 @@ def show(
         else f"the best {most} of {len(ordered)} trials"
     )
     headings, cells = table(ordered[:most], record)
-    by_share = sorted(headings[5:], key=lambda field: _share(field, shares, record))
+    by_share = sorted(headings[:4:-1], key=lambda field: _share(field, shares, record))
     screen.table(
         title,
         {name: "left" if name == "state" else "right" for name in headings},
