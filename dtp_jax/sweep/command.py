@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -141,17 +140,12 @@ def _begin(args: argparse.Namespace, overrides: list[str], command: str) -> tupl
     if found is None:
         study.make(wanted.record)
         found = study.record()
-    elif args.pruner is None or _draws_seed(wanted, found):
+    if wanted.record["fields"]["seed"] != found["fields"]["seed"] or args.pruner is None:
         # What nobody has said is as it was when the sweep began.
-        pruner = args.pruner or found["pruner"]
-        seed = found["fields"]["seed"]
+        pruner, seed = args.pruner or found["pruner"], found["fields"]["seed"]
         wanted = plan.make(args.config, overrides, folder, pruner, command, seed)
     plan.require_same(found, wanted.record, folder)
     return study, wanted
-
-
-def _draws_seed(wanted: plan.Plan, found: dict[str, Any]) -> bool:
-    return wanted.record["fields"]["seed"] != found["fields"]["seed"]
 
 
 def _start(made: plan.Plan, args: argparse.Namespace, done: int, screen: Screen) -> None:

@@ -72,7 +72,8 @@ def open_storage(given: str | None, folder: Path, *, writes: bool = True) -> Any
                 return optuna.storages.JournalStorage(backend)
             return optuna.storages.get_storage(_database(given, file, writes))  # keeps what is over
         except Exception as problem:  # of any kind: every database has its own
-            if attempt == OPENINGS - 1:
+            is_ours = given is None or given.startswith("sqlite")
+            if attempt == OPENINGS - 1 or not is_ours:
                 raise error(
                     "--storage",
                     given or str(file),

@@ -58,9 +58,9 @@ class TrialScreen(BriefScreen):
         self.problem = text
 
     def note(self, text: str) -> None:
-        """Keeps the line, for the last one says why a run was left; shows that it is about to be."""
+        """Keeps the line, for the last one says why a run was left; shows whence it goes on, and that it ends."""
         self.problem = text
-        if text == signals.STOPPING_LATER:
+        if text == signals.STOPPING_LATER or text.startswith("going on from step"):
             show(self.console, f"{self.head}: {text}")
 
     def summary(self, summary: Any, workdir: Path) -> None:
