@@ -23,12 +23,13 @@ from dtp_jax.plots.search import Parameter, Trial, draw_search
 from dtp_jax.report import __main__ as report
 from dtp_jax.rules import RULES
 from dtp_jax.run import cli
+from dtp_jax.run.arguments import parse
 from dtp_jax.run.config import validate
 from dtp_jax.run.loading import load_config
 from dtp_jax.run.owner import Ownership
 from dtp_jax.run.screen import Screen
 from dtp_jax.sweep import __main__, plan, pool, results, study, tell, trial
-from dtp_jax.sweep.dimensions import default_space, dimensions, fields_at, trained_maps
+from dtp_jax.sweep.dimensions import as_text, default_space, dimensions, fields_at, trained_maps
 from dtp_jax.sweep.space import Choice, IntUniform, LogUniform, PerMap, Uniform
 
 pytest_plugins = ["run_fixtures"]
@@ -585,6 +586,21 @@ def test_the_best_command_is_quoted_for_a_shell():
     words = shlex.split(results.command_of(one, some_record()))
     assert words[:3] == ["dtp", "train", "--config=it's.py"]
     assert "--config.noise=0.0123456,0.0123456" in words and "--config.batch_size=32" in words
+
+
+def test_a_value_comes_back_from_a_command_line_as_it_was():
+    values = {
+        "channels": (4, 8),
+        "hidden": (),
+        "noise": (0.1 + 0.2, 1e-7),
+        "beta": 1 / 3,
+        "bias": False,
+        "activation": "tanh",
+        "batch_size": 48,
+    }
+    texts = [f"--config.{name}={as_text(value)}" for name, value in values.items()]
+    config = parse(["dtp train", "--config=digits_dtp", *texts]).config
+    assert {name: config[name] for name in values} == values
 
 
 def test_what_matters_is_what_the_accuracy_follows():

@@ -54,7 +54,7 @@ class Dimension(NamedTuple):
 
 def as_stored(value: Any) -> Any:
     """A choice as a storage holds it."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+    return as_text(value) if isinstance(value, tuple) else value
 
 
 def fields_at(dimensions: Sequence[Dimension], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,5 +238,5 @@ def _is_valid(config: Mapping[str, Any], name: str, value: Any, maps: list[str])
 def as_text(value: Any) -> str:
     """A value as a command line takes it, with all its digits."""
     if isinstance(value, (tuple, list)):
-        return ",".join(map(as_text, value))
+        return ",".join(map(as_text, value)) or "()"
     return value if isinstance(value, str) else shown(repr(value))
