@@ -603,6 +603,14 @@ def test_a_value_comes_back_from_a_command_line_as_it_was():
     assert {name: config[name] for name in values} == values
 
 
+def test_a_password_is_shown_nowhere(place):
+    file, storage = own(place), "nowhere://me:secret@host/x"
+    code, out, err = sweep(file, "--trials=1", "--workdir=w", f"--storage={storage}")
+    assert code == cli.EXIT_INVALID and "nowhere://me:***@host/x" in err
+    assert "secret" not in out + err.partition("FILE.journal")[0]
+    assert study.masked(f"dtp sweep --storage={storage} --trials=1").count("secret") == 0
+
+
 def test_what_matters_is_what_the_accuracy_follows():
     many = [
         one._replace(

@@ -1,8 +1,9 @@
 """A sweep from its arguments to its results."""
 
 import argparse
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from dtp_jax.run.screen import Screen
 from dtp_jax.sweep import plan, pool
 from dtp_jax.sweep.files import write_results
 from dtp_jax.sweep.results import importances, in_range, rows
-from dtp_jax.sweep.study import Study, StudyError, is_finished, open_storage
+from dtp_jax.sweep.study import Study, StudyError, is_finished, masked, open_storage
 from dtp_jax.sweep.tell import Teller, show
 from dtp_jax.sweep.trial import Ended
 from dtp_jax.sweep.worker import work
@@ -55,9 +56,10 @@ def _sweep(
     environment: dict[str, str],
     screen: Screen,
 ) -> int:
-    backend.check_flags()
-    backend.prepare()
-    study, made = _begin(args, overrides, command)
+    with _checks():
+        backend.check_flags()
+        backend.prepare()
+        study, made = _begin(args, overrides, masked(command))
     teller = Teller(made.folder, args.trials, screen)
     there = study.trials()
     teller.tell(there, aloud=False)
@@ -84,7 +86,8 @@ def status(args: argparse.Namespace, screen: Screen) -> int:
 
 
 def _status(args: argparse.Namespace, screen: Screen) -> int:
-    folder = _folder(args)
+    with _checks():
+        folder = _folder(args)
     study = Study(open_storage(args.storage, folder, writes=False), folder)
     record = study.record()
     if record is None:
@@ -105,8 +108,17 @@ def _refusing(action: Callable[[], int], screen: Screen) -> int:
         return _fail(screen, Ended(cli.EXIT_DATA, str(problem)))
     except DiskError as problem:
         return _fail(screen, Ended(cli.EXIT_DISK, str(problem)))
-    except ValueError as problem:
+    except StudyError as problem:
         return _fail(screen, Ended(cli.EXIT_INVALID, str(problem)))
+
+
+@contextlib.contextmanager
+def _checks() -> Iterator[None]:
+    """A context whose ValueErrors are the user's; those of what comes later are this program's."""
+    try:
+        yield
+    except ValueError as problem:
+        raise StudyError(str(problem)) from problem
 
 
 def _folder(args: argparse.Namespace) -> Path:

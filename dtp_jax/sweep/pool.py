@@ -104,7 +104,7 @@ def _watch(
       look: tells of the trials; returns the number of a signal, which is passed on to the workers, once.
     """
     stopping, killed = False, 0
-    while any(one.process.poll() is None for one in workers):
+    while True:
         number = look()
         if number is not None and not stopping:
             _send(workers, number)
@@ -117,6 +117,8 @@ def _watch(
                 f"worker {one.number} was ended by {_signal(one)}; another one takes its place"
             )
             workers[place] = start(one.number)
+        if all(one.process.poll() is not None for one in workers):
+            return
         time.sleep(LOOK_SECONDS)
 
 

@@ -4,6 +4,7 @@ Optuna is imported by the functions that need it: it takes the better part of a 
 """
 
 import contextlib
+import re
 import time
 import urllib.parse
 import zlib
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dtp_jax.fields import error, first_line
+from dtp_jax.fields import first_line
 from dtp_jax.run.files import DiskError, disk_errors
 from dtp_jax.sweep.dimensions import Dimension
 from dtp_jax.sweep.space import Choice
@@ -74,14 +75,18 @@ def open_storage(given: str | None, folder: Path, *, writes: bool = True) -> Any
         except Exception as problem:  # of any kind: every database has its own
             is_ours = given is None or given.startswith("sqlite")
             if attempt == OPENINGS - 1 or not is_ours:
-                raise error(
-                    "--storage",
-                    given or str(file),
-                    "an address such as sqlite:///FILE or postgresql://..., or FILE.journal; "
-                    + first_line(problem),
+                shown = f"--storage is {masked(given or str(file))!r}"
+                raise StudyError(
+                    f"{shown}; allowed: an address such as sqlite:///FILE or postgresql://..., or "
+                    f"FILE.journal; {first_line(problem)}"
                 ) from problem
             time.sleep(OPENING_SECONDS)
     raise AssertionError("the last attempt raises")
+
+
+def masked(text: str) -> str:
+    """A text without the passwords of addresses in it: it is shown, and written into files."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
 
 
 def _database(given: str | None, file: Path, writes: bool) -> Any:

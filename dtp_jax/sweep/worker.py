@@ -36,6 +36,9 @@ def work(plan: Plan, study: Study, trials: int, teller: Teller, screen: Screen) 
         config = plan.experiment.config
         mesh = make_mesh(config["data_parallel"], config["layer_parallel"])
         data_share(mesh)
+    except ValueError as error:
+        return Ended(cli.EXIT_INVALID, str(error))
+    try:
         while True:
             waiting, missing = _round(study, trials)
             if not waiting and not missing:
@@ -55,7 +58,7 @@ def work(plan: Plan, study: Study, trials: int, teller: Teller, screen: Screen) 
                 _wait(study, trials, teller, screen)
     except DiskError as error:
         return Ended(cli.EXIT_DISK, str(error))
-    except (WorkdirError, ValueError) as error:
+    except WorkdirError as error:
         return Ended(cli.EXIT_INVALID, str(error))
 
 
@@ -70,8 +73,9 @@ def _wait(study: Study, trials: int, teller: Teller, screen: Screen) -> None:
     numbers = ", ".join(map(str, before))
     what = f"waiting for trial{'s' if before[1:] else ''} {numbers} of other workers"
     with screen.task(what):
-        while teller.are_all_taken(before):
-            time.sleep(WAITING_SECONDS)
-            if [one.number for one in _round(study, trials).waiting] != before:
+        while True:
+            time.sleep(WAITING_SECONDS)  # in any case: who lives elsewhere is not seen for certain
+            is_same = [one.number for one in _round(study, trials).waiting] == before
+            if not (is_same and teller.are_all_taken(before)):
                 break
     teller.tell(study.trials())
