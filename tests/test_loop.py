@@ -137,10 +137,10 @@ def test_summary(reference, experiment, splits):
 
 def test_the_best_validation_checkpoint_is_kept_and_tested(place, monkeypatch, experiment, splits):
     """The second of four epochs is made the best, long after which newer checkpoints push it out."""
-    evaluate, best = loop.Run._evaluate, 2 * STEPS_PER_EPOCH
+    evaluate, best = loop.Run.evaluate, 2 * STEPS_PER_EPOCH
     monkeypatch.setattr(
         loop.Run,
-        "_evaluate",
+        "evaluate",
         lambda self, split, *rest: evaluate(self, split, *rest)._replace(
             **{"accuracy": 0.99} if split == "val" and self.progress.step == best else {}
         ),

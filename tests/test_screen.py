@@ -422,6 +422,17 @@ def test_a_file_of_errors_gets_them_also_while_bars_move(capsys):
     assert "careful" not in shown(on)
 
 
+def test_a_warning_stands_above_what_moves():
+    """Where both are on one terminal: on stderr it would break into the line that is drawn anew."""
+    on = terminal()
+    on.errors = terminal().console
+    with on.task("reading"):
+        on.warn("careful")
+    assert "warning: careful\n" in shown(on)
+    on.warn("later")
+    assert "later" not in shown(on) and "warning: later" in on.errors.file.getvalue()
+
+
 def test_names_with_brackets_are_shown():
     text = start(
         terminal(), digits_dtp, workdir="runs/[bold]x[/y]", overrides=["--config.data_dir=[red]"]

@@ -41,6 +41,8 @@ class Arguments(NamedTuple):
     """None for a process on its own."""
     extended: tuple[Extension, ...]
     """Of the run whose config.json the config is."""
+    space: Any = None
+    """Of the config file, for `dtp sweep`."""
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -96,6 +98,7 @@ def parse(argv: list[str]) -> Arguments:
         _switch("--take-over", given.get("take-over", "False")),
         cluster,
         loaded.extended,
+        loaded.space,
     )
 
 

@@ -163,12 +163,13 @@ def train(
     screen: Screen,
     mesh: Mesh | None = None,
     shared: Shared | None = None,
+    watch: loop.Watch | None = None,
 ) -> int:
     """Trains and prints the summary, or what went wrong. Returns the exit code."""
     folder = made.workdir
     stopping = signals.stop_signals(screen.note, screen.abandon)
     try:
-        summary = loop.run(made, request, screen, stopping, mesh, shared)
+        summary = loop.run(made, request, screen, stopping, mesh, shared, watch)
     except loop.Interrupted as interruption:
         screen.note(str(interruption))
         return INTERRUPTED + interruption.signal

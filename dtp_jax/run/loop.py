@@ -24,6 +24,7 @@ from dtp_jax.run.progress import Progress
 from dtp_jax.run.provenance import Request, provenance
 from dtp_jax.run.rows import Row, guard_row, last_angle, mean_update_angle, step_rows
 from dtp_jax.run.screen import Screen
+from dtp_jax.run.summing_up import early_end, summary_of
 from dtp_jax.run.trackers import TRACKERS, TrackedRun
 from dtp_jax.run.trackers.tracking import Tracking
 from dtp_jax.run.workdir import DIVERGED, NEW, WorkdirError
@@ -31,6 +32,8 @@ from dtp_jax.run.workdir import DIVERGED, NEW, WorkdirError
 StopSignal = Callable[[], int | None]
 """Says whether to stop: the number of a signal, or None."""
 NEVER = nullcontext(lambda: None)
+Watch = Callable[[int, float], bool]
+"""Is told the epoch and the accuracy of every validation; True ends the run there."""
 
 CHUNK_SECONDS = 1.5
 
@@ -50,6 +53,7 @@ def run(
     stop_signals: AbstractContextManager[StopSignal] = NEVER,
     mesh: Mesh | None = None,
     shared: Shared | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on training, and evaluates.
 
@@ -59,9 +63,10 @@ def run(
         ends the run with Interrupted.
       mesh: the devices, where there are several.
       shared: of several runs that differ in their seeds.
+      watch: a run that is watched never looks at the test images, and leaves no summary.json.
 
     Returns:
-      The content of summary.json.
+      The content of summary.json; of a watched run, all of it but what it would say of the test images.
 
     Raises:
       DataError: the data is corrupt. Nothing has been written then.
@@ -71,7 +76,8 @@ def run(
         screen.note(plan.seed)
     splits = read(plan, screen, shared)
     with stop_signals as stop_signal:
-        return prepare(plan, splits, request, screen, stop_signal, mesh, shared).run()
+        given = (plan, splits, request, screen, stop_signal, mesh)
+        return prepare(*given, shared, watch).run()
 
 
 def prepare(
@@ -82,6 +88,7 @@ def prepare(
     stop_signal: StopSignal,
     mesh: Mesh | None,
     shared: Shared | None,
+    watch: Watch | None = None,
 ) -> "Run":
     """A run that is restored, or new, with its folder and its config.json. See `run` for all else."""
     started, config = time.monotonic(), plan.experiment.config
@@ -91,7 +98,8 @@ def prepare(
     if is_new:
         plan.workdir.create(config, origin, extended)
     with screen.task("preparing the run"):
-        ready = Run(assemble(plan, splits, screen, mesh, shared), origin, stop_signal, started)
+        parts = assemble(plan, splits, screen, mesh, shared)
+        ready = Run(parts, origin, stop_signal, started, watch)
     if not is_new:  # now: a run that cannot be restored here stays as it was
         plan.workdir.create(config, origin, extended)
     return ready
@@ -105,7 +113,12 @@ class Run:
     """
 
     def __init__(
-        self, parts: Parts, origin: dict[str, Any], stop_signal: StopSignal, started: float
+        self,
+        parts: Parts,
+        origin: dict[str, Any],
+        stop_signal: StopSignal,
+        started: float,
+        watch: Watch | None = None,
     ):
         self.parts, self.origin, self.stop_signal, self.started = (
             parts,
@@ -118,6 +131,7 @@ class Run:
             parts.screen,
             parts.workdir,
         )
+        self.watch, self.is_left = watch, False
         self.progress = Progress()
         self.state = self._restore_or_init()
         self.wall_before = self.progress.wall_seconds
@@ -132,7 +146,7 @@ class Run:
     def _restore_or_init(self) -> TrainState:
         parts, key = self.parts, jax.random.key(self.config["seed"])
         init = parts.shared.get("init", self._initializer)
-        like = self._like(jax.eval_shape(init, key))
+        like = self.like(jax.eval_shape(init, key))
         found = parts.checkpoints.restore_newest(like, self.screen.warn)
         if found is not None:
             self._require_fitting(found[1])
@@ -165,7 +179,7 @@ class Run:
                 "allowed: the data and the epochs that it was trained with, or another folder"
             )
 
-    def _like(self, state: TrainState) -> TrainState:
+    def like(self, state: TrainState) -> TrainState:
         """The shapes of a state, placed where this run has it, whatever mesh it was saved from."""
         sharding = placement(self.parts.mesh)
         return jax.tree.map(
@@ -203,16 +217,17 @@ class Run:
 
     def is_over(self) -> bool:
         """Whether no step is left to take."""
-        return self.progress.step >= self.parts.total_steps or self.ended_by is not None
+        is_ended = self.ended_by is not None or self.is_left
+        return is_ended or self.progress.step >= self.parts.total_steps
 
     def _ended_by(self, seconds: float) -> str | None:
         waited = self.progress.epochs_without_gain
         return ending.ended_by(self.config, epochs_without_gain=waited, seconds=seconds)
 
     def _is_out_of_time(self) -> bool:
-        return self._ended_by(self._wall_seconds()) == ending.MINUTES
+        return self._ended_by(self.wall_seconds()) == ending.MINUTES
 
-    def _wall_seconds(self) -> float:
+    def wall_seconds(self) -> float:
         """Of all starts of the run."""
         return self.wall_before + time.monotonic() - self.started
 
@@ -443,7 +458,7 @@ class Run:
         found = None
         if ended:
             has_val = "val" in self.parts.feed.evaluation
-            found = self._evaluate("val", epoch) if has_val and moved else None
+            found = self.evaluate("val", epoch) if has_val and moved else None
             best = self.progress.best_val_accuracy
             improved = found is not None and (best is None or found.accuracy >= best)
             if improved and (best is None or found.accuracy > best):
@@ -453,6 +468,8 @@ class Run:
             self.ended_by = self.ended_by or self._ended_by(0.0)
             if improved:
                 self.progress.best_step, self.progress.best_val_accuracy = step, found.accuracy
+            if found is not None and self.watch is not None:
+                self.is_left = self.watch(epoch, found.accuracy)
         signal = processes.any_says(self.stop_signal())
         due = self._is_time_to_save() or (step % every == 0 if every else ended)
         if due or improved or signal is not None or self.is_over():
@@ -462,7 +479,7 @@ class Run:
 
     def _save(self) -> None:
         self.workdir.require()
-        self.progress.wall_seconds = self._wall_seconds()
+        self.progress.wall_seconds = self.wall_seconds()
         self.parts.checkpoints.save(
             self.progress.step,
             self.state,
@@ -487,8 +504,8 @@ class Run:
             else "no checkpoint yet"
         )
 
-    def _evaluate(self, split: str, epoch: int) -> program.Evaluation:
-        found = self._evaluation(self.state, split)
+    def evaluate(self, split: str, epoch: int) -> program.Evaluation:
+        found = self.evaluation(self.state, split)
         self._write(
             [{"step": self.progress.step, "epoch": epoch, "split": split, **found._asdict()}]
         )
@@ -498,7 +515,7 @@ class Run:
         guard.check_loss(f"the {split} loss", found.loss, self.progress.step, *options, most=most)
         return found
 
-    def _evaluation(self, state: TrainState, split: str) -> program.Evaluation:
+    def evaluation(self, state: TrainState, split: str) -> program.Evaluation:
         blocks = self.parts.feed.evaluation[split]
         return self.parts.evaluate(state.forward, blocks, state.statistics)
 
@@ -508,59 +525,12 @@ class Run:
             self.tracking.write(row)
 
     def finish(self) -> dict[str, Any]:
-        """Test accuracy of the final weights and of the best validation checkpoint; the summary."""
-        parts, progress, config = self.parts, self.progress, self.config
-        if self._early_end():
-            said = ending.in_words(config, self.ended_by)
-            self.screen.note(f"ended after step {progress.step}: {said}")
-        last = parts.passes[(progress.step - 1) // parts.steps_per_epoch]
-        test, val = self._evaluate("test", last.epoch), None
-        if "val" in parts.feed.evaluation:
-            val = self._evaluation(self.state, "val").accuracy
-        images, seconds = progress.step * config["batch_size"], max(progress.train_seconds, 1e-9)
-        extended = [one._asdict() for one in parts.experiment.extensions]
-        summary = {
-            **{name: config[name] for name in ("rule", "network", "dataset", "seed", "epochs")},
-            **({"extended": extended} if extended else {}),
-            "steps": progress.step,
-            **self._early_end(),
-            "val_accuracy": val,
-            "test_accuracy": test.accuracy,
-            "test_top5_accuracy": test.top5_accuracy,
-            **self._best_checkpoint(),
-            "wall_seconds": self._wall_seconds(),
-            "images_per_second": images / seconds,
-            "diagnostics_seconds": progress.diagnostics_seconds,
-            "diagnostics_compile_seconds": progress.diagnostics_compile_seconds,
-            "memory_bytes": progress.memory_bytes,
-            "device": self.origin["device"],
-            "versions": self.origin["versions"],
-            "provenance": self.origin,
-        }
-        self.workdir.write_summary(summary)
-        self.tracking.finish(summary)
+        """Evaluates, and writes the summary, unless the run is watched. Returns what it says."""
+        if early_end(self):
+            said = ending.in_words(self.config, self.ended_by)
+            self.screen.note(f"ended after step {self.progress.step}: {said}")
+        summary = summary_of(self)
+        if self.watch is None:
+            self.workdir.write_summary(summary)
+            self.tracking.finish(summary)
         return summary
-
-    def _early_end(self) -> dict[str, Any]:
-        """What ended the run before its last step."""
-        if self.ended_by is None or self.progress.step >= self.parts.total_steps:
-            return {}
-        return {
-            "ended_by": self.ended_by,
-            "epochs_without_gain": self.progress.epochs_without_gain,
-        }
-
-    def _best_checkpoint(self) -> dict[str, Any]:
-        step, checkpoints = self.progress.best_step, self.parts.checkpoints
-        if step is None or step not in checkpoints.steps():
-            return {}
-        damage = checkpoints.damage(step)
-        if processes.any_says(int(damage is not None)):
-            self.screen.warn(f"the best checkpoint (step {step}) is damaged: {damage}")
-            return {}
-        best = checkpoints.restore(step, self._like(jax.eval_shape(lambda: self.state)))[0]
-        return {
-            "best_val_step": step,
-            "best_val_accuracy": self.progress.best_val_accuracy,
-            "test_accuracy_of_best_val": self._evaluation(best, "test").accuracy,
-        }

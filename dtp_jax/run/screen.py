@@ -35,6 +35,8 @@ class Screen:
 
     head = ""
     """Before every line of progress, where there are several runs."""
+    _moves = False
+    """Whether a part of the terminal is drawn anew again and again."""
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console(highlight=False)
@@ -47,8 +49,9 @@ class Screen:
         show(self.console, text)
 
     def warn(self, text: str) -> None:
-        """A line on stderr."""
-        show(self.errors, f"warning: {text}")
+        """A line on stderr; above what moves, where both are on the terminal."""
+        is_above = self._moves and self.errors.is_terminal
+        show(self.console if is_above else self.errors, f"warning: {text}")
 
     def error(self, text: str) -> None:
         """A line on stderr: why the run ends."""
@@ -91,7 +94,7 @@ class Screen:
         }
         if extended:
             facts["extended"] = extended
-        self._facts(facts)
+        self.facts(facts)
         self._block_table(experiment)
 
     @contextlib.contextmanager
@@ -173,9 +176,9 @@ class Screen:
             f"{duration(summary['wall_seconds'])}, {summary['images_per_second']:.0f} images/s"
         )
         facts["workdir"] = str(workdir)
-        self._facts(facts)
+        self.facts(facts)
 
-    def _facts(self, facts: Mapping[str, str]) -> None:
+    def facts(self, facts: Mapping[str, str]) -> None:
         """Names, and what they are: beside them, or below where a word of it is too long for that."""
         width, beside = columns_of(self.console), max(map(len, facts)) + 2
         for name, value in facts.items():
@@ -209,15 +212,22 @@ class Screen:
         can = all(writable(one, self.console.encoding) == one for one in dots.frames)
         return dots if can else Spinner("line")
 
-    def _live(self, shown: Any) -> Live:
+    @contextlib.contextmanager
+    def _live(self, shown: Any) -> Iterator[None]:
         """A part of the terminal that is drawn anew ten times a second, and vanishes in the end."""
-        return Live(
+        live = Live(
             shown,
             console=self.console,
             refresh_per_second=10,
             transient=True,
             redirect_stderr=self.errors.is_terminal,  # a file of errors stays one
         )
+        self._moves = True
+        try:
+            with live:
+                yield
+        finally:
+            self._moves = False
 
 
 class BriefScreen(Screen):

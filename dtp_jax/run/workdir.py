@@ -23,7 +23,7 @@ from dtp_jax.run.files import (
     replace_text,
     write_json,
 )
-from dtp_jax.run.owner import Ownership
+from dtp_jax.run.owner import Ownership, TakenError
 
 FILES = ("config.json", "metrics.jsonl", "summary.json")
 NUMBERS = ("steps", "test_accuracy", "wall_seconds", "images_per_second")
@@ -201,8 +201,12 @@ class Workdir:
                 made = self._make()
                 self._ownership = Ownership(self.path, take_over=take_over)
                 if self._config_bytes() != self._seen:
-                    raise self._error(
-                        "another run has just been started in it", "the same command again"
+                    raise TakenError(
+                        str(
+                            self._error(
+                                "another run has just been started in it", "the same command again"
+                            )
+                        )
                     )
             except WorkdirError as error:
                 refusal = error
