@@ -1,7 +1,8 @@
 """A stand-in for Slurm on one machine: sbatch, srun and `scontrol requeue`, as far as --submit needs them.
 
 `install(folder)` puts them into folder/bin. What they know lies in folder/jobs: ID.sh is the script as it
-was sent, ID.exit the exit code of a job that has ended, ID.runs how often it has begun. The nodes of a job
+was sent, ID.exit the exit code of a job that has ended, ID.runs how often it has begun, ID.never that what
+it depends on has failed. The nodes of a job
 are so many names for this machine. Signals go to every process of a job's step, as under a cgroup.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 COMMANDS = ("sbatch", "srun", "scontrol")
 ROOT = "SLURM_STAND_IN"
 MARK = "STAND_IN_JOB"
+KILL_WAIT_SECONDS = 20
 
 
 def install(folder: Path, monkeypatch) -> Path:
@@ -35,6 +37,15 @@ def install(folder: Path, monkeypatch) -> Path:
 
 def jobs() -> Path:
     return Path(os.environ[ROOT]) / "jobs"
+
+
+def clear(folder: Path) -> None:
+    """Ends whatever is left of jobs."""
+    for file in folder.glob("*.pid"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(file.read_text()), signal.SIGKILL)
+    for file in folder.glob("*.group"):
+        deliver_to(folder, file.stem, signal.SIGKILL)
 
 
 def sbatch(script: str) -> None:
@@ -62,19 +73,20 @@ def parameters(text: str) -> dict[str, str]:
 def run(number: str) -> None:
     """Runs a job, or the tasks of an array in turn, once what it depends on has done well."""
     asked = parameters((jobs() / f"{number}.sh").read_text())
+    (jobs() / f"{number}.pid").write_text(str(os.getpid()))
     if "dependency" in asked:
         before = asked["dependency"].partition(":")[2]
         while not (codes := list(jobs().glob(f"{before}.all"))):
             time.sleep(0.05)
         if codes[0].read_text() != "0":
+            (jobs() / f"{number}.never").touch()
             return
-    codes = []
     if "array" in asked:
         first, last = map(int, asked["array"].partition("%")[0].split("-"))
         codes = [run_task(number, asked, task) for task in range(first, last + 1)]
     else:
         codes = [run_task(number, asked, None)]
-    (jobs() / f"{number}.all").write_text(str(max(codes)))
+    replace(jobs() / f"{number}.all", max(codes))
 
 
 def run_task(number: str, asked: dict[str, str], task: int | None) -> int:
@@ -103,10 +115,21 @@ def run_task(number: str, asked: dict[str, str], task: int | None) -> int:
             break
         again.unlink()
         # What Slurm does to a running job that is queued again.
+        time.sleep(0.2)
         deliver(name, signal.SIGTERM)
-        process.wait()
-    (jobs() / f"{name}.exit").write_text(str(process.returncode))
+        try:
+            process.wait(KILL_WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            deliver(name, signal.SIGKILL)
+            process.wait()
+    replace(jobs() / f"{name}.exit", process.returncode)
     return process.returncode
+
+
+def replace(file: Path, content: int) -> None:
+    """Writes a number that is never seen half."""
+    file.with_suffix(".part").write_text(str(content))
+    file.with_suffix(".part").rename(file)
 
 
 def srun(*arguments: str) -> None:

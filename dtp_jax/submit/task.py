@@ -57,8 +57,9 @@ class Command:
         if code in SAVED:
             print(f"the run was stopped, and goes on where it has saved (exit code {code})", flush=True)
             if is_slurm:
-                # A job that has gone by itself is neither requeued after a preemption, nor, where it is the
-                # first of several tasks to go, left alone until the first task has had it requeued.
+                # A job that ends by itself is not queued again after a preemption, and one of several tasks
+                # that ends may take the others with it before the first of them has asked for that.
+                signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(code))
                 time.sleep(LINGER_SECONDS)
         elif code:
             _say_failure(code)
