@@ -28,7 +28,9 @@ def install(folder: Path, monkeypatch) -> Path:
     (folder / "jobs").mkdir()
     for name in COMMANDS:
         file = folder / "bin" / name
-        file.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -SE {__file__} {name} "$@"\n')
+        file.write_text(
+            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -SE {__file__} {name} "$@"\n'
+        )
         file.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv(ROOT, str(folder))

@@ -62,12 +62,11 @@ def submit(tool: str, args: list[str], program: str) -> int:
 
 def environment() -> dict[str, str]:
     """What a job needs beside the environment that it finds."""
-    package = Path(__file__).resolve().parents[2]
+    package, paths = Path(__file__).resolve().parents[2], os.environ.get("PYTHONPATH", "")
     found = {SUBMITTED: "1"}
-    if package != Path(sysconfig.get_path("purelib")).resolve():  # a checkout
-        found["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [str(package), os.environ.get("PYTHONPATH", "")])
-        )
+    installed = package == Path(sysconfig.get_path("purelib")).resolve()
+    if not installed and str(package) not in paths.split(os.pathsep):  # a checkout
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), paths]))
     return found
 
 
@@ -115,6 +114,8 @@ def _send_to_slurm(
 def _run_here(found: Jobs, options: Options, program: str, screen: Screen) -> int:
     from dtp_jax.submit import local
 
+    if found.together and not options.array and not options.gpu_count:
+        options = options._replace(array=len(found.jobs))
     at_once = len(local.slots(options, os.environ))
     ignored = [name for name in local.NOT_HERE if getattr(options, name)]
     if ignored:

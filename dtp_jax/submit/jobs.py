@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from dtp_jax.fields import AT_LEAST_1, error, local_folder
 from dtp_jax.run.arguments import Arguments, flags_of, parse
 from dtp_jax.run.assemble import plan
 from dtp_jax.run.config import DRAWN
+from dtp_jax.run.loading import load_config, load_plugins
 from dtp_jax.run.workdir import FINISHED, Workdir
 from dtp_jax.submit.options import Options
 
@@ -39,6 +41,8 @@ class Jobs(NamedTuple):
     """Labels of runs that need no job."""
     afterwards: tuple[str, ...] = ()
     """A tool and its arguments, once all jobs have done well."""
+    together: bool = False
+    """Whether they are meant to run beside each other."""
 
 
 def train(args: list[str], options: Options, warn: Callable[[str], None]) -> Jobs:
@@ -60,7 +64,7 @@ def train(args: list[str], options: Options, warn: Callable[[str], None]) -> Job
             )
     if not flags_of(args).given.get("workdir"):
         folder = _unused(folder)
-    count = _seeds(seeds.partition("=")[2] if seeds else config.get("seeds", 1))
+    count = _count("config.seeds", seeds.partition("=")[2] if seeds else config.get("seeds", 1))
     if not options.array or count == 1:
         given = [*args, f"--workdir={folder}"]
         return _checked(folder, [Job(str(folder), ("train", *given), folder)], warn)
@@ -96,20 +100,34 @@ def compare(args: list[str], options: Options, warn: Callable[[str], None]) -> J
 
 
 def sweep(args: list[str], options: Options, warn: Callable[[str], None]) -> Jobs:
-    """As many workers as --workers says, on one sweep.
+    """As many workers as --workers says, which share the trials of one sweep.
 
     Raises:
       ValueError: one line; the command is not valid.
     """
     parser = argparse.ArgumentParser("dtp sweep", allow_abbrev=False)
-    parser.add_argument("--workers", default="1")
-    found, others = parser.parse_known_args(args)
-    count = _seeds(found.workers, "--workers")
-    folder = importlib.import_module("dtp_jax.sweep").checked(others)
-    flags = [*others, f"--workdir={folder}"]
-    return Jobs(
-        folder, [Job(f"worker {n}", ("sweep", *flags), None) for n in range(count)], []
-    )
+    for flag in ("--config", "--trials", "--workdir", "--storage", "--pruner", "--workers"):
+        parser.add_argument(flag)
+    found, overrides = parser.parse_known_args(args)
+    if options.nodes > 1:
+        raise error(
+            "--submit.nodes", options.nodes, "1: the workers of a sweep are jobs, --workers=N"
+        )
+    for flag in ("config", "trials"):
+        if getattr(found, flag) is None:
+            raise ValueError(f"--{flag} is missing; allowed: see dtp sweep --help")
+    _count("--trials", found.trials)
+    count = _count("--workers", found.workers or "1")
+    load_plugins(flags_of(overrides).plugins)
+    name = load_config(found.config).name
+    folder = local_folder("--workdir", found.workdir or Path("runs") / "sweep" / name)
+    # By its name, as __main__ has the tools.
+    plan_sweep = importlib.import_module("dtp_jax.sweep.plan").make
+    plan_sweep(found.config, overrides, folder, found.pruner or "halving", "dtp sweep")
+    kept = {key: value for key, value in vars(found).items() if value and key != "workers"}
+    flags = [f"--{key}={value}" for key, value in (kept | {"workdir": folder}).items()]
+    workers = [Job(f"worker {n}", ("sweep", *flags, *overrides), None) for n in range(count)]
+    return Jobs(folder, workers, [], together=True)
 
 
 def _checked(folder: Path, jobs: list[Job], warn: Callable[[str], None]) -> Jobs:
@@ -140,9 +158,9 @@ def _status(arguments: Arguments) -> str:
     ).status
 
 
-def _seeds(given: str | int, name: str = "config.seeds") -> int:
+def _count(name: str, given: str | int) -> int:
     text = str(given)
-    if not (text.isascii() and text.isdigit() and AT_LEAST_1.accepts(int(text[:9]))):
+    if not re.fullmatch("[1-9][0-9]{0,5}", text):
         raise error(name, given, AT_LEAST_1.allowed)
     return int(text)
 

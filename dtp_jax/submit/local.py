@@ -68,7 +68,10 @@ def gpus(environment: Mapping[str, str]) -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True).stdout
-    return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+    return [
+        str(number)
+        for number in range(sum(line.startswith("GPU ") for line in listed.splitlines()))
+    ]
 
 
 def run(
@@ -125,10 +128,14 @@ def _start(command: Command, visible: str | None, options: Options, logs: Path) 
     )
     # submitit hides all GPUs that it was not told of; nothing is hidden from who sees ours.
     shown = {GPUS: visible} if visible is not None else {}
-    own = Command(command.arguments, command.folder, {**command.environment, **shown}, options.setup)
+    own = Command(
+        command.arguments, command.folder, {**command.environment, **shown}, options.setup
+    )
     before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_TERMINAL)
     try:
-        with environment_variables(**command.environment):  # submitit's own process imports this package
+        with environment_variables(
+            **command.environment
+        ):  # submitit's own process imports this package
             return executor.submit(own)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

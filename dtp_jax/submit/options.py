@@ -182,7 +182,9 @@ def _complete(options: Options) -> Options:
     if options.where == "local" and options.nodes > 1:
         raise error("--submit.nodes", options.nodes, "1 with --submit=local")
     if options.where == "local" and options.only_print:
-        raise ValueError("--submit.print prints the script for sbatch; allowed: with --submit=slurm")
+        raise ValueError(
+            "--submit.print prints the script for sbatch; allowed: with --submit=slurm"
+        )
     if options.time and options.grace >= 60 * options.time:
         raise error(
             "--submit.grace", options.grace, f"less than the {60 * options.time} s of submit.time"
@@ -203,7 +205,9 @@ def _read_file(name: str) -> tuple[dict[str, Any], dict[str, str | bool]]:
         raise error(f"--{FILE}", name, f"a TOML file; {first_line(problem)}") from problem
     extras, values, extra = found.pop(EXTRA, {}), {}, {}
     if not isinstance(extras, dict):
-        raise ValueError(f"{name}: {EXTRA} is no table; allowed: [{EXTRA}] with parameters of sbatch")
+        raise ValueError(
+            f"{name}: {EXTRA} is no table; allowed: [{EXTRA}] with parameters of sbatch"
+        )
     for key, value in found.items():
         if key not in READ:
             raise ValueError(f"{name}: {shown(key)} is no key; allowed: {KEYS}")
@@ -218,7 +222,9 @@ def _read_file(name: str) -> tuple[dict[str, Any], dict[str, str | bool]]:
         if value is not True and (
             isinstance(value, bool) or not isinstance(value, (str, int, datetime.time))
         ):
-            raise error(said, value, "text, a whole number, or true for a parameter without a value")
+            raise error(
+                said, value, "text, a whole number, or true for a parameter without a value"
+            )
         extra[_extra_name(said)] = value if value is True else EXTRA_VALUE(said, str(value))
     return values, extra
 

@@ -82,7 +82,9 @@ def send(made: Executor, commands: list[Command]) -> list[str]:
       ValueError: one line; Slurm refuses.
     """
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # what sbatch says comes once more as the error
+        with contextlib.redirect_stderr(
+            io.StringIO()
+        ):  # what sbatch says comes once more as the error
             jobs = made.submit_array(commands)
     except (OSError, subprocess.SubprocessError, RuntimeError) as problem:
         said = " ".join(str(problem).split()) or type(problem).__name__
@@ -90,9 +92,7 @@ def send(made: Executor, commands: list[Command]) -> list[str]:
     return [job.job_id for job in jobs]
 
 
-def send_table(
-    options: Options, logs: Path, jobs: Jobs, command: Command, after: str
-) -> str:
+def send_table(options: Options, logs: Path, jobs: Jobs, command: Command, after: str) -> str:
     """Sends what is to be done once a job, or all of an array, has done well -> its number.
 
     Raises:

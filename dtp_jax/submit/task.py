@@ -55,7 +55,10 @@ class Command:
         self._start()
         code = ended(self.run)
         if code in SAVED:
-            print(f"the run was stopped, and goes on where it has saved (exit code {code})", flush=True)
+            print(
+                f"the run was stopped, and goes on where it has saved (exit code {code})",
+                flush=True,
+            )
             if is_slurm:
                 # A job that ends by itself is not queued again after a preemption, and one of several tasks
                 # that ends may take the others with it before the first of them has asked for that.
