@@ -4,24 +4,12 @@ import contextlib
 import io
 import time
 
-import jax
-import pytest
-import slurm_stand_in
 from launching import TINY
 
 from dtp_jax.__main__ import main
 
 SLURM = ("--submit=slurm", "--submit.time=10")
 SHORT = (*TINY, "--config.epochs=1", "--config.max_steps=6")
-
-
-@pytest.fixture
-def slurm(place, monkeypatch):
-    """The folder of the stand-in's jobs."""
-    as_here(monkeypatch, jax.device_count())
-    folder = slurm_stand_in.install(place.parent / "slurm", monkeypatch)
-    yield folder
-    slurm_stand_in.clear(folder)
 
 
 def as_here(monkeypatch, devices):

@@ -8,7 +8,7 @@ from submitting import SLURM, dtp
 
 from dtp_jax.submit import command, jobs, local, options
 
-pytest_plugins = ["run_fixtures", "submitting"]
+pytest_plugins = ["run_fixtures"]
 
 
 @pytest.mark.parametrize(
@@ -267,6 +267,8 @@ def test_a_default_folder_is_fixed_when_the_job_is_sent(place):
     (job,) = found.jobs
     assert job.arguments[-1] == f"--workdir={found.folder}" and found.folder.parts[0] == "runs"
     assert not list(place.iterdir())
+    found.folder.mkdir(parents=True)
+    assert jobs._unused(found.folder) == found.folder.with_name(f"{found.folder.name}-2")
 
 
 def test_data_that_is_not_on_this_machine_is_a_warning(slurm, place, monkeypatch):

@@ -55,19 +55,20 @@ def train(args: list[str], options: Options, warn: Callable[[str], None]) -> Job
     given = _without_seeds(args) if seeds else args
     arguments = parse(["dtp train", *given])
     config, folder = arguments.config, arguments.workdir.path
+    fixed = []
+    if "workdir" not in flags_of(args).given:
+        folder = _unused(folder)
+        fixed = [f"--workdir={folder}"]
     if options.nodes > 1:
-        if "workdir" not in flags_of(args).given:
+        if fixed:
             raise ValueError("--workdir is missing; allowed: a folder that all nodes see")
         if config["seed"] == DRAWN:
             raise error(
                 "config.seed", DRAWN, "0 or more on several nodes: each process would draw its own"
             )
-    if not flags_of(args).given.get("workdir"):
-        folder = _unused(folder)
     count = _count("config.seeds", seeds.partition("=")[2] if seeds else config.get("seeds", 1))
     if not options.array or count == 1:
-        given = [*args, f"--workdir={folder}"]
-        return _checked(folder, [Job(str(folder), ("train", *given), folder)], warn)
+        return _checked(folder, [Job(str(folder), ("train", *args, *fixed), folder)], warn)
     if config["seed"] == DRAWN:
         raise error("config.seed", DRAWN, "0 or more with a job for each seed")
     # Each run is of one seed, whatever the file says.
@@ -77,8 +78,7 @@ def train(args: list[str], options: Options, warn: Callable[[str], None]) -> Job
         place = folder / f"seed_{seed}"
         flags = [*given, *alone, f"--config.seed={seed}", f"--workdir={place}"]
         jobs.append(Job(f"seed {seed}", ("train", *flags), place))
-    again = ("train", *args) if seeds or "seeds" in config else ()
-    return _checked(folder, jobs, warn)._replace(afterwards=again)
+    return _checked(folder, jobs, warn)._replace(afterwards=("train", *args, *fixed))
 
 
 def compare(args: list[str], options: Options, warn: Callable[[str], None]) -> Jobs:
@@ -179,5 +179,5 @@ def _without_seeds(args: Sequence[str]) -> list[str]:
 
 def _unused(folder: Path) -> Path:
     """This folder, or one beside it that nobody has."""
-    places = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
-    return next(place for place in (folder, *itertools.islice(places, 10**6)) if not place.exists())
+    beside = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(place for place in itertools.chain([folder], beside) if not place.exists())
