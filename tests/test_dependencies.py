@@ -13,6 +13,12 @@ from packaging.utils import canonicalize_name
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 DECLARED = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+EXTRAS = {
+    canonicalize_name(Requirement(line).name)
+    for name in ("cluster", "wandb", "mlflow")
+    for line in PROJECT["optional-dependencies"][name]
+}
+"""Imported where a run asks for them."""
 NOT_IMPORTED = {
     "array-record": "tensorflow-datasets reads its files with it, and does not bring it",
     "importlib-resources": "tensorflow-datasets needs it to prepare data, and does not bring it",
@@ -49,18 +55,22 @@ def locked(name):
     return found
 
 
-def extra(*names):
-    """The distributions that extras bring."""
-    lines = (line for name in names for line in PROJECT["optional-dependencies"][name])
-    return {canonicalize_name(Requirement(line).name) for line in lines}
-
-
 def test_every_import_of_the_package_is_declared():
-    assert imported("dtp_jax") <= DECLARED | extra("cluster")
+    assert imported("dtp_jax") <= DECLARED | EXTRAS
+
+
+def test_no_extra_is_imported_before_it_is_asked_for():
+    """By functions alone."""
+    for file in (REPOSITORY / "dtp_jax").rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            names = [alias.name for alias in getattr(node, "names", ())]
+            names += [getattr(node, "module", None) or ""]
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                assert not {name.partition(".")[0] for name in names} & {"wandb", "mlflow"}, file
 
 
 def test_every_dependency_is_imported_or_has_a_reason():
-    assert (DECLARED | extra("cluster")) - imported("dtp_jax") == set(NOT_IMPORTED)
+    assert DECLARED - imported("dtp_jax") == set(NOT_IMPORTED)
 
 
 def test_every_import_of_tests_and_benchmarks_is_declared():

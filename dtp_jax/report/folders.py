@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dtp_jax.fields import local_path
-from dtp_jax.plots.style import short_labels
+from dtp_jax.plots.labels import short_labels
 from dtp_jax.report.reading import Reading, read, shown
 from dtp_jax.run.config import BOOKKEEPING
 
@@ -63,7 +63,8 @@ def find(given: Sequence[str]) -> Found:
     groups, single, passed_over = [], [], []
     for text in dict.fromkeys(given):
         path = local_path("WORKDIR", text)
-        if (path / "config.json").exists() or (path / "metrics.jsonl").exists():
+        of_one = (path / "config.json").exists() and not _seeds(path)
+        if of_one or (path / "metrics.jsonl").exists():
             single.append(read(path))
             continue
         here, problems = _comparison(path)

@@ -81,6 +81,12 @@ def parse(argv: list[str]) -> Arguments:
         raise error(
             "config.seed", DRAWN, "0 or more with several processes: each would draw its own"
         )
+    if cluster and str(values.get("seeds", config.get("seeds", 1))) != "1":
+        raise error(
+            "config.seeds",
+            values.get("seeds", config.get("seeds")),
+            "1 with several processes; or, in a step of Slurm, --coordinator=none",
+        )
     command = f"{argv[0]} {shlex.join(argv[1:])}".strip()
     return Arguments(
         _overridden(config, fields, known).to_dict(),

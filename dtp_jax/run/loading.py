@@ -66,7 +66,7 @@ def load_config(given: str) -> Loaded:
 
 
 def load_plugins(given: Iterable[str]) -> None:
-    """Imports modules, or runs files, that register rules and networks.
+    """Imports modules, or runs files, that register rules, networks and trackers.
 
     Raises:
       ValueError: one line; there is none of this name, or it fails.

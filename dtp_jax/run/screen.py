@@ -17,8 +17,6 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from dtp_jax.output import steady, writable
-from dtp_jax.run.board import Board, NoBoard
-from dtp_jax.run.files import DiskError
 from dtp_jax.run.layout import columns_of, duration, fitted_table, show, wrapped
 from dtp_jax.run.live import Bar, Line, TrainingLines
 
@@ -73,17 +71,20 @@ class Screen:
         workdir: Path,
         mesh: "Mesh | None" = None,
         extended: str = "",
+        seeds: str = "",
     ) -> None:
         """The start-up screen: what will run, on what.
 
         Args:
           extended: how a run that goes on has become longer than it was.
+          seeds: which, and how they are trained, where there are several.
         """
         config = experiment.config
+        seed = "" if seeds else f"seed {config['seed']}, "
         facts = {
             "config": config_file + (f"  {' '.join(overrides)}" if overrides else ""),
-            "rule": f"{config['rule']}, seed {config['seed']}, {_length(config)}, "
-            f"batches of {config['batch_size']}",
+            "rule": f"{config['rule']}, {seed}{_length(config)}, batches of {config['batch_size']}",
+            **({"seeds": seeds} if seeds else {}),
             "data": f"{config['dataset']}: {source}",
             "devices": _devices(experiment, mesh),
             "workdir": str(workdir),
@@ -146,22 +147,10 @@ class Screen:
         table = fitted_table(columns, cells, drop=drop, width=width, totals=totals)
         self.console.print(table, soft_wrap=True)
 
-    @contextlib.contextmanager
-    def tensorboard(self, folder: Path, step: int) -> Iterator["Board"]:
-        """Event files in `folder`; anything already there after `step` is purged."""
-        board = Board(folder, step, self.warn)
-        try:
-            yield board
-        except DiskError:
-            board.fall_silent()  # the same disk: why the run ends says it all
-            raise
-        finally:
-            board.close()
-
     def summary(self, summary: Mapping[str, Any], workdir: Path) -> None:
         """The last lines: accuracies, time, where everything is."""
         facts = {
-            name: f"{summary[name]:.4f}"
+            name: f"{summary[name]:.4f}" + _spread(summary, name)
             for name in (
                 "test_accuracy",
                 "test_top5_accuracy",
@@ -170,7 +159,9 @@ class Screen:
             )
             if summary.get(name) is not None
         }
-        facts["steps"] = str(summary["steps"])
+        if "seeds" in summary:
+            facts |= _seeds(summary)
+        facts["steps"] = f"{summary['steps']:g}"
         if summary.get("ended_by"):
             facts["steps"] += f", ended by {summary['ended_by']}"
         if summary.get("extended"):
@@ -260,15 +251,25 @@ class BriefScreen(Screen):
 
 
 class SilentScreen(BriefScreen):
-    """For all processes but the first: nothing but warnings and errors, and no files."""
+    """For all processes but the first: nothing but warnings and errors."""
 
     def __init__(self):
         super().__init__(Console(quiet=True, force_terminal=False))
 
-    @contextlib.contextmanager
-    def tensorboard(self, folder: Path, step: int) -> Iterator["Board"]:
-        """A board that writes nothing."""
-        yield NoBoard()
+
+def _spread(summary: Mapping[str, Any], name: str) -> str:
+    """The standard deviation of a mean over seeds."""
+    std = summary.get(f"{name}_std")
+    return "" if std is None else f" ± {std:.4f}"
+
+
+def _seeds(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Of which seeds a summary has the means, and what became of the others."""
+    facts = {"mean over": "seeds " + ", ".join(str(one["seed"]) for one in summary["seeds"])}
+    if summary["failed"]:
+        told = (f"seed {one['seed']} {one['outcome']}" for one in summary["failed"])
+        facts["not among them"] = ", ".join(told)
+    return facts
 
 
 def _devices(experiment: "Experiment", mesh: "Mesh | None") -> str:

@@ -66,17 +66,15 @@ def train(args: list[str], options: Options, warn: Callable[[str], None]) -> Job
             raise error(
                 "config.seed", DRAWN, "0 or more on several nodes: each process would draw its own"
             )
-    count = _count("config.seeds", seeds.partition("=")[2] if seeds else config.get("seeds", 1))
+    count = _count("config.seeds", seeds.partition("=")[2] if seeds else config["seeds"])
     if not options.array or count == 1:
         return _checked(folder, [Job(str(folder), ("train", *args, *fixed), folder)], warn)
     if config["seed"] == DRAWN:
         raise error("config.seed", DRAWN, "0 or more with a job for each seed")
-    # Each run is of one seed, whatever the file says.
-    alone = ["--config.seeds=1"] if "seeds" in config else []
     jobs = []
     for seed in range(config["seed"], config["seed"] + count):
         place = folder / f"seed_{seed}"
-        flags = [*given, *alone, f"--config.seed={seed}", f"--workdir={place}"]
+        flags = [*given, "--config.seeds=1", f"--config.seed={seed}", f"--workdir={place}"]
         jobs.append(Job(f"seed {seed}", ("train", *flags), place))
     return _checked(folder, jobs, warn)._replace(afterwards=("train", *args, *fixed))
 
@@ -150,12 +148,14 @@ def _checked(folder: Path, jobs: list[Job], warn: Callable[[str], None]) -> Jobs
 
 
 def _status(arguments: Arguments) -> str:
-    return plan(
+    """Of the run's folder; "" for several seeds, whose job looks after the folders of each."""
+    made = plan(
         arguments.config,
         Workdir(arguments.workdir.path),
         overridden=(*arguments.overridden, "seed"),  # an array of its own gives a job no seed
         extended=arguments.extended,
-    ).status
+    )
+    return made.status if made.experiment.config["seeds"] == 1 else ""
 
 
 def _count(name: str, given: str | int) -> int:
