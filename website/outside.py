@@ -1,7 +1,7 @@
 """Links of pages to files outside of docs/: to a function, to a page, or to a copy of the file.
 
     [`ldrl`](../dtp_jax/rules/ldrl.py)     leads to `ldrl` in the reference, where it is there
-    [ARCHITECTURE](../ARCHITECTURE.md)     to the page that is made of it
+    [ARCHITECTURE](../ARCHITECTURE.md)     to the page that is made of it; so do configs and notebooks
     [numbers](../benchmarks/results/a.csv) to a copy in the site
 
 In the repository the same links lead to the files.
@@ -21,6 +21,12 @@ PAGES = {
     "README.md": "index.md",
 }
 """Files of the repository's top folder, and the pages that they are in the site."""
+MADE = {
+    "dtp_jax/__init__.pyi": "reference/index.md",
+    "dtp_jax/__main__.py": "reference/command_line.md",
+    "dtp_jax/configs/default.py": "reference/config.md",
+}
+"""Sources, and the pages that are made of them."""
 LINK = re.compile(r"\[((?:[^\]\[]|\[[^\]]*\])*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 NAME = re.compile(r"`(?:\w+\.)*(\w+)(?:\(\))?`")
 
@@ -50,10 +56,9 @@ class Outside:
         if not file.is_relative_to(REPOSITORY) or not file.exists():
             return found[0]
         path = file.relative_to(REPOSITORY)
-        if path.is_relative_to("docs"):
-            return f"[{text}]({up}{path.relative_to('docs')}{anchor})"
-        if str(path) in PAGES:
-            return f"[{text}]({up}{PAGES[str(path)]}{anchor})"
+        page = _page_of(path)
+        if page:
+            return f"[{text}]({up}{page}{anchor})"
         name = NAME.fullmatch(text)
         if name and path.suffix == ".py":
             definition = ".".join([*path.with_suffix("").parts, name[1]])
@@ -63,6 +68,16 @@ class Outside:
             return text
         self.copies[f"files/{path}"] = file
         return f"[{text}]({up}files/{path})"
+
+
+def _page_of(path: Path) -> str:
+    """The page of the site that is made of a file of the repository; "" where there is none."""
+    if path.is_relative_to("docs"):
+        page = path.relative_to("docs")
+        return str(page.with_suffix(".md") if page.suffix == ".ipynb" else page)
+    if path.match("dtp_jax/configs/*.py") and path.stem != "default":
+        return f"reference/configs.md#{path.stem}".replace("_", "-")
+    return PAGES.get(str(path)) or MADE.get(str(path), "")
 
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:
