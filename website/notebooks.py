@@ -58,6 +58,7 @@ def executed(name: str, folder: Path) -> nbformat.NotebookNode:
             notebook,
             timeout=SECONDS,
             kernel_name="python3",
+            extra_arguments=["--log-level=40"],  # errors: it warns of its port on this machine
             resources={"metadata": {"path": str(folder)}},
         ).execute()
     finally:
@@ -105,6 +106,8 @@ def page(name: str, *, run: bool) -> tuple[str, dict[str, bytes]]:
 
 def _shown(output: Any, file: str, pictures: dict[str, bytes]) -> str:
     """One output as Markdown; a picture is added to the others."""
+    if output.get("name") == "stderr":
+        return ""
     data = output.get("data", {})
     if "image/png" in data:
         pictures[file] = base64.b64decode(data["image/png"])
