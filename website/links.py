@@ -65,7 +65,8 @@ def _problem(file: Path, target: str, anchors_of) -> str:
     if parts.scheme == "data":
         return ""
     if parts.scheme:
-        well_formed = parts.scheme in ELSEWHERE and (parts.hostname or parts.path)
+        place = parts.path if parts.scheme == "mailto" else parts.hostname
+        well_formed = parts.scheme in ELSEWHERE and place
         return "" if well_formed and " " not in target else "no address"
     place = file if not parts.path else (file.parent / unquote(parts.path)).resolve()
     if not place.exists():

@@ -99,8 +99,6 @@ def page(name: str, *, run: bool) -> tuple[str, dict[str, bytes]]:
             parts.append(f"```python\n{cell.source}\n```")
             for k, output in enumerate(cell.outputs):
                 parts.append(_shown(output, f"{name}_{n}_{k}.png", pictures))
-        if n == 0:
-            parts.append(f"[This page is a notebook]({name}.ipynb), and trains while the site is built.")
     return "\n\n".join(filter(None, parts)) + "\n", pictures
 
 
