@@ -96,10 +96,19 @@ def test_commands_are_understood(page, place, registries, monkeypatch):
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        ("dtp train --config=a # why\nmake test", [["dtp", "train", "--config=a"], ["make", "test"]]),
-        ("for i in 0 1; do\n  A=1 srun dtp b \\\n  --n=$i &\ndone; wait", [["for", "i", "in", "0", "1"], ["dtp", "b", "--n=1"]]),
+        (
+            "dtp train --config=a # why\nmake test",
+            [["dtp", "train", "--config=a"], ["make", "test"]],
+        ),
+        (
+            "for i in 0 1; do\n  A=1 srun dtp b \\\n  --n=$i &\ndone; wait",
+            [["for", "i", "in", "0", "1"], ["dtp", "b", "--n=1"]],
+        ),
         ("x --configs='a[b=1|2]' && y", [["x", "--configs=a[b=1|2]"], ["y"]]),
-        ("z --wrap='python launch.py -x'", [["z", "--wrap=python launch.py -x"], ["python", "launch.py", "-x"]]),
+        (
+            "z --wrap='python launch.py -x'",
+            [["z", "--wrap=python launch.py -x"], ["python", "launch.py", "-x"]],
+        ),
     ],
 )
 def test_how_a_script_is_read(script, expected):

@@ -36,7 +36,9 @@ def test_train_and_look(tmp_path):
     notebook = notebooks.executed("train_and_look", tmp_path)
     assert pictures(notebook) == 3
     text = shown(notebook)
-    accuracies = [float(line.split(": ")[1].split("%")[0]) for line in text.splitlines() if "% of" in line]
+    accuracies = [
+        float(line.split(": ")[1].split("%")[0]) for line in text.splitlines() if "% of" in line
+    ]
     assert len(accuracies) == 2 and min(accuracies) > 85
     assert (tmp_path / "runs" / "ldrl" / "summary.json").is_file()
 
@@ -44,7 +46,9 @@ def test_train_and_look(tmp_path):
 def test_invent_a_rule(tmp_path):
     notebook = notebooks.executed("invent_a_rule", tmp_path)
     assert pictures(notebook) == 1
-    assert all(f"'{rule}': '9" in shown(notebook) for rule in ("backprop", "L-DRL", "weight mirror"))
+    assert all(
+        f"'{rule}': '9" in shown(notebook) for rule in ("backprop", "L-DRL", "weight mirror")
+    )
 
 
 def test_a_notebook_that_fails_or_asks_for_a_network_is_seen(tmp_path, monkeypatch):

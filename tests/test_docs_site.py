@@ -135,7 +135,9 @@ def test_a_notebook_becomes_a_page(monkeypatch):
     cell.outputs = [
         nbformat.v4.new_output("stream", name="stdout", text="\x1b[31m1\x1b[0m\n"),
         nbformat.v4.new_output("stream", name="stderr", text="a warning"),
-        nbformat.v4.new_output("display_data", data={"image/png": "aGVsbG8=", "text/plain": "Figure"}),
+        nbformat.v4.new_output(
+            "display_data", data={"image/png": "aGVsbG8=", "text/plain": "Figure"}
+        ),
     ]
     shown = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title"), cell])
     monkeypatch.setattr(notebooks, "cached", lambda name: shown)

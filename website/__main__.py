@@ -1,7 +1,7 @@
 """Builds the documentation site, and looks for dead links in it.
 
-    python -m website                       into site/
-    python -m website --no-notebooks        does not run them: quick
+python -m website                       into site/
+python -m website --no-notebooks        does not run them: quick
 """
 
 import argparse

@@ -31,7 +31,9 @@ def assemble(source: Path, *, run_notebooks: bool = True) -> None:
     for name in notebooks.names():
         text, pictures = notebooks.page(name, run=run_notebooks)
         text = outside.rewritten(text, notebooks.FOLDER / name, f"notebooks/{name}.md")
-        text += f"\n---\n\nThis page [is a notebook]({name}.ipynb). It ran while the site was built.\n"
+        text += (
+            f"\n---\n\nThis page [is a notebook]({name}.ipynb). It ran while the site was built.\n"
+        )
         files = {f"{name}.md": text.encode(), **pictures}
         for file, content in files.items():
             _write(source / "notebooks" / file, content)

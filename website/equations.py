@@ -36,7 +36,9 @@ def picture(tex: str, displayed: bool) -> str:
     try:
         if "\\" in convert(tex):
             raise ValueError("it has a command that is none")
-        drawn = ziamath.Latex(tex, size=SIZE * (DISPLAYED if displayed else 1), inline=not displayed)
+        drawn = ziamath.Latex(
+            tex, size=SIZE * (DISPLAYED if displayed else 1), inline=not displayed
+        )
         svg, below = drawn.svg(), drawn.getyofst()
     except Exception as problem:  # of any kind: the library has none of its own
         raise ValueError(f"the equation {tex!r} is not understood: {problem}") from problem

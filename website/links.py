@@ -30,7 +30,9 @@ def markdown_files() -> list[Path]:
     return sorted(
         path
         for path in REPOSITORY.rglob("*.md")
-        if not any(p.startswith(".") or p in SKIPPED for p in path.relative_to(REPOSITORY).parts[:-1])
+        if not any(
+            p.startswith(".") or p in SKIPPED for p in path.relative_to(REPOSITORY).parts[:-1]
+        )
     )
 
 
@@ -125,7 +127,9 @@ def main(argv: list[str]) -> int:
     """Prints dead links. Returns the exit code."""
     files = markdown_files()
     dead = [*dead_in_markdown(files), *(line for site in argv for line in dead_in_site(Path(site)))]
-    print("\n".join(dead) or f"no dead links in {len(files)} Markdown files and {argv or 'no site'}")
+    print(
+        "\n".join(dead) or f"no dead links in {len(files)} Markdown files and {argv or 'no site'}"
+    )
     return 1 if dead else 0
 
 

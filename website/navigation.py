@@ -58,5 +58,7 @@ def trees(docs: Path) -> str:
     """The end of the start page, from which the side bar is made."""
     parts = []
     for title, pages in sections(docs).items():
-        parts.append(f"```{{toctree}}\n:hidden:\n:caption: {title}\n\n" + "\n".join(pages) + "\n```")
+        parts.append(
+            f"```{{toctree}}\n:hidden:\n:caption: {title}\n\n" + "\n".join(pages) + "\n```"
+        )
     return "\n\n".join(parts) + "\n"

@@ -48,7 +48,9 @@ class Outside:
           page: its path in the site.
         """
         up = "../" * page.count("/")
-        return outside_code(markdown, lambda text: LINK.sub(lambda m: self._link(m, source, up), text))
+        return outside_code(
+            markdown, lambda text: LINK.sub(lambda m: self._link(m, source, up), text)
+        )
 
     def _link(self, found: re.Match[str], source: Path, up: str) -> str:
         text, target, anchor = found[1], found[2], found[3] or ""

@@ -112,9 +112,8 @@ def _target(node: ast.Assign | ast.AnnAssign) -> str:
 def _behind_door(path: str) -> str:
     """The module that a door such as dtp_jax.metrics opens to, or the module itself."""
     for node in _tree(path).body:
-        if isinstance(node, ast.ImportFrom) and node.module == f"{PACKAGE}.learning":
-            if f"{PACKAGE}.{node.names[0].name}" == path:
-                return f"{node.module}.{node.names[0].name}"
+        if isinstance(node, ast.ImportFrom) and f"{PACKAGE}.{node.names[0].name}" == path:
+            return f"{node.module}.{node.names[0].name}"
     return path
 
 

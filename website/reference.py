@@ -33,6 +33,38 @@ Written from the docstrings, the checks of the config and the `--help` of the to
 
 `import dtp_jax as dtp` has all of these.""",
 }
+ARGUMENTS = """## Arguments that mean the same everywhere
+
+| argument | what it is |
+| -- | -- |
+| `network` | blocks in forward order, as [`chain`](#dtp_jax.blocks.chain) returns them |
+| `block` | one of them; `i` is its index |
+| `name` | of a block: text, different for each |
+| `learner`, `state` | a [`Learner`](#dtp_jax.Learner) and its [`TrainState`](#dtp_jax.TrainState) |
+| `rule`, `training` | a [`Rule`](#dtp_jax.Rule), and how it trains a feedback map |
+| `forward`, `theta` | forward parameters by block name, and those of one block |
+| `feedback`, `omega` | feedback parameters by block name, and those of one block |
+| `activations` | [`Activations`](#dtp_jax.Activations) of a clean pass |
+| `images` | float32, (batch, height, width, channels), normalised |
+| `labels` | whole numbers, (batch,) |
+| `key` | a typed key: `jax.random.key(0)` |
+| `seed` | a whole number from which keys and orders are made |
+| `spec` | the [`DatasetSpec`](#dtp_jax.data.DatasetSpec) of a data set |
+| `input_shape`, `classes` | (height, width, channels) of an image, and the number of logits |
+| `channels`, `hidden` | widths of the convolutional and of the hidden dense blocks |
+| `activation` | a name of [`ACTIVATIONS`](#dtp_jax.ops.ACTIVATIONS) |
+| `bias`, `batch_norm` | whether blocks have them |
+| `window`, `stride`, `padding` | of a convolution or of pooling, in pixels, the same for both axes |
+| `noise` | sigma of each trained feedback map, in forward order; one for all |
+| `beta` | step size of the output target, in units of the gradient of the logits |
+| `learning_rate` | a number above 0, or a schedule: step -> number |
+| `momentum`, `weight_decay`, `eps` | as in `torch.optim` |
+| `steps_per_epoch` | a whole number |
+| `a`, `b` | arrays of one shape |
+| `dtype` | of the result |
+| `progress` | called as `progress(what, done, total)` while data is read |
+"""
+"""Explained here once, and not in every docstring."""
 
 
 class Reference:
@@ -63,7 +95,8 @@ class Reference:
             found[module] = self._page(f"# `{PACKAGE}.{module}`\n\n{text}", names)
         found[INSIDE] = self._page(HEADS[INSIDE], public.names_inside())
         table = self._table(public.top_level())
-        found["index"] = f"{HEADS['index']}\n\n{table}\n\n## Modules\n\n{_modules()}\n"
+        parts = [HEADS["index"], table, "## Modules", _modules(), ARGUMENTS]
+        found["index"] = "\n\n".join(parts)
         return found
 
     def find(self, path: str) -> griffe.Object:
@@ -105,7 +138,7 @@ def entry(found: griffe.Object, path: str, fence: str = "`" * 6) -> str:
         inner = "\n\n".join(_members(found, path, fence[1:]))
     else:
         kind, signature, inner = *_value(found, path), ""
-    text = docstrings.as_markdown(found)
+    text = docstrings.as_markdown(found) or docstrings.escaped(_comment(found))
     parts = filter(None, [text, inner])
     return "\n\n".join([f"{fence}{{py:{kind}}} {signature}", *parts, fence])
 
@@ -158,6 +191,13 @@ def _value(found: griffe.Attribute, path: str) -> tuple[str, str]:
     if short and len(short) <= 60 and "lambda" not in short:
         signature += f":value: {short}\n"
     return ("attribute" if is_field else "data"), signature
+
+
+def _comment(found: griffe.Object) -> str:
+    """What stands behind the definition of a field."""
+    if not found.is_attribute or found.parent is None or not found.parent.is_class:
+        return ""
+    return found.lines_collection[found.filepath][found.endlineno - 1].partition("  # ")[2].strip()
 
 
 def _flat(expression: object) -> str:

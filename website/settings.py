@@ -64,7 +64,11 @@ def _settings(function: ast.FunctionDef, lines: list[str]) -> list[Setting]:
 def _row(setting: Setting) -> str:
     from dtp_jax.run.config import BOOKKEEPING, FIELDS  # here: it imports JAX
 
-    allowed = re.sub(r"^one of (.*)$", lambda m: "`" + m[1].replace(", ", "`, `") + "`", _allowed(FIELDS, setting))
+    allowed = re.sub(
+        r"^one of (.*)$",
+        lambda m: "`" + m[1].replace(", ", "`, `") + "`",
+        _allowed(FIELDS, setting),
+    )
     mark = r" \*" if setting.name in BOOKKEEPING else ""
     cells = (
         f"`{setting.name}`{{#field-{setting.name}}}{mark}",
@@ -77,4 +81,6 @@ def _row(setting: Setting) -> str:
 
 def _allowed(fields, setting: Setting) -> str:
     field = fields[setting.name]
-    return field.allowed + (": one for each feedback map, or one for all" if field.per_block else "")
+    return field.allowed + (
+        ": one for each feedback map, or one for all" if field.per_block else ""
+    )
