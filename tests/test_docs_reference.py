@@ -1,5 +1,6 @@
 """The reference has every public name, and every public name says what a user must know."""
 
+import ast
 import re
 
 import pytest
@@ -134,6 +135,13 @@ def test_the_page_of_configs_shows_what_each_changes():
     section = page.partition("## `digits_dtp`")[2].partition("\n## ")[0]
     assert "| [`batch_size`](config.md#field-batch_size) | `32` |" in section
     assert "`rule`" not in section
+
+
+def test_every_config_says_what_it_is():
+    for file in experiments.FOLDER.glob("*.py"):
+        tree = ast.parse(file.read_text())
+        (made,) = (n for n in tree.body if getattr(n, "name", "") == "get_config")
+        assert ast.get_docstring(tree) and ast.get_docstring(made), file
 
 
 def test_the_page_of_commands_has_every_tool():
