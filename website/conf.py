@@ -26,6 +26,7 @@ html_title = "dtp-jax"
 html_static_path = [str(DOCS / "static")]
 html_css_files = ["site.css"]
 html_math_renderer = "pictures"
+html_use_index = False
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
