@@ -18,7 +18,7 @@ PAGES = sorted(
     for path in (*(REPOSITORY / "docs").rglob("*.md"), *REPOSITORY.glob("*.md"))
 )
 BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>[\w ]+): (?P<said>.*?) -->\n\n?)?"
+    r"(?:^<!-- (?P<mark>[\w ]+):\s+(?P<said>.*?)\s+-->\n\n?)?"
     r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )

@@ -1,6 +1,7 @@
 """The documentation site is built without a warning, and nothing in it leads nowhere or to a network."""
 
 import re
+import shutil
 
 import nbformat
 import pytest
@@ -14,6 +15,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
 ]
 
+CHROMIUM = shutil.which("chromium")
+TOO_WIDE = """() => [...document.querySelectorAll('article *')].filter(e => {
+    const place = e.getBoundingClientRect();
+    if (place.width == 0 || place.right <= innerWidth + 1) return false;
+    for (let a = e; a && a.tagName != 'ARTICLE'; a = a.parentElement)
+        if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(a).overflowX)) return false;
+    return true;
+}).map(e => e.outerHTML.slice(0, 80))"""
 PICTURES = re.compile(r"<img [^>]*src=\"([^\"]+)\"")
 
 
@@ -72,6 +81,26 @@ def test_an_equation_has_the_colour_and_size_of_the_text():
     drawn = equations.picture("x^2", False)
     assert "currentColor" in drawn and "#000" not in drawn
     assert re.search(r'width="[\d.]+em"', drawn) and "vertical-align:" in drawn
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+def test_pages_fit_a_phone_and_ask_for_nothing(built):
+    """In a real browser without a network: nothing is wider than the screen but what can be moved."""
+    from playwright.sync_api import sync_playwright
+
+    asked = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
+        context.set_offline(True)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        for file in sorted(built[1].rglob("*.html")):
+            page.goto(file.as_uri(), wait_until="domcontentloaded")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, file
+            assert page.evaluate(TOO_WIDE) == [], file
+        browser.close()
+    assert asked and all(url.startswith(("file:", "data:")) for url in asked)
 
 
 # Links in the sources.

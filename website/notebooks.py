@@ -8,6 +8,7 @@ import base64
 import hashlib
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def cached(name: str) -> nbformat.NotebookNode:
         CACHE.mkdir(parents=True, exist_ok=True)
         for old in CACHE.glob(f"{name}_*.ipynb"):
             old.unlink()
-        nbformat.write(executed(name, CACHE), file)
+        with tempfile.TemporaryDirectory() as folder:
+            nbformat.write(executed(name, Path(folder)), file)
     return nbformat.read(file, as_version=4)
 
 
