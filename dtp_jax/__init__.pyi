@@ -16,5 +16,6 @@ from .rules import (
     tp,
 )
 from .run.backend import prepare
-from .run.notebook import evaluate, train
+from .run.notebook import evaluate, train, train_seeds
 from .run.results import load_run
+from .run.trackers import Tracker, trackers

@@ -2,6 +2,7 @@
 
     dtp train --config=cifar10_dtp --workdir=runs/cifar10   trains; run again, it goes on
     dtp compare --configs=digits_dtp,digits_backprop        several configs and seeds, side by side
+    dtp sweep --config=mine.py --trials=50                  searches for the values that validate best
     dtp report WORKDIR                                      a page about a run, or about several
     dtp figures 4.3 --quick                                 the paper's figures, from training to picture
     dtp export WORKDIR OUT.safetensors                      weights out of a run, or into one
@@ -31,7 +32,7 @@ fields are described in dtp_jax/configs/default.py. Exit codes: 0 done, 2 config
 missing or corrupt, 4 a loss is not finite, 5 another process of the run is gone, 6 a disk refuses, 7 memory
 is used up, 129, 130 or 143 stopped by a signal and saved. Of two runs in one folder, the second one is
 refused with 2. docs/reliability.md says what happens when what goes wrong."""
-TOOLS = ("train", "compare", "report", "figures", "export", "parity")
+TOOLS = ("train", "compare", "sweep", "report", "figures", "export", "parity")
 HELP = ("--help", "-h", "-help")
 
 

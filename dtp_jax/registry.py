@@ -1,4 +1,4 @@
-"""Tables of rules and networks, to which users add their own."""
+"""Tables of rules, networks and trackers, to which users add their own."""
 
 import inspect
 import sys
@@ -13,7 +13,7 @@ class Registry(dict):
     """Name -> factory. What a user has registered comes with its config fields and its origin."""
 
     def __init__(self, kind: str, factories: tuple[Callable[..., Any], ...]):
-        """`kind` is the config field that names an entry: "rule" or "network"."""
+        """`kind` is the config field that names an entry: "rule", "network", "trackers"."""
         super().__init__({factory.__name__: factory for factory in factories})
         self.kind, self._built_in = kind, tuple(self)
         self.fields: dict[str, dict[str, Field]] = {}
@@ -68,7 +68,10 @@ def origin_of(factory: Callable[..., Any]) -> str:
     module = sys.modules.get(factory.__module__)
     if module is not None and module.__name__ != "__main__" and module.__spec__ is not None:
         return module.__name__
-    code = inspect.unwrap(factory).__code__.co_filename
+    made = inspect.unwrap(factory)
+    if isinstance(made, type):  # a class is where its methods are
+        made = next((f for f in vars(made).values() if hasattr(f, "__code__")), origin_of)
+    code = made.__code__.co_filename
     return str(Path(code).resolve()) if Path(code).is_file() else "an interactive session"
 
 

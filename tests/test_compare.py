@@ -20,8 +20,10 @@ from dtp_jax.compare import __main__, parse_configs, runs
 from dtp_jax.compare.pictures import draw_pictures
 from dtp_jax.compare.plan import Entry
 from dtp_jax.compare.reading import read
-from dtp_jax.compare.report import Row, Spread, show
-from dtp_jax.run import cli
+from dtp_jax.compare.report import Row, Spread, show, write_report
+from dtp_jax.compare.runs import Result
+from dtp_jax.run import cli, several
+from dtp_jax.run.loading import load_config
 from dtp_jax.run.screen import BriefScreen, Screen
 
 pytest_plugins = ["run_fixtures"]
@@ -160,18 +162,19 @@ def test_one_config_diverges(place):
 def test_the_line_of_a_run_fits():
     found = {"test_accuracy": 0.97781, "val_accuracy": 0.9, "wall_seconds": 671.2}
     found["images_per_second"] = 26158.4
-    text = runs._line(0, found, again=False)
+    text = several.in_words(0, found, again=False)
     assert text == "97.78 % test, 90.00 % val, 11:11, 26158 images/s"
     assert len(f"[4/4] digits_backprop, seed 1: {text}") <= 80
-    assert runs._line(0, {**found, "val_accuracy": None}, again=True) == (
+    assert several.in_words(0, {**found, "val_accuracy": None}, again=True) == (
         "97.78 % test, 11:11, 26158 images/s (finished before)"
     )
 
 
 def test_an_interruption_ends_the_comparison(place, monkeypatch):
     codes = iter([3, 130])
-    monkeypatch.setattr(runs, "_run", lambda argv, screen: next(codes))
+    monkeypatch.setattr(runs.cli, "train", lambda *args: next(codes))
     code, out, _ = compare("--configs=digits_dtp,digits_backprop", "--seeds=3")
+    out = "".join(line + "\n" for line in out.splitlines() if not line.endswith(": starting"))
     assert code == 130 and out.splitlines() == [
         "[1/6] digits_dtp, seed 0: failed (exit code 3)",
         "[2/6] digits_dtp, seed 1: interrupted; the same command goes on from here",
@@ -436,3 +439,44 @@ def test_the_last_of_an_override_holds(place):
     ):
         common, own = parse_configs("digits_dtp,digits_dtp[channels=3,5]", overrides)
         assert (common.config["channels"], own.config["channels"]) == ((2, 2), (3, 5))
+
+
+LONG_NAMES = [
+    f"cifar10_small_dtp-beta={beta}-feedback_lr=0.00035,{rate},0.06-noise=0.4,{noise},0.08"
+    for beta in (0.1, 0.3, 0.7)
+    for rate in (0.004, 0.02)
+    for noise in (0.1, 0.2)
+]
+COMMON = "cifar10_small_dtp-feedback_lr=0.00035,…,0.06-noise=0.4,…,0.08"
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_long_names_are_what_sets_them_apart(width):
+    """In a line each, with the accuracy, under what all have in common."""
+    rows = [a_row(name) for name in LONG_NAMES]
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    show(rows, Screen(console))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    above = "".join(lines[: next(i for i, line in enumerate(lines) if line.startswith("┏"))])
+    assert above.replace(" ", "").endswith(f"allconfigs:{COMMON}")
+    cells = [[c.strip() for c in line.strip("│").split("│")] for line in lines if line[0] == "│"]
+    assert [row[0] for row in cells] == [
+        f"beta={beta}-feedback_lr={rate}-noise={noise}"
+        for beta in (0.1, 0.3, 0.7)
+        for rate in (0.004, 0.02)
+        for noise in (0.1, 0.2)
+    ]
+    assert all("97.78 ± 0.48" in row for row in cells)
+
+
+def test_long_names_in_files(tmp_path):
+    """The Markdown says once what all have in common; the CSV has whole names, which tools look for."""
+    config = load_config("digits_dtp").config.to_dict()
+    results = [Result(Entry(name, "", (), config), []) for name in LONG_NAMES]
+    write_report(results, "dtp compare", tmp_path)
+    text = (tmp_path / "comparison.md").read_text()
+    assert text.count("cifar10_small_dtp") == 1 and f"\nAll configs: `{COMMON}`.\n" in text
+    assert "\n| beta=0.7-feedback_lr=0.02-noise=0.2 | ldrl |" in text
+    with (tmp_path / "comparison.csv").open(newline="") as file:
+        assert [row["config"] for row in csv.DictReader(file)] == LONG_NAMES

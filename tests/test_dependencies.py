@@ -13,8 +13,18 @@ from packaging.utils import canonicalize_name
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 DECLARED = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
-EXTRAS = PROJECT["optional-dependencies"]
-DEV = [line for line in EXTRAS["dev"] + EXTRAS["docs"] if line != "dtp-jax[docs]"]
+EXTRAS = {
+    canonicalize_name(Requirement(line).name)
+    for name in ("wandb", "mlflow")
+    for line in PROJECT["optional-dependencies"][name]
+}
+"""Imported where a run asks for them."""
+DEV = [
+    line
+    for name in ("dev", "docs")
+    for line in PROJECT["optional-dependencies"][name]
+    if line != "dtp-jax[docs]"
+]
 """What the tests need: `dev`, and `docs`, which it asks for."""
 NOT_IMPORTED = {
     "array-record": "tensorflow-datasets reads its files with it, and does not bring it",
@@ -53,7 +63,17 @@ def locked(name):
 
 
 def test_every_import_of_the_package_is_declared():
-    assert imported("dtp_jax") <= DECLARED
+    assert imported("dtp_jax") <= DECLARED | EXTRAS
+
+
+def test_no_extra_is_imported_before_it_is_asked_for():
+    """By functions alone."""
+    for file in (REPOSITORY / "dtp_jax").rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            names = [alias.name for alias in getattr(node, "names", ())]
+            names += [getattr(node, "module", None) or ""]
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                assert not {name.partition(".")[0] for name in names} & {"wandb", "mlflow"}, file
 
 
 def test_every_dependency_is_imported_or_has_a_reason():
@@ -61,7 +81,7 @@ def test_every_dependency_is_imported_or_has_a_reason():
 
 
 def test_every_import_of_tests_and_benchmarks_is_declared():
-    assert "dtp-jax[docs]" in EXTRAS["dev"]
+    assert "dtp-jax[docs]" in PROJECT["optional-dependencies"]["dev"]
     known = DECLARED | {canonicalize_name(Requirement(line).name) for line in DEV}
     # They come with pytest and with Sphinx; nothing else would do in their place.
     assert imported("tests", "benchmarks", "website") <= known | {"packaging", "docutils"}

@@ -246,10 +246,10 @@ def test_parse_is_what_the_tools_share():
 
 def test_the_config_is_in_metrics_and_tensorboard(place, monkeypatch):
     """First of all, and again only from where it has changed."""
-    from dtp_jax.run.board import Board
+    from dtp_jax.run.trackers.tensorboard import Board
 
     shown = []
-    monkeypatch.setattr(Board, "config", lambda self, config: shown.append(dict(config)))
+    monkeypatch.setattr(Board, "_show_config", lambda self, config: shown.append(dict(config)))
     args = ("--workdir=w", *TINY, "--config.checkpoint_every=1")
     assert launch(*args, "--config.max_steps=2").code == 0
     (first,) = rows(place / "w", "config")

@@ -137,10 +137,10 @@ def test_summary(reference, experiment, splits):
 
 def test_the_best_validation_checkpoint_is_kept_and_tested(place, monkeypatch, experiment, splits):
     """The second of four epochs is made the best, long after which newer checkpoints push it out."""
-    evaluate, best = loop.Run._evaluate, 2 * STEPS_PER_EPOCH
+    evaluate, best = loop.Run.evaluate, 2 * STEPS_PER_EPOCH
     monkeypatch.setattr(
         loop.Run,
-        "_evaluate",
+        "evaluate",
         lambda self, split, *rest: evaluate(self, split, *rest)._replace(
             **{"accuracy": 0.99} if split == "val" and self.progress.step == best else {}
         ),
@@ -211,14 +211,14 @@ def test_streamed_images_change_no_number(place, monkeypatch, reference):
 @pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["one step", "as long as possible"])
 def test_the_length_of_a_chunk_changes_no_number(place, monkeypatch, reference, seconds):
     folder, args = reference
-    counts, steps_of_next_chunk = set(), loop.Run._steps_of_next_chunk
+    counts, steps_of_next_chunk = set(), loop.Run.steps_of_next_chunk
 
-    def counted(run, trains):
-        counts.add(steps_of_next_chunk(run, trains))
-        return steps_of_next_chunk(run, trains)
+    def counted(run):
+        counts.add(steps_of_next_chunk(run))
+        return steps_of_next_chunk(run)
 
     monkeypatch.setattr(loop, "CHUNK_SECONDS", seconds)
-    monkeypatch.setattr(loop.Run, "_steps_of_next_chunk", counted)
+    monkeypatch.setattr(loop.Run, "steps_of_next_chunk", counted)
     assert launch("--workdir=w", *args).code == 0
     assert counts == {1} if seconds == 0 else max(counts) == 7
     assert_same_run(place / "w", folder)

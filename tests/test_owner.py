@@ -9,10 +9,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from launching import tree
 
 from dtp_jax.run import owner
 from dtp_jax.run.files import DiskError, WorkdirError
-from dtp_jax.run.owner import OWNER, Owner, Ownership
+from dtp_jax.run.owner import LAPSE_SECONDS, OWNER, Owner, Ownership, lives
 from dtp_jax.run.workdir import Workdir, default_workdir
 
 HOLD = """
@@ -281,3 +282,22 @@ def test_a_metrics_file_that_is_gone_is_not_begun_anew(tmp_path):
     folder.metrics_file.unlink()
     with pytest.raises(DiskError, match="metrics.jsonl cannot be written to: No such file"):
         folder.append_metrics([{"step": 2}])
+
+
+def test_whether_somebody_lives_is_seen_without_a_trace(tmp_path):
+    """On this host by the lock; on another one by the time of the last sign of life."""
+    assert not lives(tmp_path)
+    mine = Ownership(tmp_path)
+    before = tree(tmp_path)
+    assert lives(tmp_path)
+    assert tree(tmp_path).keys() == before.keys()
+    mine.release()
+    assert not lives(tmp_path)
+    there = Owner.here()._replace(host="elsewhere", token="0" * 32)
+    (tmp_path / OWNER).write_text(json.dumps(there._asdict()))
+    assert lives(tmp_path)
+    os.utime(tmp_path / OWNER, (0, time.time() - LAPSE_SECONDS - 1))
+    assert not lives(tmp_path)
+    dead = Owner.here()._replace(token="1" * 32)  # of this host, and nobody holds its lock
+    (tmp_path / OWNER).write_text(json.dumps(dead._asdict()))
+    assert not lives(tmp_path)

@@ -10,6 +10,7 @@ from dtp_jax.plots import style
 from dtp_jax.plots.bars import Series, draw_bars
 from dtp_jax.plots.curves import Curve, Group, draw_groups, mean_and_spread
 from dtp_jax.plots.ends import spread
+from dtp_jax.plots.labels import short_labels
 from dtp_jax.plots.panels import Line, Panel, draw_panels
 
 NAN = float("nan")
@@ -260,11 +261,24 @@ def test_nothing_to_draw_is_an_empty_figure():
         (["ldrl", "lenet"], "", ["ldrl", "lenet"]),
         (["a-", "a-b"], "", ["a-", "a-b"]),
         (["fm_small-ldrl"], "", ["fm_small-ldrl"]),
+        (["d_s-a=1-b=2", "d_s-a=1-b=3"], "d_s-a=1", ["b=2", "b=3"]),
+        (["d_s-a=1", "d_s-a=1-b=3", "d_t-a=1"], "d-a=1", ["s", "s-b=3", "t"]),
+        (["d_s", "d_s-a=1-b=3", "d_s-a=2"], "d", ["s", "s-a=1-b=3", "s-a=2"]),
+        (
+            ["d_s-lr=1e-4,2,3-k=-1", "d_s-lr=1e-4,2.5,3-k=-2"],
+            "d_s-lr=1e-4,…,3",
+            ["lr=2-k=-1", "lr=2.5-k=-2"],
+        ),
+        (["d-lr=1,2,3", "d-lr=1,4,5"], "d-lr=1,…,…", ["lr=…,2,3", "lr=…,4,5"]),
+        (["d-lr=1,2-b=1", "d-lr=1,2,2-b=1"], "d-b=1", ["lr=1,2", "lr=1,2,2"]),
+        (["d-lr=1,2", "d-lr=3,4"], "d", ["lr=1,2", "lr=3,4"]),
+        (["d-a=1 (2)", "d-a=1"], "d", ["a=1 (2)", "a=1"]),
+        (["d-a=1", "d-a=1"], "", ["d-a=1", "d-a=1"]),
         ([], "", []),
     ],
 )
-def test_what_all_names_begin_with(labels, common, short):
-    assert style.short_labels(labels) == (common, short)
+def test_what_all_names_have_in_common(labels, common, short):
+    assert short_labels(labels) == (common, short)
 
 
 def test_places_at_the_margin():
@@ -287,3 +301,19 @@ def test_names_and_titles_may_hold_anything():
         assert shown
         (heading,) = (t for t in figure.findobj(Text) if t.get_text().startswith("a title of"))
         assert heading.get_window_extent().x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize("count", [2, 12, 40])
+def test_a_legend_takes_no_room_from_what_is_drawn(count):
+    """However many long names it has."""
+    names = [f"beta=0.{i}-feedback_lr=0.00035,0.004,0.06-noise=0.4,0.2,0.08" for i in range(count)]
+    lines = [Line(name, [0, 1], [0, 1]) for name in names]
+    figures = [
+        draw_panels([Panel("y", lines)], "x", title="a title of many words, " * 6),
+        draw_bars(["a"], [Series(name, [1.0]) for name in names], "y", title="title"),
+    ]
+    for figure in map(drawn, figures):
+        (legend,) = figure.legends
+        box, panel = legend.get_window_extent(), figure.axes[0].get_window_extent()
+        assert panel.height > 1.5 * figure.dpi and box.y1 <= panel.y0
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0

@@ -638,3 +638,32 @@ def test_a_line_far_from_all_others_does_not_press_them_together(far, where):
     assert cut.caption in cut.svg and "tp" in [key.label for key in found.keys]
     ticks = [re.findall(r">([\d.]+)</text>", one.svg) for one in (cut, whole)]
     assert ticks[0] == ticks[1] != []
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_long_names_of_a_grid(tmp_path, width):
+    """Every table fits, says a name in a line of its own where it can, and what all have in common once."""
+    for beta in (0.1, 0.3, 0.7):
+        for rate in (0.004, 0.02):
+            for noise in (0.1, 0.2):
+                label = f"cifar10_small_dtp-beta={beta}-feedback_lr=0.00035,{rate},0.06"
+                rates, sigmas = (0.00035, rate, 0.06), (0.4, noise, 0.08)
+                write_run(
+                    tmp_path / f"{label}-noise=0.4,{noise},0.08" / "seed_0",
+                    **{"beta": beta, "feedback_lr": rates, "noise": sigmas},
+                    channels=(4, 4, 4, 4),
+                    feedback_iterations=(2, 2, 2),
+                )
+    found = folders.find([str(tmp_path)])
+    assert found.common == "cifar10_small_dtp-feedback_lr=0.00035,…,0.06-noise=0.4,…,0.08"
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    made = content(found, predictions=False, pictures=False)
+    text.show(made, found.groups, Screen(console))
+    said = console.file.getvalue()
+    assert max(map(len, said.splitlines())) <= width
+    assert said.replace("\n", "").count("cifar10_small_dtp") == 1
+    name = "beta=0.7-feedback_lr=0.02-noise=0.2"
+    assert f"│ {name} " in said.partition("Differences")[0]
+    _, _, apart = said.partition("What sets the configs apart")
+    assert "…,0.02,…" in apart and "0.00035" not in apart.partition("All other fields")[0]
+    assert "… stands for what is equal in all." in re.sub(r"\s+", " ", apart)

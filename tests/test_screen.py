@@ -1,13 +1,9 @@
-"""What a run shows, on terminals of 80 columns and on pipes, and in TensorBoard."""
+"""What a run shows, on terminals of 80 columns and on pipes."""
 
 import errno
-import functools
 import io
-import json
 import math
-import os
 import re
-import struct
 import subprocess
 import sys
 import threading
@@ -15,13 +11,10 @@ import time
 from types import SimpleNamespace
 
 import jax
-import numpy as np
 import pytest
 from launching import TINY, checkpoint_steps, launch, rows
 from rich.cells import cell_len
 from rich.console import Console
-from tensorboardX.crc32c import crc32c
-from tensorboardX.proto.event_pb2 import Event
 
 from dtp_jax import output
 from dtp_jax.configs import cifar10_dtp, default, digits_backprop, digits_dtp
@@ -429,6 +422,17 @@ def test_a_file_of_errors_gets_them_also_while_bars_move(capsys):
     assert "careful" not in shown(on)
 
 
+def test_a_warning_stands_above_what_moves():
+    """Where both are on one terminal: on stderr it would break into the line that is drawn anew."""
+    on = terminal()
+    on.errors = terminal().console
+    with on.task("reading"):
+        on.warn("careful")
+    assert "warning: careful\n" in shown(on)
+    on.warn("later")
+    assert "later" not in shown(on) and "warning: later" in on.errors.file.getvalue()
+
+
 def test_names_with_brackets_are_shown():
     text = start(
         terminal(), digits_dtp, workdir="runs/[bold]x[/y]", overrides=["--config.data_dir=[red]"]
@@ -523,164 +527,6 @@ def test_a_terminal_is_left_as_it_was():
 )
 def test_duration(seconds, text):
     assert screen.duration(seconds) == text
-
-
-def events(folder):
-    """What TensorBoard reads: length, masked checksums and events; {tag: {step: value}}."""
-
-    def masked(data):
-        value = crc32c(data)
-        return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-    found, purged = {}, []
-    for file in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
-        content, at = file.read_bytes(), 0
-        while at < len(content):
-            header = content[at : at + 8]
-            length, check = struct.unpack("<QI", content[at : at + 12])
-            data = content[at + 12 : at + 12 + length]
-            assert check == masked(header)
-            assert struct.unpack("<I", content[at + 12 + length : at + 16 + length])[0] == masked(
-                data
-            )
-            event, at = Event.FromString(data), at + 16 + length
-            if event.HasField("session_log"):
-                purged.append(event.step)
-                found = {
-                    tag: {s: v for s, v in values.items() if s < event.step}
-                    for tag, values in found.items()
-                }
-            for value in event.summary.value:
-                what = value.simple_value
-                if value.HasField("tensor"):
-                    (what,) = (text.decode() for text in value.tensor.string_val)
-                found.setdefault(value.tag, {})[event.step] = what
-    return found, purged
-
-
-def wait_until(true, seconds=30):
-    give_up = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
-
-
-def test_tensorboard(tmp_path):
-    on = pipe()
-    with on.tensorboard(tmp_path, 0) as board:
-        board.write({"step": 1, "epoch": 1, "split": "train", "loss": 2.5, "feedback_loss/fc": 0.5})
-        board.write(
-            {
-                "step": 2,
-                "epoch": 1,
-                "split": "train",
-                "loss": 1.5,
-                "angle/fc": 80.0,
-                "distance/fc": 1.25,
-            }
-        )
-        board.write({"step": 2, "epoch": 1, "split": "val", "loss": 1.25, "accuracy": 0.75})
-        wait_until(lambda: board.flush() or events(tmp_path)[0].get("val/accuracy") == {2: 0.75})
-    with on.tensorboard(tmp_path, 1) as board:  # going on from step 1: step 2 comes again
-        board.write({"step": 2, "epoch": 1, "split": "train", "loss": 1.0})
-    found, purged = events(tmp_path)
-    assert purged == [2]
-    assert {tag: values for tag, values in found.items() if values} == {
-        "train/loss": {1: 2.5, 2: 1.0},
-        "train/feedback_loss/fc": {1: 0.5},
-    }
-
-
-def test_tensorboard_has_the_names_of_the_metrics(tmp_path):
-    """Whatever they are, as far as they have numbers."""
-    numbers = {
-        "loss": 2.5,
-        "feedback_loss/conv_1": 0.5,
-        "forward_loss/conv_1": 0.25,
-        "angle/conv_1": 80.0,
-        "forward_lr": np.float32(0.125),
-        "feedback_lr/fc": 2,
-        "images_per_second": 1852.0,
-        "anything/else": np.int64(3),
-    }
-    others = {"note": "text", "nothing": None, "nested": {"a": 1}, "list": [1.0], "yes": True}
-    with pipe().tensorboard(tmp_path, 0) as board:
-        board.write({"step": 7, "epoch": 1, "split": "train", **numbers, **others})
-    assert events(tmp_path)[0] == {f"train/{key}": {7: value} for key, value in numbers.items()}
-
-
-def test_tensorboard_has_the_config(tmp_path):
-    """A table that Markdown reads; a run that goes on adds its own."""
-    config = {"seed": 0, "noise": (0.4, 0.2), "data_dir": "a|b", "bias": True, "hidden": ()}
-    with pipe().tensorboard(tmp_path, 0) as board:
-        board.config(config)
-    with pipe().tensorboard(tmp_path, 39) as board:
-        board.config({"seed": 1})
-    found = events(tmp_path)[0]["config/text_summary"]
-    assert sorted(found) == [0, 39] and "| seed | `1` |" in found[39]
-    heading, rule, *lines = found[0].splitlines()
-    assert (heading, rule) == ("| field | value |", "| --- | --- |")
-    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
-    read = {name.strip(): json.loads(v.strip(" `").replace("\\|", "|")) for name, v in cells}
-    assert read == json.loads(json.dumps(config))
-
-
-def test_a_run_killed_before_its_first_checkpoint_has_its_curves_once(tmp_path):
-    with pipe().tensorboard(tmp_path, 0) as board:
-        for step in (1, 2, 3):
-            board.write({"step": step, "epoch": 1, "split": "train", "loss": 2.0})
-    (older,) = tmp_path.iterdir()
-    older.rename(tmp_path / f"{older.name}.older")
-    os.utime(tmp_path / f"{older.name}.older", (1, 1))
-    with pipe().tensorboard(tmp_path, 0) as board:
-        board.write({"step": 1, "epoch": 1, "split": "train", "loss": 1.0})
-    found, purged = events(tmp_path)
-    assert (found, purged) == ({"train/loss": {1: 1.0}}, [0])
-
-
-def board_with_warnings(monkeypatch, folder):
-    on, warnings = pipe(), []
-    monkeypatch.setattr(on, "warn", warnings.append)
-    return on.tensorboard(folder, 0), warnings
-
-
-def write_much(board):
-    """More than any buffer or queue holds."""
-    board.config({"seed": 0})
-    for step in range(1000):
-        board.write({"step": step, "epoch": 1, "split": "train", "loss": 1.0, "accuracy": 0.5})
-    board.flush()
-
-
-def test_a_run_goes_on_without_tensorboard(tmp_path, monkeypatch):
-    """Its disk is full, from the start or later, its folder is a file, or is removed: one warning."""
-    (tmp_path / "file").touch()
-    opened, warnings = board_with_warnings(monkeypatch, tmp_path / "file")
-    with opened as board:
-        write_much(board)
-    (warning,) = warnings
-    assert f"{tmp_path / 'file'} (File exists); the run goes on without them" in warning
-    opened, warnings = board_with_warnings(monkeypatch, tmp_path / "removed")
-    with opened as board:
-        board.config({"seed": 0})
-        (file,) = (tmp_path / "removed").iterdir()
-        file.unlink()
-        write_much(board)
-    assert len(warnings) == 1 and "(it has been removed)" in warnings[0]
-    full = functools.partial(open, "/dev/full", "wb")
-    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: full())
-    for write in (write_much, lambda board: board.config({"seed": 0})):
-        opened, warnings = board_with_warnings(monkeypatch, tmp_path / "full")
-        with opened as board:
-            write(board)
-        assert len(warnings) == 1 and "(No space left on device)" in warnings[0]
-
-
-def test_processes_without_files_have_a_board():
-    with screen.SilentScreen().tensorboard("nowhere", 0) as board:
-        board.config({"seed": 0})
-        board.write({"step": 1, "split": "train", "loss": 1.0})
-        board.flush()
 
 
 def test_a_silent_screen_says_what_goes_wrong(capsys):

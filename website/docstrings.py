@@ -47,14 +47,21 @@ def _field(name: str, text: str) -> str:
 
 def plain(text: str) -> str:
     """Text of a docstring as Markdown."""
-    blocks = []
+    blocks: list[str] = []
+    code: list[str] = []
     for block in re.split(r"\n{2,}(?=\S)|\n(?=\n +)", text.strip("\n")):
         lines = block.strip("\n").splitlines()
         if lines and all(line.startswith("    ") or not line for line in lines):
-            blocks.append("\n".join(["```text", *(line[4:] for line in lines), "```"]))
-        else:
-            blocks.append("\n".join(map(escaped, lines)))
-    return "\n\n".join(blocks)
+            code += ([""] if code else []) + [line[4:] for line in lines]
+            continue
+        blocks += _code(code)
+        code = []
+        blocks.append("\n".join(map(escaped, lines)))
+    return "\n\n".join(blocks + _code(code))
+
+
+def _code(lines: list[str]) -> list[str]:
+    return ["\n".join(["```text", *lines, "```"])] if lines else []
 
 
 def escaped(line: str) -> str:

@@ -4,10 +4,11 @@ import os
 
 from dtp_jax.compare.plan import parse_configs
 from dtp_jax.compare.report import show, write_report
-from dtp_jax.compare.runs import INTERRUPTED, run_all
+from dtp_jax.compare.runs import run_all
 from dtp_jax.fields import local_folder
 from dtp_jax.parallel import processes
 from dtp_jax.run import cli
+from dtp_jax.run.failures import INTERRUPTED
 from dtp_jax.run.screen import Screen
 
 

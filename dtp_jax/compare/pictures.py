@@ -9,8 +9,9 @@ from dtp_jax.compare.reading import Reading, read
 from dtp_jax.compare.runs import Result
 from dtp_jax.plots.bars import Series, draw_bars
 from dtp_jax.plots.curves import TRAINING_NOTE, Group, draw_groups, mean_and_spread
+from dtp_jax.plots.labels import short_labels
 from dtp_jax.plots.panels import Line, Panel, draw_panels
-from dtp_jax.plots.style import save, short_labels
+from dtp_jax.plots.style import save
 
 NAMES = ("comparison", "comparison_time", "comparison_alignment", "comparison_updates")
 """Of all pictures; those that would be empty are not there."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dtp_jax.compare.pictures import Picture, draw_pictures
 from dtp_jax.compare.runs import Result
+from dtp_jax.plots.labels import short_labels
 from dtp_jax.run.layout import NO_BREAK, duration
 from dtp_jax.run.screen import Screen
 
@@ -29,6 +30,8 @@ COLUMNS = {
 SHORT = ("config", "rule", "seeds", "test_accuracy", "wall_seconds", "images_per_second")
 LEAST_FIRST = ("images_per_second", "wall_seconds", "seeds", "rule")
 """What a narrow terminal leaves out."""
+LONG = 32
+"""Letters of a name that a table takes as it is."""
 TEXTS = ("config", "rule", "network", "dataset")
 
 
@@ -111,9 +114,10 @@ def write_report(
 
 
 def show(rows: list[Row], screen: Screen) -> None:
-    """The table for a terminal: what fits."""
+    """The table for a terminal: what fits. What all names have in common stands above it."""
+    rows, common = _shortened(rows)
     screen.table(
-        "mean ± standard deviation over seeds",
+        "mean ± standard deviation over seeds" + (f"; all configs: {common}" if common else ""),
         {COLUMNS[name]: "left" if name in TEXTS else "right" for name in SHORT},
         [
             [_cell(one, name).replace(" ± ", f"{NO_BREAK}±{NO_BREAK}") for name in SHORT]
@@ -121,6 +125,15 @@ def show(rows: list[Row], screen: Screen) -> None:
         ],
         drop=[COLUMNS[name] for name in LEAST_FIRST],
     )
+
+
+def _shortened(rows: list[Row]) -> tuple[list[Row], str]:
+    """The rows under names of what sets them apart, and what these have in common; short names stay whole."""
+    names = [one.config for one in rows]
+    if max(map(len, names), default=0) <= LONG:
+        return rows, ""
+    common, names = short_labels(names)
+    return [one._replace(config=name) for one, name in zip(rows, names, strict=True)], common
 
 
 def _shown(rows: list[Row]) -> list[str]:
@@ -149,11 +162,13 @@ def _spread(value: Spread | None) -> str:
 
 def _markdown(rows: list[Row], results: list[Result], command: str, pictures: list[Picture]) -> str:
     names = _shown(rows)
+    rows, common = _shortened(rows)
     lines = [
         "# Comparison",
         "",
         f"`{command}`",
         "",
+        *([f"All configs: `{common}`.", ""] if common else []),
         _markdown_line(COLUMNS[name] for name in names),
         _markdown_line("---" if name in TEXTS else "---:" for name in names),
         *(_markdown_line(_cell(one, name) for name in names) for one in rows),

@@ -1,17 +1,15 @@
 """Runs one config after the other; one that fails does not stop those after it."""
 
-import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dtp_jax.compare.plan import Entry
-from dtp_jax.run import cli
-from dtp_jax.run.layout import duration
+from dtp_jax.run import backend, cli
+from dtp_jax.run.arguments import parse
+from dtp_jax.run.assemble import plan
+from dtp_jax.run.failures import INTERRUPTED, outcome, refused
 from dtp_jax.run.screen import BriefScreen, Screen
-from dtp_jax.run.workdir import Workdir
-
-INTERRUPTED = 128
-"""Exit codes from here on: the number of a signal above it."""
+from dtp_jax.run.several import Outcome, Seed, plan_seeds
 
 
 class Run(NamedTuple):
@@ -52,51 +50,46 @@ def run_all(
     """
     results: list[Result] = []
     for entry in entries:
-        results.append(Result(entry, []))
-        for seed in range(seeds):
-            folder = workdir / entry.label / f"seed_{seed}"
-            number = f"{len(results) * seeds - seeds + seed + 1}/{len(entries) * seeds}"
-            head = f"[{number}] {entry.label}, seed {seed}"
-            before = Workdir(folder).read_summary()
-            code = _run(
-                [
-                    *entry.arguments(overrides),
-                    f"--config.seed={seed}",
-                    f"--workdir={folder}",
-                ],
-                BriefScreen(screen.console, head),
-            )
-            summary = Workdir(folder).read_summary() if code == 0 else None
-            results[-1].runs.append(Run(folder, code, summary))
-            text = _line(code, summary, again=summary is not None and summary == before)
-            screen.note(f"{head}: {text}")
-            if code >= INTERRUPTED:
-                return results
+        first = len(results) * seeds + 1
+        heads = [
+            f"[{first + seed}/{len(entries) * seeds}] {entry.label}, seed {seed}"
+            for seed in range(seeds)
+        ]
+        outcomes = _run(entry.arguments(overrides), workdir / entry.label, heads, screen)
+        results.append(Result(entry, [Run(*outcome[1:]) for outcome in outcomes]))
+        if outcomes[-1].code >= INTERRUPTED:
+            break
     return results
 
 
-def _run(argv: list[str], screen: Screen) -> int:
-    """`cli.main` on this screen. Returns the exit code; 1 for an error that no run should have."""
+def _run(argv: list[str], folder: Path, heads: list[str], screen: Screen) -> list[Outcome]:
+    """Trains the seeds 0, 1, ... of a config.
+
+    Args:
+      argv: as sys.argv, without seeds and folder. heads: one for each seed, before what it shows.
+    """
+    live = BriefScreen(screen.console, heads[0].partition(",")[0])
     try:
-        return cli.main(argv, "", screen)
-    except Exception:
-        traceback.print_exc()
-        return 1
-
-
-def outcome(code: int) -> str:
-    """What an exit code other than 0 says of a run."""
-    return "diverged" if code == cli.EXIT_DIVERGED else f"failed (exit code {code})"
-
-
-def _line(code: int, summary: dict[str, Any] | None, *, again: bool) -> str:
-    if code >= INTERRUPTED:
-        return "interrupted; the same command goes on from here"
-    if summary is None:
-        return outcome(code)
-    parts = [f"{100 * summary['test_accuracy']:.2f} % test"]
-    if summary["val_accuracy"] is not None:
-        parts.append(f"{100 * summary['val_accuracy']:.2f} % val")
-    parts.append(duration(summary["wall_seconds"]))
-    parts.append(f"{summary['images_per_second']:.0f} images/s")
-    return ", ".join(parts) + (" (finished before)" if again else "")
+        backend.check_flags()
+        backend.prepare()
+        # One seed alone makes no folder of seeds: another number of them may follow.
+        place = folder / "seed_0" if len(heads) == 1 else folder
+        arguments = parse(
+            [*argv, "--config.seed=0", f"--config.seeds={len(heads)}", f"--workdir={place}"]
+        )
+        made = plan(
+            arguments.config,
+            arguments.workdir,
+            overridden=arguments.overridden,
+            extended=arguments.extended,
+        )
+        alone = [Seed(0, made, heads[0])]
+        seeds = alone if len(heads) == 1 else plan_seeds(made, arguments, heads.__getitem__)
+        mesh = cli.mesh_of(made)
+    except Exception as error:
+        text, code = refused(error)
+        screen.error(text)
+        for head in heads:
+            screen.note(f"{head}: {outcome(code)}")
+        return [Outcome(n, folder / f"seed_{n}", code, None) for n in range(len(heads))]
+    return cli.train_seeds(made, seeds, arguments, screen, mesh, live=live)

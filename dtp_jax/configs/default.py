@@ -34,6 +34,8 @@ def data(config: config_dict.ConfigDict) -> None:
     config.augment = True  # random flips and crops, as far as the data set has them
     config.flip = False  # flips also where the data set has none (mnist, fashion_mnist)
     config.seed = 0  # parameters, noise, order, augmentation, validation split; -1 = one is drawn
+    config.seeds = 1  # so many runs: seed, seed + 1, ..., each in a folder seed_<n> of the workdir
+    config.seeds_as = "auto"  # together (one program), in_turn, auto: in_turn on CPUs and meshes
 
 
 def length(config: config_dict.ConfigDict) -> None:
@@ -95,6 +97,10 @@ def bookkeeping(config: config_dict.ConfigDict) -> None:
     config.checkpoint_minutes = 30.0  # and when the last one is so old; 0 = not by time
     config.keep_checkpoints = 3
     config.log_every = 1  # steps per line of metrics.jsonl
+    config.trackers = (
+        "tensorboard",
+    )  # tensorboard, wandb, mlflow; () = none; see docs/trackers.md
+    config.project = "dtp_jax"  # what wandb and mlflow have the run under
     config.eval_batch_size = 500
     config.ahead_mb = 1024  # of a device, for feedback iterations that are prepared ahead (GPU)
     config.diagnostics = True  # False = none of these; see docs/diagnostics.md

@@ -16,7 +16,7 @@ from dtp_jax.data.iterate import iterate
 from dtp_jax.data.pipeline import augment, epoch_permutation, prepare_images
 from dtp_jax.data.sources import Source, load, locate
 from dtp_jax.data.spec import DATASETS, DataError, DatasetSpec, Split, Splits
-from dtp_jax.data.splits import held_out, load_splits, split_train_val, training_examples
+from dtp_jax.data.splits import divide, held_out, load_splits, split_train_val, training_examples
 
 __all__ = [
     "DATASETS",
@@ -30,6 +30,7 @@ __all__ = [
     "Split",
     "Splits",
     "augment",
+    "divide",
     "epoch_permutation",
     "feed",
     "held_out",

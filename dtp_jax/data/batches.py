@@ -4,7 +4,7 @@
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -64,15 +64,14 @@ class ResidentBatches:
         batch_size: int,
         most_steps: int,
         seed: int,
-        mesh: Mesh | None = None,
     ):
-        """Puts `split` on the device, or on all of a mesh.
+        """`split`: on the device, or on all of a mesh; see `resident`.
 
         Args:
           indices: the examples of `split` to train on [n] (`Splits.train_indices`).
           most_steps: how many steps `read` gives at most.
         """
-        self._split = resident(split, mesh)
+        self._split = split
         self.most_steps = most_steps
         self._batch_size, self._orders = batch_size, PassOrders(indices, seed)
 
@@ -97,24 +96,31 @@ class ResidentBatches:
         """Nothing to do."""
 
 
+def resident(split: Split, mesh: Mesh | None = None) -> Split:
+    """`split` on the device, or on all of a mesh, with images as `ops.Form.flat_images` says."""
+    images = split.images.reshape(len(split.images), -1) if form().flat_images else split.images
+    return Split(*put(mesh, (images, split.labels)))
+
+
 def resident_evaluation(
-    split: Split, *, batch_size: int, mesh: Mesh | None = None
+    split: Split,
+    *,
+    batch_size: int,
+    mesh: Mesh | None = None,
+    put_split: Callable[[Split, Mesh | None], Split] = resident,
 ) -> Iterable[EvaluationBlock]:
     """All examples of `split`, put on the device, or on all of a mesh, as one block.
 
     The last batch is filled up with copies of the last example, of weight zero.
+
+    Args:
+      put_split: puts images there, or finds them.
     """
     examples = len(split.labels)
     devices = 1 if mesh is None else mesh.size
     batch_size = min(batch_size, -(-examples // devices) * devices)
     batches, weights = batched(0, -(-examples // batch_size), batch_size, examples)
-    return (EvaluationBlock(*resident(split, mesh), batches, weights),)
-
-
-def resident(split: Split, mesh: Mesh | None = None) -> Split:
-    """`split` on the device, or on all of a mesh, with images as `ops.Form.flat_images` says."""
-    images = split.images.reshape(len(split.images), -1) if form().flat_images else split.images
-    return Split(*put(mesh, (images, split.labels)))
+    return (EvaluationBlock(*put_split(split, mesh), batches, weights),)
 
 
 def batched(first: int, count: int, batch_size: int, examples: int) -> tuple[np.ndarray, ...]:

@@ -1,12 +1,18 @@
 """Where the images of a run are: on the device, or on the host from where they are streamed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
 
-from dtp_jax.data.batches import Chunk, EvaluationBlock, ResidentBatches, resident_evaluation
-from dtp_jax.data.spec import DatasetSpec, Splits
+from dtp_jax.data.batches import (
+    Chunk,
+    EvaluationBlock,
+    ResidentBatches,
+    resident,
+    resident_evaluation,
+)
+from dtp_jax.data.spec import DatasetSpec, Split, Splits
 from dtp_jax.data.stream import BatchStream, EvaluationStream, steps_per_chunk
 from dtp_jax.parallel.mesh import Mesh, data_share, divided, put_share
 
@@ -32,6 +38,7 @@ def feed(
     most_steps: int,
     seed: int,
     mesh: Mesh | None = None,
+    put_split: Callable[[Split, Mesh | None], Split] = resident,
 ) -> Feed:
     """Puts all images on the device, or prepares to stream them; the numbers are the same.
 
@@ -42,6 +49,7 @@ def feed(
         On a mesh every device has a copy of resident images; of streamed ones each process reads
         only its share of every batch.
       most_steps: how many steps a chunk has at most. Streamed chunks may have fewer: `train.most_steps`.
+      put_split: puts images on the device, or finds them there.
     """
     parts = {"val": splits.val, "test": splits.test}
     parts = {name: split for name, split in parts.items() if split is not None}
@@ -54,9 +62,16 @@ def feed(
     alone = jax.process_count() == 1
     if place == "device" or (place == "auto" and alone and fits_device(splits)):
         return Feed(
-            ResidentBatches(*train, most_steps=most_steps, mesh=mesh, **options),
+            ResidentBatches(
+                put_split(splits.train, mesh),
+                splits.train_indices,
+                most_steps=most_steps,
+                **options,
+            ),
             {
-                name: resident_evaluation(split, batch_size=eval_batch_size, mesh=mesh)
+                name: resident_evaluation(
+                    split, batch_size=eval_batch_size, mesh=mesh, put_split=put_split
+                )
                 for name, split in parts.items()
             },
         )

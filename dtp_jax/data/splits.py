@@ -4,7 +4,7 @@ import numpy as np
 
 from dtp_jax.data.pipeline import SPLIT_STREAM, permutation
 from dtp_jax.data.sources import Source, load
-from dtp_jax.data.spec import DataError, Progress, Split, Splits
+from dtp_jax.data.spec import DataError, DatasetSpec, Progress, Split, Splits
 
 COPIED_BYTES = 1 << 30
 """Of larger training images, `load_splits` copies only what is held out for validation."""
@@ -30,14 +30,39 @@ def load_splits(
       ValueError: as `held_out`.
     """
     train, test = load(source, progress)
-    options = {"val_per_class": val_per_class, "fixed": source.spec.fixed_split}
+    copied = train.images.nbytes <= COPIED_BYTES
+    return divide(
+        source.spec, train, test, val_split, seed, val_per_class=val_per_class, copied=copied
+    )
+
+
+def divide(
+    spec: DatasetSpec,
+    train: Split,
+    test: Split,
+    val_split: float,
+    seed: int,
+    *,
+    val_per_class: int,
+    copied: bool,
+) -> Splits:
+    """What `load` gives, with the validation examples set aside.
+
+    Args:
+      copied: the examples that are left are copied; else `Splits.train` is `train` as it is, and
+        `Splits.train_indices` says which of them are trained on. Batches are the same.
+
+    Raises:
+      DataError, ValueError: see `load_splits`.
+    """
+    options = {"val_per_class": val_per_class, "fixed": spec.fixed_split}
     try:
         in_val = held_out(train.labels, val_split, seed, **options)
     except ValueError as error:
         if not val_per_class:
             raise
-        raise DataError(f"{source.spec.name}: {error}") from error
-    if train.images.nbytes <= COPIED_BYTES:
+        raise DataError(f"{spec.name}: {error}") from error
+    if copied:
         train, val = split_train_val(train, val_split, seed, **options)
         return Splits(train, val, test, np.arange(len(train.labels), dtype=np.int32))
     val = Split(train.images[in_val], train.labels[in_val]) if in_val.any() else None

@@ -7,6 +7,8 @@ Layer-parallel: the feedback maps do not see each other, so each device trains t
 blocks, and only what they have become is exchanged, once per step. A step then takes no less than
 its dearest block: 2.5 times less than before for the default network, whose second block has 40 % of
 the work, on however many devices. Both axes together go beyond that.
+
+Seeds: runs that differ in their seeds are divided among devices, and have nothing to exchange.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +28,8 @@ from jax.sharding import (
 )
 
 DATA, LAYERS = "data", "layers"
+SEEDS = "seeds"
+"""The only axis of a mesh that runs are divided among, each as a whole."""
 
 
 def make_mesh(data: int, layers: int) -> Mesh | None:
@@ -159,6 +163,25 @@ def on_each_part(
         axis_names={DATA},
         check_vma=False,
     )(jnp.arange(mesh.shape[DATA]), divided, whole)
+
+
+def seeds_mesh(seeds: int) -> Mesh | None:
+    """As many devices of this process as shorten the way for so many runs; None for a single one."""
+    devices = jax.local_devices()
+    each = -(-seeds // len(devices))
+    used = devices[: -(-seeds // each)]
+    return Mesh(np.array(used), (SEEDS,)) if len(used) > 1 else None
+
+
+def on_shares_of_seeds(
+    mesh: Mesh, f: Callable[..., Any], is_divided: Sequence[bool]
+) -> Callable[..., Any]:
+    """f, by each device on its share of the leading axis of the arguments that are divided, and of all
+    results. The others are whole on every device. Nothing is exchanged."""
+    specs = tuple(PartitionSpec(SEEDS) if divided else PartitionSpec() for divided in is_divided)
+    return jax.shard_map(
+        f, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEEDS), check_vma=False
+    )
 
 
 def mean_of_parts(tree: Any) -> Any:

@@ -3,7 +3,6 @@
 matplotlib is imported when something is drawn, and never opens a window.
 """
 
-import os
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ HATCHES = ("", "///", "...", "xxx")
 INK = "#555555"
 """Error bars and notes: visible on every colour, on light and on dark pages."""
 DPI = 150
+LINE_INCHES = 0.235
+"""Of a legend."""
 
 
 def subplots(rows: int = 1, columns: int = 1, *, size: tuple[float, float], **options: Any) -> Any:
@@ -63,31 +64,28 @@ def bar_style(number: int) -> dict[str, Any]:
     }
 
 
-def short_labels(labels: Sequence[str]) -> tuple[str, list[str]]:
-    """(what all labels begin with, what is left of each), parted at a character that is no letter or digit.
-
-    ("fashion_mnist_small", ["ldrl", "p_ddtp"]) of fashion_mnist_small-ldrl and fashion_mnist_small-p_ddtp.
-    Where nothing would be left of a label, all stay whole; a single one does.
-    """
-    common = os.path.commonprefix(list(labels))
-    cut = max((i + 1 for i, letter in enumerate(common) if not letter.isalnum()), default=0)
-    left = [label[cut:] for label in labels]
-    if len(labels) < 2 or not cut or not all(left):
-        return "", list(labels)
-    return common[: cut - 1], left
-
-
 def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """One legend for the whole figure, under it, in as many columns as its width takes."""
+    """One legend for the whole figure, under it, in as many columns as its width takes.
+
+    The figure grows by what is more than two lines of it: what is drawn keeps its room.
+    """
     width = figure.get_figwidth()
     labels = [textwrap.fill(label, int(10 * width)) for label in labels]
     longest = max(len(line) for label in labels for line in label.split("\n"))
     columns = int(width / (0.6 + 0.085 * longest))  # inches of a handle, a letter
+    columns = min(max(1, columns), len(labels))
+    entries = -(-len(labels) // columns)
+    lines = max(
+        sum(label.count("\n") + 1 for label in labels[first : first + entries])
+        for first in range(0, len(labels), entries)
+    )
+    height = figure.get_figheight() + LINE_INCHES * max(0, lines - 2)
+    figure.set_size_inches(width, height)
     found = figure.legend(
         handles,
         labels,
         loc="outside lower center",
-        ncols=min(max(1, columns), len(labels)),
+        ncols=columns,
         frameon=False,
         fontsize="medium",
     )

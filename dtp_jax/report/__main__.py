@@ -2,6 +2,7 @@
 
     {program} runs/cifar10
     {program} runs/compare                       a folder of `dtp compare`
+    {program} runs/sweep/mine                    a folder of `dtp sweep`: its trials, and the best runs
     {program} runs/a runs/b --out=ab.html        several runs side by side
     {program} runs/cifar10 --text                in the terminal
 
@@ -34,7 +35,9 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.report
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("workdirs", metavar="WORKDIR", nargs="+", help="of a run or a comparison")
+    parser.add_argument(
+        "workdirs", metavar="WORKDIR", nargs="+", help="of a run, a comparison or a sweep"
+    )
     parser.add_argument("--out", help="the file to write; default report.html, see above")
     parser.add_argument("--text", action="store_true", help="print it instead")
     parser.add_argument(

@@ -12,6 +12,7 @@ from dtp_jax.report.drawing import Section
 from dtp_jax.report.folders import Found, Group
 from dtp_jax.report.looks import Look, look, update_note
 from dtp_jax.report.series import measured
+from dtp_jax.report.sweeps import Sweep, sweep
 from dtp_jax.report.tables import Table
 from dtp_jax.version import __version__
 
@@ -22,6 +23,7 @@ class Content(NamedTuple):
     title: str
     made: str
     problems: Sequence[str]
+    sweeps: Sequence[Sweep]
     results: Table
     paired: Table | None
     no_pairs: str
@@ -59,7 +61,7 @@ def content(
 
     Args:
       reference: label of the config that others are compared with; see `reference_of`.
-      predictions: checkpoints and data are read, too.
+      predictions: checkpoints and data are read, too; not of a sweep, for these are test images.
       pictures: figures of runs are drawn; a terminal does without.
       told: told what is being done, and how much of how much is.
 
@@ -67,6 +69,7 @@ def content(
       ValueError: one line; no config is called as `reference`.
     """
     groups = found.groups
+    predictions = predictions and not found.sweeps  # they are of test images, and a search goes on
     base = reference_of(groups, reference)
     looks = []
     for number, group in enumerate(groups if predictions else ()):
@@ -77,10 +80,12 @@ def content(
     pairs = differences(groups, base) if base is not None else []
     aligned = figures.alignment(groups) if pictures else []
     inside = [_feedback(group, number, len(groups)) for number, group in enumerate(groups)]
+    swept = [sweep(folder) for folder in found.sweeps]
     return Content(
-        title=_title(groups, found.common),
+        title=_title(groups, found.common) if not swept else ", ".join(one.title for one in swept),
         made=f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}, dtp_jax {__version__}",
         problems=found.passed_over,
+        sweeps=swept,
         results=tables.results(groups, tables.memory(groups)),
         paired=tables.paired(pairs, base.label) if pairs else None,
         no_pairs=_no_pairs(groups, pairs),

@@ -99,7 +99,7 @@ def update_bars(
     groups = [name.removesuffix("/kernel") for name in kernels]
     looks = {_in_legend(label): number for number, label in enumerate(labels)}
     figure = draw_bars(groups, drawn, "degrees", top=95, numbers=looks)
-    figure.set_figheight(3.6)
+    figure.set_figheight(figure.get_figheight() - 1.0)
     is_small = len(kernels) * len(drawn) <= MOST_BARS
     if is_small:
         figure.set_figwidth(SIZE[0])

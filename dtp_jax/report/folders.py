@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dtp_jax.fields import local_path
-from dtp_jax.plots.style import short_labels
+from dtp_jax.plots.labels import short_labels
 from dtp_jax.report.reading import Reading, read, shown
 from dtp_jax.run.config import BOOKKEEPING
+from dtp_jax.run.files import read_object
 
+SWEEP = "sweep.json"
+"""What a sweep has found, in its folder."""
+BEST_TRIALS = 3
+"""Of a sweep stand side by side."""
 SEED = re.compile(r"seed_(\d+)")
 
 
@@ -49,10 +54,12 @@ class Found(NamedTuple):
     """Of the one run or comparison that was named; None where several were."""
     passed_over: list[str]
     """Folders that look like runs but hold nothing that can be read, each in a line."""
+    sweeps: Sequence[Path] = ()
+    """Folders of sweeps, whose best trials are among the groups."""
 
 
 def find(given: Sequence[str]) -> Found:
-    """The runs in these folders: of a run, of a comparison (<label>/seed_<n>), or of one config of it.
+    """The runs in these folders: of a run, of a comparison (<label>/seed_<n>), of one config of it, of a sweep.
 
     Runs named one by one are seeds of one config where nothing but the seed and bookkeeping sets them
     apart.
@@ -60,13 +67,17 @@ def find(given: Sequence[str]) -> Found:
     Raises:
       ValueError: one line; a folder holds no run.
     """
-    groups, single, passed_over = [], [], []
+    groups, single, passed_over, swept = [], [], [], []
     for text in dict.fromkeys(given):
         path = local_path("WORKDIR", text)
-        if (path / "config.json").exists() or (path / "metrics.jsonl").exists():
+        of_one = (path / "config.json").exists() and not _seeds(path)
+        if of_one or (path / "metrics.jsonl").exists():
             single.append(read(path))
             continue
-        here, problems = _comparison(path)
+        order = trials_of(path)
+        if order is not None:
+            swept.append(path)
+        here, problems = _comparison(path) if order is None else _trials(path, order)
         if not here:
             raise ValueError(problems[0] if problems else _nothing(path))
         groups += here
@@ -74,12 +85,13 @@ def find(given: Sequence[str]) -> Found:
     groups += _by_config(single)
     folder = local_path("WORKDIR", given[0]) if len(set(given)) == 1 else None
     groups = _with_own_labels(groups)
-    common, labels = short_labels([group.label for group in groups])
+    labels = [group.label for group in groups]
+    common, labels = ("", labels) if swept else short_labels(labels)
     groups = [
         group._replace(label=label, full_label=group.label)
         for group, label in zip(groups, labels, strict=True)
     ]
-    return Found(groups, common, folder, passed_over)
+    return Found(groups, common, folder, passed_over, swept)
 
 
 def _nothing(path: Path) -> str:
@@ -88,8 +100,36 @@ def _nothing(path: Path) -> str:
         problem = "it holds no run" if path.is_dir() else "it is no folder"
     return (
         f"WORKDIR is {str(path)!r}: {problem}; allowed: the folder of a run, which holds config.json, "
-        "or of a comparison, which holds <config>/seed_<n>"
+        "of a comparison, which holds <config>/seed_<n>, or of a sweep that is done"
     )
+
+
+def trials_of(folder: Path) -> list[int] | None:
+    """The numbers of the trials of the sweep in a folder, the best first; None where there is no sweep."""
+    found = read_object(folder / SWEEP)
+    order = found.get("order") if found else None
+    if not isinstance(order, list) or not all(
+        type(number) is int and number >= 0 for number in order
+    ):
+        return None
+    return order
+
+
+def _trials(path: Path, order: Sequence[int]) -> tuple[list[Group], list[str]]:
+    """(groups, problems) of the best trials of a sweep."""
+    groups, problems = [], []
+    for number in order:
+        if len(groups) == BEST_TRIALS:
+            break
+        try:
+            run = read(path / f"trial_{number}")
+        except ValueError as error:
+            problems.append(shown(str(error)))
+            continue
+        if run.summary is None:
+            run = run._replace(status="a trial: its end is the sweep's, and it is never tested")
+        groups.append(Group(f"trial {number}", [run]))
+    return groups, problems
 
 
 def _comparison(path: Path) -> tuple[list[Group], list[str]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from dtp_jax.plots.labels import SAME, places
 from dtp_jax.report import words
 from dtp_jax.report.differences import Difference
 from dtp_jax.report.folders import Group
@@ -125,6 +126,8 @@ def runs(groups: Sequence[Group]) -> Table:
     ]
     headings = ("config", "seed", "state", "steps", "test, %", "top 5, %", "validation, %", *RARE)
     drop = (*reversed(RARE), "top 5, %", "steps", "validation, %")
+    if all(row[2] == rows[0][2] == "finished" for row in rows):
+        drop += ("state",)
     return _without_empty(Table("Runs", headings, "lrlr", rows, " ".join(notes), drop))
 
 
@@ -169,7 +172,9 @@ def paired(found: Sequence[Difference], reference: str) -> Table:
         note += " Where all differences are equal there is no test."
     if len(found) > 1:
         note += " The p-values are not corrected for the number of configs."
-    return Table(f"Differences to {reference}", headings, "lr", rows, note, ("t", "standard error"))
+    return Table(
+        f"Differences to {reference}", headings, "lr", rows, note, ("t", "standard error", "seeds")
+    )
 
 
 def config_differences(groups: Sequence[Group]) -> Table | None:
@@ -180,7 +185,10 @@ def config_differences(groups: Sequence[Group]) -> Table | None:
     title, note = "What sets the configs apart", "All other fields are equal."
     if len(groups) <= len(fields):
         return _side_by_side(title, groups, fields)._replace(note=note)
-    rows = [[group.label, *(_field(group, name) for name in fields)] for group in groups]
+    columns = [places([_field(group, name) for group in groups])[1] for name in fields]
+    rows = [[group.label, *cells] for group, *cells in zip(groups, *columns, strict=True)]
+    if any(SAME in cell for column in columns for cell in column):
+        note += f" {SAME} stands for what is equal in all."
     return Table(title, ["config", *fields], "l", rows, note)
 
 

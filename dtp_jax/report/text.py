@@ -21,6 +21,10 @@ def show(content: Content, groups: Sequence[Group], screen: Screen) -> None:
     screen.note(f"{content.title}\n{content.made}")
     for problem in content.problems:
         screen.warn(problem)
+    for one in content.sweeps:
+        _table(one.table, screen)
+        if one.command:
+            screen.note(f"\nthe best over all epochs of its config:\n{one.command}")
     for table in (*_main_tables(content), *_over_epochs(groups)):
         _table(table, screen)
     if content.no_pairs:

@@ -41,6 +41,8 @@ class Arguments(NamedTuple):
     """None for a process on its own."""
     extended: tuple[Extension, ...]
     """Of the run whose config.json the config is."""
+    space: Any = None
+    """Of the config file, for `dtp sweep`."""
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -81,6 +83,12 @@ def parse(argv: list[str]) -> Arguments:
         raise error(
             "config.seed", DRAWN, "0 or more with several processes: each would draw its own"
         )
+    if cluster and str(values.get("seeds", config.get("seeds", 1))) != "1":
+        raise error(
+            "config.seeds",
+            values.get("seeds", config.get("seeds")),
+            "1 with several processes; or, in a step of Slurm, --coordinator=none",
+        )
     command = f"{argv[0]} {shlex.join(argv[1:])}".strip()
     return Arguments(
         _overridden(config, fields, known).to_dict(),
@@ -90,6 +98,7 @@ def parse(argv: list[str]) -> Arguments:
         _switch("--take-over", given.get("take-over", "False")),
         cluster,
         loaded.extended,
+        loaded.space,
     )
 
 

@@ -2,15 +2,28 @@
 
 import os
 import zlib
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Hashable, Mapping
+from contextlib import nullcontext
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from dtp_jax.data import Feed, Source, Splits, feed, load_splits, locate, training_examples
+from dtp_jax.data import (
+    Feed,
+    Source,
+    Split,
+    Splits,
+    divide,
+    feed,
+    load,
+    load_splits,
+    locate,
+    training_examples,
+)
+from dtp_jax.data.batches import resident
 from dtp_jax.learning.learner import Learner
 from dtp_jax.parallel.mesh import Mesh
-from dtp_jax.run import program
+from dtp_jax.run import program, trackers
 from dtp_jax.run.build import Experiment, build_learner
 from dtp_jax.run.checkpoints import Checkpoints
 from dtp_jax.run.config import check_sizes, validate
@@ -22,6 +35,7 @@ from dtp_jax.run.seeds import with_seed
 from dtp_jax.run.workdir import Workdir
 
 MOST_STEPS_PER_CHUNK = 500
+Made = TypeVar("Made")
 
 
 class Plan(NamedTuple):
@@ -35,6 +49,29 @@ class Plan(NamedTuple):
     total_steps: int
     seed: str
     """In words, where it is not the config's."""
+
+
+class Shared:
+    """What runs that differ in their seeds alone have in common: made once, by the first that needs it."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, Any] = {}
+
+    def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` made when it was asked for first."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._made
+
+    def put_split(self, split: Split, mesh: Mesh | None) -> Split:
+        """`resident(split, mesh)`, once where all runs train or are tested on it."""
+        for n, whole in enumerate(self._made.get("data", ())):
+            if split is whole:
+                return self.get(("resident", n), lambda: resident(split, mesh))
+        return resident(split, mesh)
 
 
 class Parts(NamedTuple):
@@ -53,6 +90,7 @@ class Parts(NamedTuple):
     steps_per_epoch: int
     total_steps: int
     diagnostics: Diagnostics
+    shared: Shared
     labels: int
     """CRC-32 of those that are trained on, in their order: tells other data."""
 
@@ -76,43 +114,55 @@ def plan(
     """
     config, said = with_seed(config, folder.read_config, overridden, os.environ)
     experiment = validate(config, overridden)
+    saved = folder.read_config()
+    origin = (saved or {}).get("provenance", {})
+    trackers.require(experiment.config["trackers"], origin.get("registered_by"))
     source = locate(experiment.config["dataset"], experiment.config["data_dir"])
     left = _training_images(experiment.config, source)
     check_sizes(experiment.config, left)
     steps_per_epoch = left // experiment.config["batch_size"]
-    fields, extensions = continued(
-        experiment.config, folder.read_config(), steps_per_epoch, extended
-    )
+    fields, extensions = continued(experiment.config, saved, steps_per_epoch, extended)
     experiment = experiment._replace(config=fields, extensions=extensions)
     total = total_steps(fields, left)
     return Plan(experiment, source, folder, folder.status(fields, total), total, said)
 
 
-def read(plan: Plan, screen: Screen) -> Splits:
+def read(plan: Plan, screen: Screen, shared: Shared | None = None) -> Splits:
     """The images of a run.
+
+    Args:
+      shared: of several runs, which then train on parts of the same array.
 
     Raises:
       DataError: they are corrupt.
     """
     config = plan.experiment.config
-    with screen.hearing(), screen.task(f"reading {config['dataset']}") as progress:
-        splits = load_splits(
-            plan.source,
-            config["val_split"],
-            config["seed"],
-            progress,
-            val_per_class=config["val_per_class"],
-        )
+    chosen = {"val_split": config["val_split"], "val_per_class": config["val_per_class"]}
+    is_there = shared is not None and "data" in shared
+    task = nullcontext() if is_there else screen.task(f"reading {config['dataset']}")
+    with screen.hearing(), task as progress:
+        if shared is None:
+            splits = load_splits(plan.source, seed=config["seed"], progress=progress, **chosen)
+        else:
+            whole = shared.get("data", lambda: load(plan.source, progress))
+            splits = divide(plan.source.spec, *whole, seed=config["seed"], copied=False, **chosen)
     if config["train_images"]:
         splits = splits._replace(train_indices=splits.train_indices[: config["train_images"]])
     return splits
 
 
-def assemble(plan: Plan, splits: Splits, screen: Screen, mesh: Mesh | None) -> Parts:
-    """Everything that a run works with. The images go to where they stay."""
-    experiment, config = plan.experiment, plan.experiment.config
+def assemble(
+    plan: Plan, splits: Splits, screen: Screen, mesh: Mesh | None, shared: Shared | None = None
+) -> Parts:
+    """Everything that a run works with. The images go to where they stay.
+
+    Args:
+      shared: of several runs.
+    """
+    experiment, config, shared = plan.experiment, plan.experiment.config, shared or Shared()
     steps_per_epoch = len(splits.train_indices) // config["batch_size"]
-    learner = build_learner(experiment, steps_per_epoch, mesh)
+    learner = shared.get("learner", lambda: build_learner(experiment, steps_per_epoch, mesh))
+    evaluation = (experiment.network, experiment.data, mesh, config["precision"])
     return Parts(
         experiment,
         plan.workdir,
@@ -127,9 +177,10 @@ def assemble(plan: Plan, splits: Splits, screen: Screen, mesh: Mesh | None) -> P
             most_steps=min(steps_per_epoch, MOST_STEPS_PER_CHUNK),
             seed=config["seed"],
             mesh=mesh,
+            put_split=shared.put_split,
         ),
         learner,
-        program.evaluator(experiment.network, experiment.data, mesh, config["precision"]),
+        shared.get("evaluation", lambda: program.evaluator(*evaluation)),
         plan.workdir.checkpoints(config["keep_checkpoints"]),
         passes(config),
         steps_per_epoch,
@@ -141,7 +192,9 @@ def assemble(plan: Plan, splits: Splits, screen: Screen, mesh: Mesh | None) -> P
             plan.total_steps,
             plan.workdir,
             screen.warn,
+            shared.get,
         ),
+        shared,
         zlib.crc32(np.ascontiguousarray(splits.train.labels[splits.train_indices]).tobytes()),
     )
 

@@ -1,24 +1,46 @@
 """The command line: what it starts, messages, exit codes."""
 
 import ast
+import contextlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from dtp_jax.data import DataError
-from dtp_jax.fields import first_line
 from dtp_jax.parallel import processes
 from dtp_jax.parallel.mesh import Mesh, data_share, make_mesh
-from dtp_jax.run import backend, ending, guard, loading, loop, signals
+from dtp_jax.run import backend, ending, loading, loop, signals
 from dtp_jax.run.arguments import Arguments, parse
-from dtp_jax.run.assemble import Plan, plan
-from dtp_jax.run.files import DiskError, WorkdirError
-from dtp_jax.run.provenance import Request
+from dtp_jax.run.assemble import Plan, Shared, plan
+from dtp_jax.run.failures import (
+    EXIT_DATA,
+    EXIT_DISK,
+    EXIT_DIVERGED,
+    EXIT_INVALID,
+    EXIT_LOST,
+    EXIT_MEMORY,
+    INTERRUPTED,
+    explained,
+    outcome,
+    refused,
+)
+from dtp_jax.run.files import WorkdirError
+from dtp_jax.run.provenance import Request, provenance
 from dtp_jax.run.screen import Screen, SilentScreen
-from dtp_jax.run.workdir import FINISHED, Workdir
+from dtp_jax.run.several import (
+    Outcome,
+    Seed,
+    is_finished,
+    moved,
+    plan_seeds,
+    summarize,
+    train_in_turn,
+    way,
+)
+from dtp_jax.run.together import train_together
+from dtp_jax.run.workdir import FINISHED
 
-EXIT_INVALID, EXIT_DATA, EXIT_DIVERGED, EXIT_LOST, EXIT_DISK, EXIT_MEMORY = 2, 3, 4, 5, 6, 7
 ABRUPT = (EXIT_INVALID, EXIT_DATA, EXIT_LOST, EXIT_DISK, EXIT_MEMORY)
 """With these a process may be the only one of several that ends."""
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
@@ -59,11 +81,11 @@ def _run(argv: list[str], screen: Screen) -> int:
             overridden=arguments.overridden,
             extended=arguments.extended,
         )
-    except ValueError as error:
-        return _fail(screen, error, EXIT_INVALID)
-    except DataError as error:
-        return _fail(screen, error, EXIT_DATA)
+    except Exception as error:
+        return _fail(screen, *refused(error))
     experiment, folder = made.experiment, made.workdir
+    if experiment.config["seeds"] > 1:
+        return _run_seeds(made, arguments, screen)
     if made.status == FINISHED:
         summary = folder.read_summary()
         screen.note(f"{folder.path}: this run is finished{_limit(made, summary)}")
@@ -100,71 +122,155 @@ def _limit(made: Plan, summary: dict[str, Any]) -> str:
     )
 
 
-def _train_alone(made: Plan, arguments: Arguments, screen: Screen, mesh: Mesh | None) -> int:
+def _train_alone(
+    made: Plan,
+    arguments: Arguments,
+    screen: Screen,
+    mesh: Mesh | None,
+    shared: Shared | None = None,
+) -> int:
     """Trains where nobody else does. Returns the exit code."""
-    experiment, folder, request = made.experiment, made.workdir, arguments.request
-    try:
-        with folder.owned(take_over=arguments.take_over):
-            screen.start(
-                experiment,
-                request.config,
-                request.overrides,
-                made.source.description,
-                folder.path,
-                mesh,
-                extended=str(experiment.extensions[-1]) if experiment.extensions else "",
-            )
-            with processes.last_words(folder.path), processes.nobody_waits():
-                return train(made, request, screen, mesh)
-    except WorkdirError as error:
-        return _fail(screen, error, EXIT_INVALID)
-
-
-def train(made: Plan, request: Request, screen: Screen, mesh: Mesh | None = None) -> int:
-    """Trains and prints the summary, or what went wrong. Returns the exit code."""
     folder = made.workdir
     try:
-        summary = loop.run(
-            made, request, screen, signals.StopSignals(screen.note, screen.abandon), mesh
-        )
-    except loop.Interrupted as interruption:
-        screen.note(str(interruption))
-        return 128 + interruption.signal
-    except DataError as error:
-        return _fail(screen, error, EXIT_DATA)
+        with folder.owned(take_over=arguments.take_over):
+            _start(made, arguments, screen, mesh)
+            with processes.last_words(folder.path), processes.nobody_waits():
+                return train(made, arguments.request, screen, mesh, shared)
     except WorkdirError as error:
         return _fail(screen, error, EXIT_INVALID)
-    except guard.Diverged as error:
-        return _fail(screen, error, EXIT_DIVERGED) if processes.is_first() else EXIT_DIVERGED
-    except DiskError as error:
-        newest = folder.newest_checkpoint()
-        message = f"{error}; once that is mended, the same command goes on from {newest}"
-        return _fail(screen, message, EXIT_DISK)
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        return _fail_at_run_time(screen, error, folder)
+
+
+def _start(
+    made: Plan, arguments: Arguments, screen: Screen, mesh: Mesh | None, seeds: str = ""
+) -> None:
+    """The start-up screen."""
+    extensions, request = made.experiment.extensions, arguments.request
+    screen.start(
+        made.experiment,
+        request.config,
+        request.overrides,
+        made.source.description,
+        made.workdir.path,
+        mesh,
+        extended=str(extensions[-1]) if extensions else "",
+        seeds=seeds,
+    )
+
+
+def train(
+    made: Plan,
+    request: Request,
+    screen: Screen,
+    mesh: Mesh | None = None,
+    shared: Shared | None = None,
+    watch: loop.Watch | None = None,
+) -> int:
+    """Trains and prints the summary, or what went wrong. Returns the exit code."""
+    folder = made.workdir
+    stopping = signals.stop_signals(screen.note, screen.abandon)
+    try:
+        summary = loop.run(made, request, screen, stopping, mesh, shared, watch)
+    except loop.Interrupted as interruption:
+        screen.note(str(interruption))
+        return INTERRUPTED + interruption.signal
+    except Exception as error:
+        text, code = explained(error, folder)
+        is_said = code != EXIT_DIVERGED or processes.is_first()
+        return _fail(screen, text, code) if is_said else code
     screen.summary(summary, folder.path)
     return 0
 
 
-def _fail_at_run_time(screen: Screen, error: Exception, folder: Workdir) -> int:
-    """Memory that is used up, or another process that is gone; another error is raised again."""
-    newest = folder.newest_checkpoint()
-    if processes.is_memory_used_up(error):
-        return _fail(
-            screen,
-            f"memory is used up ({first_line(error)}); allowed: a smaller --config.batch_size, "
-            "feedback_samples, channels or eval_batch_size, or images that stay on the host with "
-            f"--config.images_on=host; the run can go on from {newest}",
-            EXIT_MEMORY,
-        )
-    message = processes.lost(error)
-    if message is None:
-        raise error
-    return _fail(
-        screen,
-        f"{message}; the run can go on from {newest}: start all processes again with the same command",
-        EXIT_LOST,
-    )
+def _run_seeds(made: Plan, arguments: Arguments, screen: Screen) -> int:
+    """Trains several seeds, and shows what came out. Returns the exit code."""
+    folder = made.workdir
+    try:
+        seeds = plan_seeds(made, arguments)
+        mesh = mesh_of(made)
+    except Exception as error:
+        return _fail(screen, *refused(error))
+    if is_finished(made, seeds):
+        screen.note(f"{folder.path}: these runs are finished")
+        outcomes = []
+    else:
+        outcomes = train_seeds(made, seeds, arguments, screen, mesh, live=screen)
+    codes = [one.code for one in outcomes if one.code]
+    stopped = max(codes, default=0) >= INTERRUPTED
+    summary = None if stopped else folder.read_summary()
+    if summary is not None:
+        screen.summary(summary, folder.path)
+    return max(codes) if stopped else next(iter(codes), 0)
+
+
+def mesh_of(made: Plan) -> Mesh | None:
+    """The devices of a run on a machine of its own. Raises ValueError where they are not there."""
+    backend.require_devices()
+    config = made.experiment.config
+    return make_mesh(config["data_parallel"], config["layer_parallel"])
+
+
+def train_seeds(
+    made: Plan,
+    seeds: Sequence[Seed],
+    arguments: Arguments,
+    screen: Screen,
+    mesh: Mesh | None,
+    *,
+    live: Screen,
+) -> list[Outcome]:
+    """Trains the seeds of a config, in the way that is fastest here, and sums them up in their folder.
+
+    Args:
+      made: of that folder. Where there is one seed alone, nothing is written to it.
+      screen: has a line for every seed that ends, and errors. live: what goes on, where seeds are trained
+        together.
+
+    Returns:
+      How each ended, up to one that a signal stopped.
+    """
+    try:
+        return _train_seeds(made, seeds, arguments, screen, mesh, live)
+    except Exception as error:  # of the folder, or of the data that all train on
+        code = _fail(screen, *explained(error, made.workdir))
+    for seed in seeds:
+        screen.note(f"{seed.head}: {outcome(code)}")
+    return [Outcome(seed.number, seed.made.workdir.path, code, None) for seed in seeds]
+
+
+def _train_seeds(
+    made: Plan,
+    seeds: Sequence[Seed],
+    arguments: Arguments,
+    screen: Screen,
+    mesh: Mesh | None,
+    live: Screen,
+) -> list[Outcome]:
+    config, folder, request = made.experiment.config, made.workdir, arguments.request
+
+    def alone(seed: Seed, own: Screen, shared: Shared) -> int:
+        asked = arguments._replace(request=seed.asked(request))
+        return _train_alone(seed.made, asked, own, mesh, shared)
+
+    left = sum(seed.made.status != FINISHED for seed in seeds)
+    is_together, how = way(config, left)
+    is_new = len(seeds) > 1 and not is_finished(made, seeds)
+    with contextlib.ExitStack() as held:
+        if is_new:
+            held.enter_context(folder.owned(take_over=arguments.take_over))
+            seeds = moved(seeds, made, arguments)
+            if is_together or live is screen:  # else each of them has its start
+                numbers = f"{seeds[0].number} to {seeds[-1].number}"
+                _start(made, arguments, live, mesh, seeds=f"{numbers}, {how}")
+            origin = provenance(request, config, mesh)
+            folder.create(config, origin, [one._asdict() for one in made.experiment.extensions])
+        outcomes = None
+        if is_together:
+            outcomes = train_together(seeds, screen, live, request, take_over=arguments.take_over)
+        if outcomes is None:
+            outcomes = train_in_turn(seeds, screen, alone)
+        if is_new and all(one.code < INTERRUPTED for one in outcomes):
+            summarize(made, outcomes, request, mesh)
+    return outcomes
 
 
 def help_text(description: str) -> str:
@@ -178,7 +284,7 @@ def help_text(description: str) -> str:
         "  --config.FIELD=VALUE   overrides a field of the config",
         "  --workdir=DIR          folder of the run; default runs/<config>/<time>",
         "  --take-over            of a folder whose run was lost on another host, without waiting a minute",
-        "  --plugin=FILE          a Python file or module that registers rules or networks",
+        "  --plugin=FILE          a Python file or module that registers rules, networks or trackers",
         "  --coordinator=HOST:PORT --processes=N --process=I",
         "                         several processes; without these flags those of a Slurm step, mpirun or",
         "                         TPU slice; auto looks for others, none for nobody; see docs/cluster.md",

@@ -17,6 +17,7 @@ from dtp_jax.fields import (
     FLAG,
     GUARD,
     ITERATIONS,
+    NAME,
     NOISE,
     NOTHING_TO_HALVE,
     OPTIMIZER,
@@ -41,6 +42,7 @@ from dtp_jax.learning.symmetric import check_mirrored
 from dtp_jax.networks import NETWORKS
 from dtp_jax.ops import ACTIVATIONS
 from dtp_jax.rules import RULES
+from dtp_jax.run import trackers
 from dtp_jax.run.build import Experiment, build_network, build_rule, forward_rates
 from dtp_jax.run.extension import from_json
 
@@ -71,6 +73,8 @@ FIELDS: dict[str, Field] = {
         allowed=f"{SEED.allowed}, or {DRAWN} for one that is drawn",
         accepts=lambda value: value == DRAWN or SEED.accepts(value),
     ),
+    "seeds": AT_LEAST_1,
+    "seeds_as": choice(("auto", "together", "in_turn")),
     "epochs": AT_LEAST_1,
     "max_steps": COUNT,
     "patience": COUNT,
@@ -111,6 +115,8 @@ FIELDS: dict[str, Field] = {
     "checkpoint_minutes": FACTOR,
     "keep_checkpoints": AT_LEAST_1,
     "log_every": AT_LEAST_1,
+    "trackers": trackers.NAMES,
+    "project": NAME,
     "eval_batch_size": AT_LEAST_1,
     "ahead_mb": AT_LEAST_1,
     "diagnostics": FLAG,
@@ -125,6 +131,8 @@ FIELDS: dict[str, Field] = {
 BOOKKEEPING = (
     "data_dir",
     "images_on",
+    "seeds",
+    "seeds_as",
     "data_parallel",
     "layer_parallel",
     "max_steps",
@@ -134,6 +142,8 @@ BOOKKEEPING = (
     "checkpoint_minutes",
     "keep_checkpoints",
     "log_every",
+    "trackers",
+    "project",
     "eval_batch_size",
     "ahead_mb",
     "diagnostics",
@@ -172,6 +182,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("dtype", "compute_dtype"), ("precision",)),
     **dict.fromkeys(("random_seed", "rng", "key"), ("seed",)),
     **dict.fromkeys(("target_stepsize", "eta"), ("beta",)),
+    **dict.fromkeys(("tracker", "logger", "loggers", "wandb", "mlflow"), ("trackers",)),
 }
 """What others call the fields, where no typing error leads there."""
 MOST_VALUES = 1_000
@@ -250,6 +261,8 @@ def validate(config: Config, overridden: Collection[str] = ()) -> Experiment:
     for name in config:
         if name not in known:
             raise unknown(name)
+    if "trackers" in config:
+        config["trackers"] = trackers.split(config["trackers"])
     for name, field in known.items():
         if name not in config and field.default is None:
             raise ValueError(f"config.{name}: missing; allowed: {field.allowed}")
@@ -257,6 +270,7 @@ def validate(config: Config, overridden: Collection[str] = ()) -> Experiment:
     if config["data_dir"]:
         local_path("config.data_dir", config["data_dir"])
     _overfit(config, overridden)
+    _check_seeds(config)
     data = DATASETS[config["dataset"]]
     data = data._replace(flip=data.flip or config["flip"])
     network = build_network(config, data)
@@ -289,6 +303,20 @@ def _overfit(config: dict[str, Any], overridden: Collection[str]) -> None:
     if config["augment"] and "augment" in overridden:
         raise error("config.augment", True, "False with config.overfit_batches")
     config |= {"train_images": images, "augment": False}
+
+
+def _check_seeds(config: Config) -> None:
+    """Raises ValueError where several seeds cannot be trained as they are asked for."""
+    first, count = max(0, config["seed"]), config["seeds"]
+    if not SEED.accepts(first + count - 1):
+        raise error("config.seeds", count, f"1 to {2**31 - first}, for seeds end at 2**31 - 1")
+    if count == 1 or config["seeds_as"] != "together":
+        return
+    for name in ("data_parallel", "layer_parallel"):
+        if config[name] > 1:
+            raise error(f"config.{name}", config[name], "1 with config.seeds_as together")
+    if config["images_on"] == "host":
+        raise error("config.images_on", "host", "auto or device with config.seeds_as together")
 
 
 def _checked(name: str, value: Any, field: Field) -> Any:

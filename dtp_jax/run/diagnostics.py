@@ -6,6 +6,7 @@ after every pass. Whatever goes wrong here is a line of warning, and the run goe
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -61,16 +62,18 @@ class Diagnostics:
         total_steps: int,
         workdir: Workdir,
         warn: Callable[[str], None],
+        once: Callable[[Any, Callable[[], Any]], Any] = lambda key, make: make(),
     ):
         """Decides what will be measured; nothing is compiled.
 
         Args:
           batch: see `fixed_batch`; uint8, on the host.
           warn: is told, once each, what cannot be measured, and why.
+          once: gives what is made under a key, and makes it only where it is not there; see `Shared`.
         """
         self._config, self._learner, self._data = experiment.config, learner, experiment.data
         self._batch, self._total_steps, self._workdir = batch, total_steps, workdir
-        self._warn, self._said = warn, set()
+        self._warn, self._said, self._once = warn, set(), once
         no_maps = "" if learner.trained else f"the rule {learner.rule.name} trains no feedback maps"
         wants_looks = self._wants("iterations", lambda: no_maps)
         self.every = self._config["diagnostics_every"] if wants_looks else 0
@@ -83,6 +86,8 @@ class Diagnostics:
         self._looks: dict[tuple[str, ...], Any] = {}
         self._measures: dict[str, Any] = {}
         self._given: tuple[Any, ...] = ()
+        self.picture: Path | None = None
+        """Of the last look, where it became one."""
 
     def _wants(self, name: str, refuses: Callable[[], str]) -> bool:
         """Whether a part is measured, by its flag, the length of the run and what there is to measure."""
@@ -137,7 +142,7 @@ class Diagnostics:
                     given = (state, like.images, like.labels, batch)
                     job = program.look(learner, self._data, augmented=self._config["augment"])
                     what = "compiling config.diagnostics_iterations"
-                    made = self._tried(what, _compiled, job, *given)
+                    made = self._tried(what, self._compiled, ("look", trains), job, *given)
                     if made is not None:
                         self._looks[trains] = made
         if self._groups:
@@ -145,9 +150,12 @@ class Diagnostics:
         for name, group in self._groups.items():
             job = program.measured(self._learner, self._data, group.measure)
             what = f"compiling config.diagnostics_{name}"
-            made = self._tried(what, _compiled, job, state, *self._given)
+            made = self._tried(what, self._compiled, ("measure", name), job, state, *self._given)
             if made is not None:
                 self._measures[name] = made
+
+    def _compiled(self, key: Any, program_: Any, *given: Any) -> Any:
+        return self._once(key, lambda: program_.lower(*given).compile())
 
     def steps_to_look(self, step: int) -> int:
         """Steps from this one to the next look after it."""
@@ -167,6 +175,7 @@ class Diagnostics:
         """
         program_ = self._looks[trains]
         what, batch = "config.diagnostics_iterations", (*given[:2], given.batches[0])
+        self.picture = None
         seen = self._tried(what, _on_host, program_, state, *batch)
         if seen is None:
             del self._looks[trains]
@@ -191,6 +200,7 @@ class Diagnostics:
         if is_drawn(step, self.every, self._total_steps):
             title = f"feedback training of the batch at step {step}"
             style.save(draw_feedback(curves, title), file.with_suffix(".png"))
+            self.picture = file.with_suffix(".png")
 
     def weights(self, state: TrainState) -> dict[str, float]:
         """What belongs in the last row of a pass: see `weight_rows`."""
@@ -216,10 +226,6 @@ class Diagnostics:
             more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
             text = f"has {odd[0]}{more} not finite: null in metrics.jsonl"
             self._say(f"config.diagnostics_{name}", text)
-
-
-def _compiled(program_: Any, *given: Any) -> Any:
-    return program_.lower(*given).compile()
 
 
 def _on_host(program_: Any, *given: Any) -> Any:

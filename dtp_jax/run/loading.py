@@ -32,6 +32,8 @@ class Loaded(NamedTuple):
     """On the start-up screen."""
     extended: tuple[Extension, ...] = ()
     """Of the run whose config.json it is."""
+    space: Any = None
+    """What the file calls `space`, for `dtp sweep`; None where there is no such name."""
 
 
 def load_config(given: str) -> Loaded:
@@ -54,7 +56,8 @@ def load_config(given: str) -> Loaded:
     if not os.path.isfile(file) or file.suffix != ".py":
         raise error(_what_is_wrong(file))
     try:
-        config = runpy.run_path(str(file))["get_config"](*arguments)
+        names_of_file = runpy.run_path(str(file))
+        config = names_of_file["get_config"](*arguments)
     except (Exception, SystemExit) as problem:  # a config file may raise anything
         raise error(
             f"which fails with {type(problem).__name__}: {first_line(problem)}; "
@@ -62,11 +65,11 @@ def load_config(given: str) -> Loaded:
         ) from problem
     if not isinstance(config, config_dict.ConfigDict):
         raise error(f"whose get_config returns {config!r}; allowed: a ml_collections.ConfigDict")
-    return Loaded(config, file.stem, _relative(given))
+    return Loaded(config, file.stem, _relative(given), space=names_of_file.get("space"))
 
 
 def load_plugins(given: Iterable[str]) -> None:
-    """Imports modules, or runs files, that register rules and networks.
+    """Imports modules, or runs files, that register rules, networks and trackers.
 
     Raises:
       ValueError: one line; there is none of this name, or it fails.

@@ -11,23 +11,29 @@ from typing import Any
 import jax
 import numpy as np
 
-from dtp_jax.data import Chunk
+from dtp_jax.data import Chunk, Splits
 from dtp_jax.learning import learner
 from dtp_jax.learning.learner import BOTH, Metrics, TrainState
 from dtp_jax.parallel import processes
 from dtp_jax.parallel.mesh import Mesh, placement, replicated
 from dtp_jax.run import ending, guard, program
-from dtp_jax.run.assemble import Parts, Plan, assemble, read
+from dtp_jax.run.assemble import Parts, Plan, Shared, assemble, read
 from dtp_jax.run.build import learning_rates
 from dtp_jax.run.files import DiskError
+from dtp_jax.run.progress import Progress
 from dtp_jax.run.provenance import Request, provenance
 from dtp_jax.run.rows import Row, guard_row, last_angle, mean_update_angle, step_rows
 from dtp_jax.run.screen import Screen
-from dtp_jax.run.workdir import NEW, WorkdirError
+from dtp_jax.run.summing_up import early_end, summary_of
+from dtp_jax.run.trackers import TRACKERS, TrackedRun
+from dtp_jax.run.trackers.tracking import Tracking
+from dtp_jax.run.workdir import DIVERGED, NEW, WorkdirError
 
 StopSignal = Callable[[], int | None]
 """Says whether to stop: the number of a signal, or None."""
 NEVER = nullcontext(lambda: None)
+Watch = Callable[[int, float], bool]
+"""Is told the epoch and the accuracy of every validation; True ends the run there."""
 
 CHUNK_SECONDS = 1.5
 
@@ -40,38 +46,14 @@ class Interrupted(Exception):
         self.signal = signal
 
 
-@dataclasses.dataclass
-class Progress:
-    """What a run remembers beside its state; part of every checkpoint."""
-
-    step: int = 0
-    train_seconds: float = 0.0
-    """Time in training chunks: no compilation, no evaluation."""
-    wall_seconds: float = 0.0
-    """Time of this run's process or processes, start-up included."""
-    epoch_loss: float = 0.0
-    epoch_accuracy: float = 0.0
-    """Sums over the steps of the running epoch, but for the skipped ones."""
-    epoch_skipped: int = 0
-    epoch_seconds: float = 0.0
-    """Time in its training chunks."""
-    diagnostics_seconds: float = 0.0
-    """Time in what is measured beside training, of which `train_seconds` has nothing."""
-    diagnostics_compile_seconds: float = 0.0
-    memory_bytes: int = 0
-    """Of a device for the training program, by its compiler: state, images, activations."""
-    best_step: int | None = None
-    best_val_accuracy: float | None = None
-    epochs_without_gain: int = 0
-    """Since a better validation accuracy than all before."""
-
-
 def run(
     plan: Plan,
     request: Request,
     screen: Screen,
     stop_signals: AbstractContextManager[StopSignal] = NEVER,
     mesh: Mesh | None = None,
+    shared: Shared | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on training, and evaluates.
 
@@ -80,37 +62,63 @@ def run(
       stop_signals: entered when the data has been read, and asked after every chunk; a signal's number
         ends the run with Interrupted.
       mesh: the devices, where there are several.
+      shared: of several runs that differ in their seeds.
+      watch: a run that is watched never looks at the test images, and leaves no summary.json.
 
     Returns:
-      The content of summary.json.
+      The content of summary.json; of a watched run, all of it but what it would say of the test images.
 
     Raises:
       DataError: the data is corrupt. Nothing has been written then.
       WorkdirError, DiskError, guard.Diverged, Interrupted: see there.
     """
-    started, experiment = time.monotonic(), plan.experiment
     if plan.seed:
         screen.note(plan.seed)
-    splits = read(plan, screen)
-    origin = provenance(request, experiment.config, mesh)
-    extended = [one._asdict() for one in experiment.extensions]
+    splits = read(plan, screen, shared)
+    with stop_signals as stop_signal:
+        given = (plan, splits, request, screen, stop_signal, mesh)
+        return prepare(*given, shared, watch).run()
+
+
+def prepare(
+    plan: Plan,
+    splits: Splits,
+    request: Request,
+    screen: Screen,
+    stop_signal: StopSignal,
+    mesh: Mesh | None,
+    shared: Shared | None,
+    watch: Watch | None = None,
+) -> "Run":
+    """A run that is restored, or new, with its folder and its config.json. See `run` for all else."""
+    started, config = time.monotonic(), plan.experiment.config
+    origin = provenance(request, config, mesh)
+    extended = [one._asdict() for one in plan.experiment.extensions]
     is_new = plan.status == NEW
     if is_new:
-        plan.workdir.create(experiment.config, origin, extended)
-    with stop_signals as stop_signal:
-        with screen.task("preparing the run"):
-            parts = assemble(plan, splits, screen, mesh)
-            ready = Run(parts, origin, stop_signal, started)
-        if not is_new:  # now: a run that cannot be restored here stays as it was
-            plan.workdir.create(experiment.config, origin, extended)
-        return ready.run()
+        plan.workdir.create(config, origin, extended)
+    with screen.task("preparing the run"):
+        parts = assemble(plan, splits, screen, mesh, shared)
+        ready = Run(parts, origin, stop_signal, started, watch)
+    if not is_new:  # now: a run that cannot be restored here stays as it was
+        plan.workdir.create(config, origin, extended)
+    return ready
 
 
 class Run:
-    """The state of a run in this process."""
+    """The state of a run in this process.
+
+    `run` takes it to its end on its own. Seeds that are trained together (`run/together.py`) take the same
+    steps through `opened`, `begin_pass`, `given`, `take_in` and `finish`.
+    """
 
     def __init__(
-        self, parts: Parts, origin: dict[str, Any], stop_signal: StopSignal, started: float
+        self,
+        parts: Parts,
+        origin: dict[str, Any],
+        stop_signal: StopSignal,
+        started: float,
+        watch: Watch | None = None,
     ):
         self.parts, self.origin, self.stop_signal, self.started = (
             parts,
@@ -123,22 +131,22 @@ class Run:
             parts.screen,
             parts.workdir,
         )
+        self.watch, self.is_left = watch, False
         self.progress = Progress()
         self.state = self._restore_or_init()
         self.wall_before = self.progress.wall_seconds
         self.saved_at = time.monotonic()
         self.ended_by = self._ended_by(self.wall_before)
         """The field of the config that ends the run here, if one does."""
+        self.until = parts.total_steps
+        """No chunk goes beyond this step."""
         self.seconds_per_step: dict[tuple[str, ...], float] = {}
         """Of the last chunk, by what it trained."""
 
     def _restore_or_init(self) -> TrainState:
-        parts, seed = self.parts, self.config["seed"]
-        init = jax.jit(
-            lambda: learner.init(parts.learner, jax.random.key(seed)),
-            out_shardings=replicated(parts.mesh),
-        )
-        like = self._like(jax.eval_shape(init))
+        parts, key = self.parts, jax.random.key(self.config["seed"])
+        init = parts.shared.get("init", self._initializer)
+        like = self.like(jax.eval_shape(init, key))
         found = parts.checkpoints.restore_newest(like, self.screen.warn)
         if found is not None:
             self._require_fitting(found[1])
@@ -152,7 +160,11 @@ class Run:
                 f"{self.progress.step} is lost"
             )
         self.workdir.rewind_metrics(self.progress.step)
-        return found[0] if found else init()
+        return found[0] if found else init(key)
+
+    def _initializer(self) -> Callable[[jax.Array], TrainState]:
+        init = partial(learner.init, self.parts.learner)
+        return jax.jit(init, out_shardings=replicated(self.parts.mesh))
 
     def _require_fitting(self, found: dict[str, Any]) -> None:
         """Raises WorkdirError where a checkpoint is of other data, or beyond the end of this run."""
@@ -167,7 +179,7 @@ class Run:
                 "allowed: the data and the epochs that it was trained with, or another folder"
             )
 
-    def _like(self, state: TrainState) -> TrainState:
+    def like(self, state: TrainState) -> TrainState:
         """The shapes of a state, placed where this run has it, whatever mesh it was saved from."""
         sharding = placement(self.parts.mesh)
         return jax.tree.map(
@@ -176,34 +188,46 @@ class Run:
 
     def run(self) -> dict[str, Any]:
         """Trains to the last step, evaluates, writes the summary."""
-        parts = self.parts
-        with self.screen.tensorboard(
-            self.workdir.path / "tensorboard", self.progress.step
-        ) as self.board:
-            epoch = parts.passes[max(self.progress.step - 1, 0) // parts.steps_per_epoch].epoch
-            self.workdir.note_config(
-                self.progress.step, epoch if self.progress.step else 0, self.config
-            )
-            self.board.config(self.config)
-            with self._diverging():
-                if not self._is_over():
-                    self._train(self._compile())
-                if self._early_end():
-                    said = ending.in_words(self.config, self.ended_by)
-                    self.screen.note(f"ended after step {self.progress.step}: {said}")
-                return self._finish()
+        with self.opened():
+            if not self.is_over():
+                self._train(self._compile())
+            return self.finish()
 
-    def _is_over(self) -> bool:
-        return self.progress.step >= self.parts.total_steps or self.ended_by is not None
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """A context with trackers, and whose Diverged metrics.jsonl tells of too."""
+        step = self.progress.step
+        with self._tracking() as self.tracking:
+            epoch = self.parts.passes[max(step - 1, 0) // self.parts.steps_per_epoch].epoch
+            self._write(self.workdir.config_rows(step, epoch if step else 0, self.config))
+            try:
+                yield
+            except guard.Diverged as error:
+                row = {"step": self.progress.step, "split": DIVERGED, "message": str(error)}
+                with contextlib.suppress(DiskError, WorkdirError):  # what is told matters more
+                    self._write([row])
+                raise
+
+    def _tracking(self) -> Tracking:
+        """The trackers that the config names."""
+        factories = {name: TRACKERS[name] for name in self.config["trackers"]}
+        path, config, screen = self.workdir.path.absolute(), dict(self.config), self.screen
+        run = TrackedRun(path, config, self.progress.step, screen.note, screen.warn)
+        return Tracking(factories, run)
+
+    def is_over(self) -> bool:
+        """Whether no step is left to take."""
+        is_ended = self.ended_by is not None or self.is_left
+        return is_ended or self.progress.step >= self.parts.total_steps
 
     def _ended_by(self, seconds: float) -> str | None:
         waited = self.progress.epochs_without_gain
         return ending.ended_by(self.config, epochs_without_gain=waited, seconds=seconds)
 
     def _is_out_of_time(self) -> bool:
-        return self._ended_by(self._wall_seconds()) == ending.MINUTES
+        return self._ended_by(self.wall_seconds()) == ending.MINUTES
 
-    def _wall_seconds(self) -> float:
+    def wall_seconds(self) -> float:
         """Of all starts of the run."""
         return self.wall_before + time.monotonic() - self.started
 
@@ -211,45 +235,53 @@ class Run:
         """All steps that are left."""
         parts = self.parts
         with self.screen.training(self.config["epochs"], parts.steps_per_epoch) as self.bar:
-            while not self._is_over():
-                number = self.progress.step // parts.steps_per_epoch
-                self._train_some(chunks[parts.passes[number].trains], number)
+            while not self.is_over():
+                self._train_some(chunks[parts.passes[self.number()].trains])
         parts.feed.train.close()
 
-    @contextlib.contextmanager
-    def _diverging(self) -> Iterator[None]:
-        """A context whose Diverged the run's folder tells of too."""
-        try:
-            yield
-        except guard.Diverged as error:
-            with contextlib.suppress(DiskError, WorkdirError):  # what is told matters more
-                self.workdir.note_divergence(self.progress.step, str(error))
-            raise
+    def catch_up(self, step: int) -> None:
+        """Takes the steps up to this one alone: one of several runs that was stopped before the others."""
+        self.until, chunks = step, self._compile()
+        while self.progress.step < step and not self.is_over():
+            self._train_some(chunks[self.parts.passes[self.number()].trains])
+        self.until = self.parts.total_steps
+
+    def number(self) -> int:
+        """Of the pass that the next step belongs to."""
+        return self.progress.step // self.parts.steps_per_epoch
 
     def _compile(self) -> dict[tuple[str, ...], Any]:
         """The compiled chunk for each way of training that is still to come."""
-        parts, chunks = self.parts, {}
-        self.probe = program.probe(parts.learner, parts.experiment.data)
-        with self.screen.task("compiling the training step"):
-            for trains in self._ways_left():
-                chunk = program.train_chunk(
-                    parts.learner._replace(trains=trains),
-                    parts.experiment.data,
-                    augmented=self.config["augment"],
-                )
-                chunks[trains] = chunk.lower(
-                    self.state, *parts.feed.train.like, np.int32(1)
-                ).compile()
-                used = program.memory_bytes(chunks[trains])
-                self.progress.memory_bytes = max(self.progress.memory_bytes, used)
-        self._compile_diagnostics(
-            {trains: parts.learner._replace(trains=trains) for trains in chunks}
-        )
+        shared, ways = self.parts.shared, {("chunk", trains): trains for trains in self.ways_left()}
+        is_there = all(key in shared for key in ways)
+        with nullcontext() if is_there else self.screen.task("compiling the training step"):
+            chunks = {
+                trains: shared.get(key, partial(self._chunk, trains))
+                for key, trains in ways.items()
+            }
+        self.compile_rest(max(map(program.memory_bytes, chunks.values())))
         return chunks
 
-    def _compile_diagnostics(self, ways: dict[tuple[str, ...], learner.Learner]) -> None:
-        """Compiles what is measured beside training, if anything is."""
+    def _chunk(self, trains: tuple[str, ...]) -> Any:
+        parts = self.parts
+        chunk = program.train_chunk(
+            parts.learner._replace(trains=trains),
+            parts.experiment.data,
+            augmented=self.config["augment"],
+        )
+        return chunk.lower(self.state, *parts.feed.train.like, np.int32(1)).compile()
+
+    def compile_rest(self, memory_bytes: int) -> None:
+        """Compiles what is needed beside training.
+
+        Args:
+          memory_bytes: of a device, that training takes.
+        """
         parts, step = self.parts, self.progress.step
+        self.progress.memory_bytes = max(self.progress.memory_bytes, memory_bytes)
+        made = partial(program.probe, parts.learner, parts.experiment.data)
+        self.probe = parts.shared.get("probe", made)
+        ways = {trains: parts.learner._replace(trains=trains) for trains in self.ways_left()}
         if not parts.diagnostics.to_compile(step, ways):
             return
         with self.screen.task("compiling the diagnostics"), self._timed("diagnostics_compile"):
@@ -263,25 +295,62 @@ class Run:
         seconds = time.perf_counter() - start
         setattr(self.progress, name, getattr(self.progress, name) + seconds)
 
-    def _ways_left(self) -> set[tuple[str, ...]]:
+    def ways_left(self) -> set[tuple[str, ...]]:
         """What the passes to come train, each way once."""
         parts, last = self.parts, self.parts.total_steps - 1
         first = self.progress.step // parts.steps_per_epoch
         return parts.passes.ways(first, last // parts.steps_per_epoch)
 
-    def _train_some(self, chunk, number: int) -> None:
-        """One chunk of steps of the pass with this number, then whatever is due after it."""
-        parts, progress = self.parts, self.progress
-        epoch, trains = parts.passes[number]
-        first = progress.step
-        count = processes.first_says(self._steps_of_next_chunk(trains))
-        position = first % parts.steps_per_epoch
-        if position == 0:
+    def _train_some(self, chunk: Any) -> None:
+        """One chunk of steps, then whatever is due after it."""
+        count = processes.first_says(self.steps_of_next_chunk())
+        self.begin_pass()
+        given = self.given(count)
+        start = time.perf_counter()
+        self.state, found = chunk(self.state, *given, np.int32(count))
+        found = jax.tree.map(lambda entries: entries[:count], jax.device_get(found))
+        self.take_in(given, found, time.perf_counter() - start)
+
+    def begin_pass(self) -> None:
+        """Sets the sums of a pass to zero, where one begins."""
+        progress = self.progress
+        if progress.step % self.parts.steps_per_epoch == 0:
             progress.epoch_loss = progress.epoch_accuracy = progress.epoch_seconds = 0.0
             progress.epoch_skipped = 0
-        given, found, seconds = self._take(chunk, number, count)
-        self.seconds_per_step[trains] = seconds / count
+
+    def given(self, count: int) -> Chunk:
+        """What the next steps are taken on, after a look into the first one where it is due."""
+        parts, progress, start = self.parts, self.progress, time.perf_counter()
+        epoch, trains = parts.passes[self.number()]
+        position = progress.step % parts.steps_per_epoch
+        chunk = parts.feed.train.read(self.number(), position, count)
+        self.reading_seconds = time.perf_counter() - start
+        if parts.diagnostics.is_due(progress.step, trains):
+            now = {"step": progress.step, "epoch": epoch, "trains": trains}
+            with self._timed("diagnostics"):
+                look = parts.diagnostics.look(self.state, chunk, **now)
+            self._write(look)
+            if parts.diagnostics.picture is not None:
+                self.tracking.picture(parts.diagnostics.picture, progress.step)
+        return chunk
+
+    def take_in(self, given: Chunk, found: Metrics, seconds: float) -> None:
+        """Keeps account of a chunk of steps, and does whatever is due after it.
+
+        Args:
+          given: see there. found: host arrays, one entry for each step. seconds: that they took,
+            without `given`.
+
+        Raises:
+          Interrupted: a signal came; the state is saved. guard.Diverged, DiskError, WorkdirError.
+        """
+        parts, progress = self.parts, self.progress
+        epoch, trains = parts.passes[self.number()]
+        first, count, seconds = progress.step, len(found.loss), seconds + self.reading_seconds
+        position = first % parts.steps_per_epoch
+        progress.train_seconds += seconds
         progress.epoch_seconds += seconds
+        self.seconds_per_step[trains] = seconds / count
         progress.step += count
         self._guard(found, first)
         counts = guard.counts(found)
@@ -291,7 +360,7 @@ class Run:
         seen = position + count
         if self.config["max_minutes"] and processes.first_says(int(self._is_out_of_time())):
             self.ended_by = ending.MINUTES
-        ended = seen == parts.steps_per_epoch or self._is_over()
+        ended = seen == parts.steps_per_epoch or self.is_over()
         aligned = ended and self.config["diagnostics"]
         rows = step_rows(found, first, epoch, self.config["log_every"], last=aligned)
         measured = []
@@ -326,26 +395,6 @@ class Run:
                 signal,
             )
 
-    def _take(self, chunk, number: int, count: int) -> tuple[Chunk, Metrics, float]:
-        """Takes these steps, after a look into the first one where it is due.
-
-        Returns:
-          What they were taken on, their metrics, and the seconds without the look.
-        """
-        parts, progress, before = self.parts, self.progress, self.progress.train_seconds
-        epoch, trains = parts.passes[number]
-        with self._timed("train"):
-            given = parts.feed.train.read(number, progress.step % parts.steps_per_epoch, count)
-        if parts.diagnostics.is_due(progress.step, trains):
-            now = {"step": progress.step, "epoch": epoch, "trains": trains}
-            with self._timed("diagnostics"):
-                look = parts.diagnostics.look(self.state, given, **now)
-            self._write(look)
-        with self._timed("train"):
-            self.state, found = chunk(self.state, *given, np.int32(count))
-            found = jax.tree.map(lambda entries: entries[:count], jax.device_get(found))
-        return given, found, progress.train_seconds - before
-
     def _guard(self, found: Metrics, first: int) -> None:
         """Ends the run where there is no hope; says what the learner's guard has done."""
         options = self.config, self.parts.learner, self._last_good()
@@ -373,8 +422,10 @@ class Run:
         rates = learning_rates(self.parts.experiment, max(epoch, 1))
         return {**row, **rates, "images_per_second": speed}
 
-    def _steps_of_next_chunk(self, trains: tuple[str, ...]) -> int:
+    def steps_of_next_chunk(self) -> int:
+        """So many that nothing is due between them, and that they take CHUNK_SECONDS at most."""
         parts, step = self.parts, self.progress.step
+        trains = parts.passes[self.number()].trains
         every = self.config["checkpoint_every"] or parts.steps_per_epoch
         by_time = (
             1
@@ -387,7 +438,7 @@ class Run:
             parts.steps_per_epoch - step % parts.steps_per_epoch,
             every - step % every,
             parts.diagnostics.steps_to_look(step),
-            parts.total_steps - step,
+            self.until - step,
         )
 
     def _after_chunk(
@@ -407,7 +458,7 @@ class Run:
         found = None
         if ended:
             has_val = "val" in self.parts.feed.evaluation
-            found = self._evaluate("val", epoch) if has_val and moved else None
+            found = self.evaluate("val", epoch) if has_val and moved else None
             best = self.progress.best_val_accuracy
             improved = found is not None and (best is None or found.accuracy >= best)
             if improved and (best is None or found.accuracy > best):
@@ -417,16 +468,18 @@ class Run:
             self.ended_by = self.ended_by or self._ended_by(0.0)
             if improved:
                 self.progress.best_step, self.progress.best_val_accuracy = step, found.accuracy
+            if found is not None and self.watch is not None:
+                self.is_left = self.watch(epoch, found.accuracy)
         signal = processes.any_says(self.stop_signal())
         due = self._is_time_to_save() or (step % every == 0 if every else ended)
-        if due or improved or signal is not None or self._is_over():
+        if due or improved or signal is not None or self.is_over():
             check()
             self._save()
         return found, signal
 
     def _save(self) -> None:
         self.workdir.require()
-        self.progress.wall_seconds = self._wall_seconds()
+        self.progress.wall_seconds = self.wall_seconds()
         self.parts.checkpoints.save(
             self.progress.step,
             self.state,
@@ -434,7 +487,7 @@ class Run:
             self.progress.best_step,
         )
         self.saved_at = time.monotonic()
-        self.board.flush()
+        self.tracking.flush()
 
     def _is_time_to_save(self) -> bool:
         """Whether the last checkpoint is older than the config allows; the first process's clock decides."""
@@ -451,8 +504,8 @@ class Run:
             else "no checkpoint yet"
         )
 
-    def _evaluate(self, split: str, epoch: int) -> program.Evaluation:
-        found = self._evaluation(self.state, split)
+    def evaluate(self, split: str, epoch: int) -> program.Evaluation:
+        found = self.evaluation(self.state, split)
         self._write(
             [{"step": self.progress.step, "epoch": epoch, "split": split, **found._asdict()}]
         )
@@ -462,65 +515,22 @@ class Run:
         guard.check_loss(f"the {split} loss", found.loss, self.progress.step, *options, most=most)
         return found
 
-    def _evaluation(self, state: TrainState, split: str) -> program.Evaluation:
+    def evaluation(self, state: TrainState, split: str) -> program.Evaluation:
         blocks = self.parts.feed.evaluation[split]
         return self.parts.evaluate(state.forward, blocks, state.statistics)
 
     def _write(self, rows: list[Row]) -> None:
         self.workdir.append_metrics(rows)
         for row in rows:
-            self.board.write(row)
+            self.tracking.write(row)
 
-    def _finish(self) -> dict[str, Any]:
-        """Test accuracy of the final weights and of the best validation checkpoint; the summary."""
-        parts, progress, config = self.parts, self.progress, self.config
-        last = parts.passes[(progress.step - 1) // parts.steps_per_epoch]
-        test, val = self._evaluate("test", last.epoch), None
-        if "val" in parts.feed.evaluation:
-            val = self._evaluation(self.state, "val").accuracy
-        images, seconds = progress.step * config["batch_size"], max(progress.train_seconds, 1e-9)
-        extended = [one._asdict() for one in parts.experiment.extensions]
-        summary = {
-            **{name: config[name] for name in ("rule", "network", "dataset", "seed", "epochs")},
-            **({"extended": extended} if extended else {}),
-            "steps": progress.step,
-            **self._early_end(),
-            "val_accuracy": val,
-            "test_accuracy": test.accuracy,
-            "test_top5_accuracy": test.top5_accuracy,
-            **self._best_checkpoint(),
-            "wall_seconds": self._wall_seconds(),
-            "images_per_second": images / seconds,
-            "diagnostics_seconds": progress.diagnostics_seconds,
-            "diagnostics_compile_seconds": progress.diagnostics_compile_seconds,
-            "memory_bytes": progress.memory_bytes,
-            "device": self.origin["device"],
-            "versions": self.origin["versions"],
-            "provenance": self.origin,
-        }
-        self.workdir.write_summary(summary)
+    def finish(self) -> dict[str, Any]:
+        """Evaluates, and writes the summary, unless the run is watched. Returns what it says."""
+        if early_end(self):
+            said = ending.in_words(self.config, self.ended_by)
+            self.screen.note(f"ended after step {self.progress.step}: {said}")
+        summary = summary_of(self)
+        if self.watch is None:
+            self.workdir.write_summary(summary)
+            self.tracking.finish(summary)
         return summary
-
-    def _early_end(self) -> dict[str, Any]:
-        """What ended the run before its last step."""
-        if self.ended_by is None or self.progress.step >= self.parts.total_steps:
-            return {}
-        return {
-            "ended_by": self.ended_by,
-            "epochs_without_gain": self.progress.epochs_without_gain,
-        }
-
-    def _best_checkpoint(self) -> dict[str, Any]:
-        step, checkpoints = self.progress.best_step, self.parts.checkpoints
-        if step is None or step not in checkpoints.steps():
-            return {}
-        damage = checkpoints.damage(step)
-        if processes.any_says(int(damage is not None)):
-            self.screen.warn(f"the best checkpoint (step {step}) is damaged: {damage}")
-            return {}
-        best = checkpoints.restore(step, self._like(jax.eval_shape(lambda: self.state)))[0]
-        return {
-            "best_val_step": step,
-            "best_val_accuracy": self.progress.best_val_accuracy,
-            "test_accuracy_of_best_val": self._evaluation(best, "test").accuracy,
-        }

@@ -1,6 +1,5 @@
 """What a notebook or a script of its own calls: train, evaluate."""
 
-import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -10,12 +9,14 @@ from rich.console import Console
 
 from dtp_jax.data import DatasetSpec, Split
 from dtp_jax.data.batches import resident_evaluation
-from dtp_jax.fields import local_folder
+from dtp_jax.fields import error, local_folder
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.parallel.mesh import make_mesh
-from dtp_jax.run import backend, formats, loading, loop, program, signals
+from dtp_jax.run import backend, cli, formats, loading, loop, program, several, signals
+from dtp_jax.run.arguments import Arguments
 from dtp_jax.run.assemble import plan
 from dtp_jax.run.extension import from_json
+from dtp_jax.run.failures import INTERRUPTED
 from dtp_jax.run.provenance import Request
 from dtp_jax.run.results import FinishedRun, load_run
 from dtp_jax.run.screen import BriefScreen, Screen
@@ -53,6 +54,38 @@ def train(
     """
     backend.check_flags()
     backend.prepare()
+    asked = _asked(config, workdir, overrides)
+    made = plan(asked.config, asked.workdir, overridden=asked.overridden, extended=asked.extended)
+    if made.experiment.config["seeds"] > 1:
+        count = made.experiment.config["seeds"]
+        raise error("seeds", count, "1; dtp_jax.train_seeds trains several")
+    if made.status != FINISHED:
+        fields = made.experiment.config
+        backend.require_devices()
+        mesh = make_mesh(fields["data_parallel"], fields["layer_parallel"])
+        screen = BriefScreen(Console(quiet=True)) if quiet else Screen()
+        extensions = made.experiment.extensions
+        with asked.workdir.owned():
+            screen.start(
+                made.experiment,
+                asked.request.config,
+                asked.request.overrides,
+                made.source.description,
+                asked.workdir.path,
+                mesh,
+                extended=str(extensions[-1]) if extensions else "",
+            )
+            stopping = signals.stop_signals(screen.note, screen.abandon)
+            loop.run(made, asked.request, screen, stopping, mesh)
+    return load_run(asked.workdir.path)
+
+
+def _asked(
+    config: str | Path | Mapping[str, Any],
+    workdir: str | Path | None,
+    overrides: Mapping[str, Any],
+) -> Arguments:
+    """What a call asks for, as a command line does."""
     extended = ()
     if isinstance(config, Mapping) or hasattr(config, "to_dict"):
         fields, name, shown = dict(config), "notebook", "a config of a program"
@@ -60,35 +93,57 @@ def train(
         extended = from_json(fields)
     else:
         loaded = loading.load_config(str(config))
-        loading.add_brought(
-            loaded.config, {k: overrides[k] for k in ("rule", "network") if k in overrides}
-        )
+        chosen = {k: overrides[k] for k in ("rule", "network") if k in overrides}
+        loading.add_brought(loaded.config, chosen)
         fields, name, shown, extended = loaded.config.to_dict(), *loaded[1:]
     folder = Workdir(local_folder("workdir", workdir)) if workdir else default_workdir(name)
-    made = plan(fields | overrides, folder, overridden=tuple(overrides), extended=extended)
-    if made.status != FINISHED:
-        fields = made.experiment.config
-        backend.require_devices()
-        mesh = make_mesh(fields["data_parallel"], fields["layer_parallel"])
-        told = [f"{name}={value!r}" for name, value in overrides.items()]
-        screen = BriefScreen(Console(quiet=True)) if quiet else Screen()
-        extensions = made.experiment.extensions
-        with folder.owned():
-            path = str(folder.path)
-            command = f"dtp_jax.train({', '.join([repr(shown), f'workdir={path!r}', *told])})"
-            screen.start(
-                made.experiment,
-                shown,
-                told,
-                made.source.description,
-                folder.path,
-                mesh,
-                extended=str(extensions[-1]) if extensions else "",
-            )
-            is_main = threading.current_thread() is threading.main_thread()
-            stopping = signals.StopSignals(screen.note, screen.abandon) if is_main else loop.NEVER
-            loop.run(made, Request(shown, told, command), screen, stopping, mesh)
-    return load_run(folder.path)
+    told = [f"{name}={value!r}" for name, value in overrides.items()]
+    called = "train_seeds" if "seeds" in overrides else "train"
+    given = ", ".join([repr(shown), f"workdir={str(folder.path)!r}", *told])
+    request = Request(shown, told, f"dtp_jax.{called}({given})")
+    return Arguments(
+        {**fields, **overrides}, request, tuple(overrides), folder, False, None, extended
+    )
+
+
+def train_seeds(
+    config: str | Path | Mapping[str, Any],
+    workdir: str | Path | None = None,
+    *,
+    seeds: int,
+    quiet: bool = False,
+    **overrides: Any,
+) -> list[FinishedRun]:
+    """Trains a config with the seeds `seed`, `seed` + 1, ..., as `dtp train --config.seeds=N` does.
+
+        runs = dtp_jax.train_seeds("digits_dtp", seeds=3, epochs=3)
+        [run.summary["test_accuracy"] for run in runs]
+
+    Args:
+      config, workdir, quiet, overrides: see `train`. Every seed has a folder seed_<n> in workdir.
+      seeds: how many.
+
+    Returns:
+      A run for each seed. One that did not finish has no summary; what was wrong has been shown.
+
+    Raises:
+      ValueError, DataError: see `train`. loop.Interrupted: ctrl-C; the runs are saved and can go on.
+    """
+    backend.check_flags()
+    backend.prepare()
+    asked = _asked(config, workdir, {**overrides, "seeds": seeds})
+    if seeds == 1:
+        raise ValueError("seeds is 1; allowed: 2 or more; dtp_jax.train trains one")
+    made = plan(asked.config, asked.workdir, overridden=asked.overridden, extended=asked.extended)
+    planned = several.plan_seeds(made, asked)
+    screen = BriefScreen(Console(quiet=True)) if quiet else Screen()
+    outcomes = cli.train_seeds(made, planned, asked, screen, cli.mesh_of(made), live=screen)
+    if outcomes[-1].code >= INTERRUPTED:
+        raise loop.Interrupted(
+            f"stopped; called again with workdir={str(made.workdir.path)!r}, it goes on",
+            outcomes[-1].code - INTERRUPTED,
+        )
+    return [load_run(one.workdir) for one in outcomes]
 
 
 def evaluate(

@@ -36,6 +36,10 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 """Tells machines of one name apart, and a machine from itself before it was started again."""
 
 
+class TakenError(WorkdirError):
+    """Another run has the folder, or may have it."""
+
+
 class Owner(NamedTuple):
     """A run that trains in a folder, as the file names it."""
 
@@ -95,7 +99,7 @@ class Ownership:
           take_over: from an owner on another host, do not wait until it counts as lost.
 
         Raises:
-          WorkdirError: another run has it. OSError: the file system refuses.
+          TakenError: another run has it. OSError: the file system refuses.
         """
         self._folder, self._file, self._take_over = folder, folder / OWNER, take_over
         self._me, self._place, self._ended = Owner.here(), _identity(folder), threading.Event()
@@ -183,11 +187,11 @@ class Ownership:
         return Owner.of(read_object(self._file)).token
 
     def _require_lost(self, mine: Path) -> None:
-        """Raises WorkdirError where the owner lives, or may."""
+        """Raises TakenError where the owner lives, or may."""
         owner = Owner.of(read_object(self._file))
         if owner.was_requeued_as(self._me):
             return
-        lives = self._is_locked() if owner.is_here(self._me) else None
+        lives = _is_locked(self._file) if owner.is_here(self._me) else None
         if lives:
             raise self._refusal(
                 f"{owner} trains in it", "another folder, or this one once that process has ended"
@@ -200,18 +204,31 @@ class Ownership:
                 "other by then, or at once with --take-over",
             )
 
-    def _is_locked(self) -> bool | None:
-        """Whether a process of this host holds the owner's file; None where there are no locks."""
-        with contextlib.suppress(FileNotFoundError), self._file.open() as file, _without_locks():
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return False
-            except BlockingIOError:
-                return True
-        return None
+    def _refusal(self, problem: str, allowed: str) -> TakenError:
+        return TakenError(f"--workdir is {str(self._folder)!r}: {problem}; allowed: {allowed}")
 
-    def _refusal(self, problem: str, allowed: str) -> WorkdirError:
-        return WorkdirError(f"--workdir is {str(self._folder)!r}: {problem}; allowed: {allowed}")
+
+def lives(folder: Path) -> bool:
+    """Whether a run trains in this folder, as far as it can be seen from here; nothing is written."""
+    file = folder / OWNER
+    found = read_object(file)
+    if found is None:
+        return False
+    locked = _is_locked(file) if Owner.of(found).is_here(Owner.here()) else None
+    with contextlib.suppress(FileNotFoundError):
+        return time.time() - file.stat().st_mtime <= LAPSE_SECONDS if locked is None else locked
+    return False
+
+
+def _is_locked(file: Path) -> bool | None:
+    """Whether a process of this host holds an owner's file; None where there are no locks."""
+    with contextlib.suppress(FileNotFoundError), file.open() as opened, _without_locks():
+        try:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+    return None
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -18,7 +18,14 @@ from dtp_jax.learning.diagnostics import Measure, Numbers
 from dtp_jax.learning.evaluation import evaluate_batch
 from dtp_jax.learning.learner import Learner, Metrics, TrainState, step, train_step
 from dtp_jax.learning.observers import with_alignment
-from dtp_jax.parallel.mesh import DATA, LAYERS, Mesh, replicated, split_batch
+from dtp_jax.parallel.mesh import (
+    DATA,
+    LAYERS,
+    Mesh,
+    on_shares_of_seeds,
+    replicated,
+    split_batch,
+)
 from dtp_jax.rules.rule import cross_entropy
 
 Array = jax.Array
@@ -33,14 +40,21 @@ class Evaluation(NamedTuple):
 
 
 def train_chunk(
-    learner: Learner, data: DatasetSpec, *, augmented: bool, seeds: bool = False
+    learner: Learner,
+    data: DatasetSpec,
+    *,
+    augmented: bool,
+    seeds: bool = False,
+    among: Mesh | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Compiles a run of training steps.
 
     Args:
       seeds: train several runs of the learner at once: the leading axis of `state` and `batches`, and
-        of all results, is that of the runs. It may be divided among devices, which then have nothing
-        to say to each other. Each run is the one that its key and batches give on their own, up to rounding.
+        of all results, is that of the runs. Each run is the one that its key and batches give on their
+        own, up to rounding.
+      among: devices (see `seeds_mesh`) among which that axis is divided; they have nothing to say to each
+        other. One that has a single run trains it as if it were alone.
 
     Returns:
       A function (state, images, labels, batches, count) -> (state, metrics) that takes `count` steps
@@ -64,9 +78,20 @@ def train_chunk(
         log = jax.tree.map(lambda s: jnp.zeros((len(batches), *s.shape), s.dtype), shapes)
         return jax.lax.fori_loop(0, count, body, (state, log))
 
-    if seeds:
-        chunk = jax.vmap(chunk, in_axes=(0, None, None, 0, None))
-    return jax.jit(chunk, donate_argnums=0, out_shardings=replicated(learner.mesh))
+    if not seeds:
+        return jax.jit(chunk, donate_argnums=0, out_shardings=replicated(learner.mesh))
+
+    def several(state: TrainState, images: Array, labels: Array, batches: Array, count: Array):
+        if len(batches) > 1:
+            return jax.vmap(chunk, in_axes=(0, None, None, 0, None))(
+                state, images, labels, batches, count
+            )
+        alone = chunk(jax.tree.map(lambda a: a[0], state), images, labels, batches[0], count)
+        return jax.tree.map(lambda a: a[None], alone)
+
+    if among is not None:
+        several = on_shares_of_seeds(among, several, (True, False, False, True, False))
+    return jax.jit(several, donate_argnums=0)
 
 
 def memory_bytes(compiled: Any) -> int:

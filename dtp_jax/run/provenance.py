@@ -15,6 +15,7 @@ import jax
 from dtp_jax.networks import NETWORKS
 from dtp_jax.parallel.mesh import Mesh
 from dtp_jax.rules import RULES
+from dtp_jax.run.trackers import TRACKERS
 from dtp_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -51,6 +52,11 @@ def provenance(request: Request, config: dict[str, Any], mesh: Mesh | None) -> d
             table.kind: table.origins[config[table.kind]]
             for table in (RULES, NETWORKS)
             if config[table.kind] in table.origins
+        }
+        | {
+            f"trackers/{name}": TRACKERS.origins[name]
+            for name in config["trackers"]
+            if name in TRACKERS.origins
         },
     }
 

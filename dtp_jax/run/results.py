@@ -158,6 +158,10 @@ def experiment_of(path: Path) -> Experiment:
             f"WORKDIR is {str(path)!r}: its {file.name} is missing; allowed: the folder of a run"
         )
     loaded = load_config(str(file))
+    if loaded.config.get("seeds", 1) != 1:
+        raise ValueError(
+            f"WORKDIR is {str(path)!r}: it holds several seeds; allowed: one of its folders seed_<n>"
+        )
     return validate(loaded.config)._replace(extensions=loaded.extended)
 
 

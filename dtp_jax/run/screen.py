@@ -17,8 +17,6 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from dtp_jax.output import steady, writable
-from dtp_jax.run.board import Board, NoBoard
-from dtp_jax.run.files import DiskError
 from dtp_jax.run.layout import columns_of, duration, fitted_table, show, wrapped
 from dtp_jax.run.live import Bar, Line, TrainingLines
 
@@ -37,6 +35,8 @@ class Screen:
 
     head = ""
     """Before every line of progress, where there are several runs."""
+    _moves = False
+    """Whether a part of the terminal is drawn anew again and again."""
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console(highlight=False)
@@ -49,8 +49,9 @@ class Screen:
         show(self.console, text)
 
     def warn(self, text: str) -> None:
-        """A line on stderr."""
-        show(self.errors, f"warning: {text}")
+        """A line on stderr; above what moves, where both are on the terminal."""
+        is_above = self._moves and self.errors.is_terminal
+        show(self.console if is_above else self.errors, f"warning: {text}")
 
     def error(self, text: str) -> None:
         """A line on stderr: why the run ends."""
@@ -73,24 +74,27 @@ class Screen:
         workdir: Path,
         mesh: "Mesh | None" = None,
         extended: str = "",
+        seeds: str = "",
     ) -> None:
         """The start-up screen: what will run, on what.
 
         Args:
           extended: how a run that goes on has become longer than it was.
+          seeds: which, and how they are trained, where there are several.
         """
         config = experiment.config
+        seed = "" if seeds else f"seed {config['seed']}, "
         facts = {
             "config": config_file + (f"  {' '.join(overrides)}" if overrides else ""),
-            "rule": f"{config['rule']}, seed {config['seed']}, {_length(config)}, "
-            f"batches of {config['batch_size']}",
+            "rule": f"{config['rule']}, {seed}{_length(config)}, batches of {config['batch_size']}",
+            **({"seeds": seeds} if seeds else {}),
             "data": f"{config['dataset']}: {source}",
             "devices": _devices(experiment, mesh),
             "workdir": str(workdir),
         }
         if extended:
             facts["extended"] = extended
-        self._facts(facts)
+        self.facts(facts)
         self._block_table(experiment)
 
     @contextlib.contextmanager
@@ -146,22 +150,10 @@ class Screen:
         table = fitted_table(columns, cells, drop=drop, width=width, totals=totals)
         self.console.print(table, soft_wrap=True)
 
-    @contextlib.contextmanager
-    def tensorboard(self, folder: Path, step: int) -> Iterator["Board"]:
-        """Event files in `folder`; anything already there after `step` is purged."""
-        board = Board(folder, step, self.warn)
-        try:
-            yield board
-        except DiskError:
-            board.fall_silent()  # the same disk: why the run ends says it all
-            raise
-        finally:
-            board.close()
-
     def summary(self, summary: Mapping[str, Any], workdir: Path) -> None:
         """The last lines: accuracies, time, where everything is."""
         facts = {
-            name: f"{summary[name]:.4f}"
+            name: f"{summary[name]:.4f}" + _spread(summary, name)
             for name in (
                 "test_accuracy",
                 "test_top5_accuracy",
@@ -170,7 +162,9 @@ class Screen:
             )
             if summary.get(name) is not None
         }
-        facts["steps"] = str(summary["steps"])
+        if "seeds" in summary:
+            facts |= _seeds(summary)
+        facts["steps"] = f"{summary['steps']:g}"
         if summary.get("ended_by"):
             facts["steps"] += f", ended by {summary['ended_by']}"
         if summary.get("extended"):
@@ -182,9 +176,9 @@ class Screen:
             f"{duration(summary['wall_seconds'])}, {summary['images_per_second']:.0f} images/s"
         )
         facts["workdir"] = str(workdir)
-        self._facts(facts)
+        self.facts(facts)
 
-    def _facts(self, facts: Mapping[str, str]) -> None:
+    def facts(self, facts: Mapping[str, str]) -> None:
         """Names, and what they are: beside them, or below where a word of it is too long for that."""
         width, beside = columns_of(self.console), max(map(len, facts)) + 2
         for name, value in facts.items():
@@ -218,15 +212,22 @@ class Screen:
         can = all(writable(one, self.console.encoding) == one for one in dots.frames)
         return dots if can else Spinner("line")
 
-    def _live(self, shown: Any) -> Live:
+    @contextlib.contextmanager
+    def _live(self, shown: Any) -> Iterator[None]:
         """A part of the terminal that is drawn anew ten times a second, and vanishes in the end."""
-        return Live(
+        live = Live(
             shown,
             console=self.console,
             refresh_per_second=10,
             transient=True,
             redirect_stderr=self.errors.is_terminal,  # a file of errors stays one
         )
+        self._moves = True
+        try:
+            with live:
+                yield
+        finally:
+            self._moves = False
 
 
 class BriefScreen(Screen):
@@ -260,15 +261,25 @@ class BriefScreen(Screen):
 
 
 class SilentScreen(BriefScreen):
-    """For all processes but the first: nothing but warnings and errors, and no files."""
+    """For all processes but the first: nothing but warnings and errors."""
 
     def __init__(self):
         super().__init__(Console(quiet=True, force_terminal=False))
 
-    @contextlib.contextmanager
-    def tensorboard(self, folder: Path, step: int) -> Iterator["Board"]:
-        """A board that writes nothing."""
-        yield NoBoard()
+
+def _spread(summary: Mapping[str, Any], name: str) -> str:
+    """The standard deviation of a mean over seeds."""
+    std = summary.get(f"{name}_std")
+    return "" if std is None else f" ± {std:.4f}"
+
+
+def _seeds(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Of which seeds a summary has the means, and what became of the others."""
+    facts = {"mean over": "seeds " + ", ".join(str(one["seed"]) for one in summary["seeds"])}
+    if summary["failed"]:
+        told = (f"seed {one['seed']} {one['outcome']}" for one in summary["failed"])
+        facts["not among them"] = ", ".join(told)
+    return facts
 
 
 def _devices(experiment: "Experiment", mesh: "Mesh | None") -> str:

@@ -14,8 +14,11 @@ SUBMITTED = "DTP_JAX_SUBMITTED"
 
 def drawn(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with a seed that nobody has chosen instead of -1."""
-    chosen = config.get("seed") != DRAWN
-    return dict(config) if chosen else {**config, "seed": secrets.randbelow(2**31)}
+    if config.get("seed") != DRAWN:
+        return dict(config)
+    count = config.get("seeds", 1)
+    room = 2**31 - count + 1 if isinstance(count, int) and 1 <= count < 2**31 else 2**31
+    return {**config, "seed": secrets.randbelow(room)}
 
 
 def with_seed(
@@ -27,7 +30,8 @@ def with_seed(
     """The config with the seed that the run has, and in words where it is from ("": the config).
 
     A seed of -1 is drawn. In a task of a Slurm array, the number of the task is added to a seed that
-    nobody has given: an array over one command is as many seeds. A run that goes on has the seed that
+    nobody has given: an array over one command is as many seeds (with `seeds`, so many for each task, none
+    twice). A run that goes on has the seed that
     it began with.
 
     Args:
@@ -48,7 +52,9 @@ def with_seed(
     if seed == DRAWN:
         config = drawn(config)
         return config, f"seed {config['seed']}, drawn"
+    count = config.get("seeds", 1)
     if not (task.isascii() and task.isdigit()):
         raise error(f"${TASK}", task, "a whole number, 0 or more")
-    config["seed"] = seed + int(task)
-    return config, f"seed {config['seed']}: {seed} and the number of this task, ${TASK}"
+    config["seed"] = seed + int(task) * count
+    times = "" if count == 1 else f"{count} times "
+    return config, f"seed {config['seed']}: {seed} and {times}the number of this task, ${TASK}"

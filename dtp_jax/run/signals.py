@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -118,6 +119,15 @@ class _StopAtOnce:
             _briefly(lambda: print(self.words, file=sys.stderr))
             _briefly(self._abandon)
             os._exit(128 + number)
+
+
+def stop_signals(
+    say: Callable[[str], None], abandon: Callable[[], None]
+) -> AbstractContextManager[Callable[[], int | None]]:
+    """`StopSignals`; in a thread, where signals are not heard, a context that never hears any."""
+    if threading.current_thread() is threading.main_thread():
+        return StopSignals(say, abandon)
+    return contextlib.nullcontext(lambda: None)
 
 
 class StopSignals:

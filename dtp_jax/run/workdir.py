@@ -23,7 +23,7 @@ from dtp_jax.run.files import (
     replace_text,
     write_json,
 )
-from dtp_jax.run.owner import Ownership
+from dtp_jax.run.owner import Ownership, TakenError
 
 FILES = ("config.json", "metrics.jsonl", "summary.json")
 NUMBERS = ("steps", "test_accuracy", "wall_seconds", "images_per_second")
@@ -128,6 +128,12 @@ class Workdir:
                     "a new folder, or one of a run of this config",
                 )
             saved = found[name]
+            if name == "seeds" and (saved == 1) != (wanted == 1):
+                holds = "one run" if saved == 1 else "the seeds of several"
+                raise self._error(
+                    f"it holds {holds}, and config.seeds is {wanted}",
+                    "a new folder" if saved == 1 else "2 or more, or a folder seed_<n> in it",
+                )
             if isinstance(wanted, list) and isinstance(saved, list) and len(saved) == 1:
                 saved = saved * len(wanted)  # one value stands for all
             more = name == "epochs" and isinstance(saved, int) and wanted >= saved
@@ -195,8 +201,12 @@ class Workdir:
                 made = self._make()
                 self._ownership = Ownership(self.path, take_over=take_over)
                 if self._config_bytes() != self._seen:
-                    raise self._error(
-                        "another run has just been started in it", "the same command again"
+                    raise TakenError(
+                        str(
+                            self._error(
+                                "another run has just been started in it", "the same command again"
+                            )
+                        )
                     )
             except WorkdirError as error:
                 refusal = error
@@ -330,17 +340,13 @@ class Workdir:
                 with contextlib.suppress(OSError):  # it is written over
                     file.unlink()
 
-    def note_config(self, step: int, epoch: int, config: Mapping[str, Any]) -> None:
-        """Adds the config to metrics.jsonl, from which step on it holds; nothing where it stands there."""
+    def config_rows(self, step: int, epoch: int, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The line of metrics.jsonl for the config, from which step on it holds; none where it has it."""
         config = json.loads(json.dumps(config))
-        if config != self._noted:
-            row = {"step": step, "epoch": epoch, "split": "config", "config": config}
-            self.append_metrics([row])
-            self._noted = config
-
-    def note_divergence(self, step: int, message: str) -> None:
-        """Adds to metrics.jsonl that, and why, the run ended after this step; gone once it goes on."""
-        self.append_metrics([{"step": step, "split": DIVERGED, "message": message}])
+        if config == self._noted:
+            return []
+        self._noted = config
+        return [{"step": step, "epoch": epoch, "split": "config", "config": config}]
 
     def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds lines to metrics.jsonl; numbers that are not finite become null.

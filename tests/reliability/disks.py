@@ -63,7 +63,7 @@ def tensorboard_full(place: Place) -> Ended:
     """The disk of TensorBoard's files alone is full: one warning, and the run goes on without them"""
     place.mount("run/tensorboard", "16k")
     ended = place.run("dtp train --config=tiny.py --workdir=run")
-    assert ended.screen.count("TensorBoard's files cannot be written") == 1, ended
+    assert ended.screen.count("the tracker tensorboard fails") == 1, ended
     return ended
 
 

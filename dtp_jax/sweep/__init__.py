@@ -1,0 +1,1 @@
+"""A search for the values of a config that validate best. What a config file needs is in `dtp_jax.sweep.space`."""

@@ -1,0 +1,208 @@
+"""A sweep from its arguments to its results."""
+
+import argparse
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from dtp_jax.data import DataError, locate
+from dtp_jax.fields import FOLDER, error, local_folder
+from dtp_jax.parallel import processes
+from dtp_jax.run import backend, cli
+from dtp_jax.run.files import DiskError
+from dtp_jax.run.loading import load_config, load_plugins
+from dtp_jax.run.screen import Screen
+from dtp_jax.sweep import plan, pool
+from dtp_jax.sweep.files import write_results
+from dtp_jax.sweep.results import importances, in_range, rows
+from dtp_jax.sweep.study import Study, StudyError, is_finished, masked, open_storage
+from dtp_jax.sweep.tell import Teller, show
+from dtp_jax.sweep.trial import Ended
+from dtp_jax.sweep.worker import work
+
+INTERRUPTED = 128
+"""Exit codes from here on: the number of a signal above it."""
+
+
+def sweep(
+    args: argparse.Namespace,
+    overrides: list[str],
+    command: str,
+    given: Sequence[str],
+    screen: Screen,
+) -> int:
+    """Goes on with a sweep until it has its results. Returns the exit code.
+
+    Args:
+      overrides: what was given beside the flags of a sweep. command: as it was typed.
+      given: its arguments, for other processes.
+    """
+    if processes.several(os.environ):
+        screen.error("there are several processes; allowed: one, and --workers=N or further starts")
+        return cli.EXIT_INVALID
+    environment = pool.prepare(args.workers)
+    return _refusing(lambda: _sweep(args, overrides, command, given, environment, screen), screen)
+
+
+def _sweep(
+    args: argparse.Namespace,
+    overrides: list[str],
+    command: str,
+    given: Sequence[str],
+    environment: dict[str, str],
+    screen: Screen,
+) -> int:
+    with _checks():
+        backend.check_flags()
+        backend.prepare()
+        study, made = _begin(args, overrides, masked(command))
+    teller = Teller(made.folder, args.trials, screen)
+    there = study.trials()
+    teller.tell(there, aloud=False)
+    if args.worker is not None:
+        pool.end_with_parent()
+        return _end(work(made, study, args.trials, teller, screen), screen)
+    done = sum(is_finished(one) for one in there if one.number < args.trials)
+    if done == args.trials:
+        screen.note(f"{made.folder}: this sweep is done; more trials with a larger --trials")
+        return _finish(made, study, screen)
+    _start(made, args, done, screen)
+    if args.workers == 1:
+        ended = work(made, study, args.trials, teller, screen)
+    else:
+        start = partial(pool.start, made.folder, given, args.workers, environment)
+        ended = pool.work(study, args.trials, args.workers, start, teller, screen)
+    return _end(ended, screen) if ended.code else _finish(made, study, screen)
+
+
+def status(args: argparse.Namespace, screen: Screen) -> int:
+    """Shows a sweep, and changes nothing. Returns the exit code."""
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed
+    return _refusing(lambda: _status(args, screen), screen)
+
+
+def _status(args: argparse.Namespace, screen: Screen) -> int:
+    with _checks():
+        folder = _folder(args)
+    study = Study(open_storage(args.storage, folder, writes=False), folder)
+    record = study.record()
+    if record is None:
+        raise StudyError(
+            f"--workdir is {str(folder)!r}: no sweep of this name in its storage; allowed: the folder of a "
+            "sweep, and its --storage"
+        )
+    found = rows(study.trials(), folder)
+    show(found, record, importances(found, record), screen)
+    return 0
+
+
+def _refusing(action: Callable[[], int], screen: Screen) -> int:
+    """What an action returns, or the exit code of what it raises, once that is said in a line."""
+    try:
+        return action()
+    except DataError as problem:
+        return _fail(screen, Ended(cli.EXIT_DATA, str(problem)))
+    except DiskError as problem:
+        return _fail(screen, Ended(cli.EXIT_DISK, str(problem)))
+    except StudyError as problem:
+        return _fail(screen, Ended(cli.EXIT_INVALID, str(problem)))
+
+
+@contextlib.contextmanager
+def _checks() -> Iterator[None]:
+    """A context whose ValueErrors are the user's; those of what comes later are this program's."""
+    try:
+        yield
+    except ValueError as problem:
+        raise StudyError(str(problem)) from problem
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    """That of the sweep.
+
+    Raises:
+      ValueError: one line.
+    """
+    if args.workdir is not None:
+        return local_folder("--workdir", args.workdir)
+    load_plugins(args.plugin)
+    return Path("runs") / "sweep" / load_config(args.config).name
+
+
+def _begin(args: argparse.Namespace, overrides: list[str], command: str) -> tuple[Study, plan.Plan]:
+    """The study, and what is to be done; both are made or checked.
+
+    Raises:
+      ValueError, DataError, DiskError: one line.
+    """
+    folder = _folder(args)
+    wanted = plan.make(args.config, overrides, folder, args.pruner or "halving", command)
+    config = wanted.experiment.config
+    locate(config["dataset"], config["data_dir"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise error("--workdir", str(folder), f"{FOLDER}; {problem.strerror}") from problem
+    study = Study(open_storage(args.storage, folder), folder)
+    found = study.record()
+    if found is None:
+        study.make(wanted.record)
+        found = study.record()
+    if wanted.record["fields"]["seed"] != found["fields"]["seed"] or args.pruner is None:
+        # What nobody has said is as it was when the sweep began.
+        pruner, seed = args.pruner or found["pruner"], found["fields"]["seed"]
+        wanted = plan.make(args.config, overrides, folder, pruner, command, seed)
+    plan.require_same(found, wanted.record, folder)
+    return study, wanted
+
+
+def _start(made: plan.Plan, args: argparse.Namespace, done: int, screen: Screen) -> None:
+    """The start-up screen: what is searched, and where."""
+    config = made.experiment.config
+    there = f", {done} of them there already" if done else ""
+    facts = {
+        "sweep": f"{made.record['config']}: {args.trials} trials of {config['epochs']} "
+        f"epoch{'s' if config['epochs'] > 1 else ''}{there}",
+        "rule": f"{config['rule']}, {config['network']} on {config['dataset']}, seed {config['seed']}",
+        "pruner": made.pruner,
+        "workdir": str(made.folder),
+    }
+    screen.facts(facts)
+    screen.table(
+        "what is searched",
+        {"parameter": "left", "from": "left"},
+        [[name, in_range(one)] for name, one in made.record["space"].items()],
+        drop=(),
+    )
+    for remark in made.remarks:
+        screen.note(f"note: {remark}")
+
+
+def _finish(made: plan.Plan, study: Study, screen: Screen) -> int:
+    """Writes and shows the results. Returns the exit code."""
+    found = rows(study.trials(), made.folder)
+    record = study.record()
+    with screen.task("looking at the results"):
+        shares = importances(found, record)
+    with screen.task("drawing the picture"):
+        files = write_results(found, record, shares, made.folder)
+    show(found, record, shares, screen)
+    screen.note(f"\n{made.folder}: {', '.join(files)}")
+    return 0
+
+
+def _end(ended: Ended, screen: Screen) -> int:
+    """Says why a sweep ends before it is done."""
+    if ended.code >= INTERRUPTED:
+        screen.note("stopped, and saved; the same command goes on from here")
+        return ended.code
+    return _fail(screen, ended) if ended.code else 0
+
+
+def _fail(screen: Screen, ended: Ended) -> int:
+    screen.error(ended.message)
+    return ended.code
