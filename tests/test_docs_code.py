@@ -18,6 +18,7 @@ from helpers import REPOSITORY
 from dtp_jax.data import DATASETS
 from dtp_jax.networks import NETWORKS
 from dtp_jax.rules import RULES
+from dtp_jax.run.trackers import TRACKERS
 
 pytest_plugins = ["run_fixtures"]
 pytestmark = pytest.mark.usefixtures("single_precision")
@@ -31,9 +32,10 @@ LANGUAGES = {"python", "bash", "text", "json"}
 @pytest.fixture
 def registries():
     """What pages register is gone afterwards."""
-    before = [dict(table) for table in (RULES, NETWORKS, DATASETS)]
+    tables = (RULES, NETWORKS, DATASETS, TRACKERS)
+    before = [dict(table) for table in tables]
     yield
-    for table, old in zip((RULES, NETWORKS, DATASETS), before, strict=True):
+    for table, old in zip(tables, before, strict=True):
         for name in set(table) - set(old):
             del table[name]
 

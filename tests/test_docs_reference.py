@@ -121,6 +121,7 @@ def test_the_table_of_fields_has_every_field_with_its_default_and_its_meaning():
     assert found.keys() == defaults.keys() == FIELDS.keys()
     for name, setting in found.items():
         assert eval(setting.default) == defaults[name], name
+        assert setting.comment, name
     page = settings.page()
     for name in FIELDS:
         (row,) = re.findall(rf"^\| `{name}`.*$", page, re.MULTILINE)

@@ -20,6 +20,8 @@ SECTIONS = {
         "weights",
         "precision",
         "cluster",
+        "sweeps",
+        "trackers",
         "figures",
     ],
     "Explanation": [

@@ -49,6 +49,8 @@ def divide(
     """What `load` gives, with the validation examples set aside.
 
     Args:
+      train, test: the examples, as `load` gives them.
+      val_split, val_per_class: see `load_splits`.
       copied: the examples that are left are copied; else `Splits.train` is `train` as it is, and
         `Splits.train_indices` says which of them are trained on. Batches are the same.
 
