@@ -144,10 +144,10 @@ def test_links_out_of_the_docs_lead_to_functions_pages_and_copies():
 
 
 def test_a_page_that_no_section_names_is_a_how_to(tmp_path):
-    for name in ("index", "tutorial", "sweeps"):
+    for name in ("index", "tutorial", "new"):
         (tmp_path / f"{name}.md").write_text("# x")
     found = navigation.sections(tmp_path)
-    assert found["How-to"][-1] == "sweeps" and "tutorial" not in found["How-to"]
+    assert found["How-to"][-1] == "new" and "tutorial" not in found["How-to"]
 
 
 # Notebooks.

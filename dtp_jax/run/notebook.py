@@ -95,7 +95,8 @@ def _asked(
         loaded = loading.load_config(str(config))
         chosen = {k: overrides[k] for k in ("rule", "network") if k in overrides}
         loading.add_brought(loaded.config, chosen)
-        fields, name, shown, extended = loaded.config.to_dict(), *loaded[1:]
+        fields, name, shown = loaded.config.to_dict(), loaded.name, loaded.shown
+        extended = loaded.extended
     folder = Workdir(local_folder("workdir", workdir)) if workdir else default_workdir(name)
     told = [f"{name}={value!r}" for name, value in overrides.items()]
     called = "train_seeds" if "seeds" in overrides else "train"
