@@ -9,6 +9,8 @@
     dtp parity FILE.npz                                     replays recorded numbers of the original
     dtp --version
 
+    dtp train|compare ... --submit=slurm --submit.time=4:00:00 --submit.gpus=1     in jobs of a cluster
+
 `dtp TOOL --help` says more. `python -m dtp_jax` is the same command, and `python launch.py` is `dtp train`.
 """
 
@@ -26,6 +28,7 @@ TRAIN = """Trains a network from a config; run again with the same --workdir, it
     {program} --workdir=runs/cifar10           goes on with that run
     {program} --workdir=runs/cifar10 --config.epochs=120        extends it
     {program} --config=runs/cifar10/config.json                 runs it again
+    {program} --config=cifar10_dtp --submit=slurm --submit.time=4:00:00 --submit.gpus=1   in a job of Slurm
 
 Any field of the config can be overridden with --config.FIELD=VALUE; tuples are written 0.4,0.2. All
 fields are described in dtp_jax/configs/default.py. Exit codes: 0 done, 2 config or flag not valid, 3 data
@@ -33,6 +36,8 @@ missing or corrupt, 4 a loss is not finite, 5 another process of the run is gone
 is used up, 129, 130 or 143 stopped by a signal and saved. Of two runs in one folder, the second one is
 refused with 2. docs/reliability.md says what happens when what goes wrong."""
 TOOLS = ("train", "compare", "sweep", "report", "figures", "export", "parity")
+SUBMITTED = ("train", "compare", "sweep")
+"""Tools that --submit sends to a cluster."""
 HELP = ("--help", "-h", "-help")
 
 
@@ -58,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if tool == "train":
         return train(args, "dtp train")
+    if tool in SUBMITTED and _is_submitted(args):
+        return _submit(tool, args, f"dtp {tool}")
     return signals.until_stopped(
         lambda: importlib.import_module(f"dtp_jax.{tool}.__main__").main(args, f"dtp {tool}"),
         "stopped",
@@ -68,12 +75,26 @@ def main(argv: list[str] | None = None) -> int:
 def train(args: list[str], program: str) -> int:
     """Trains. `program` is what the user has typed before the arguments."""
     asks_help = any(arg in HELP or arg.startswith("--help") for arg in args)
+    if _is_submitted(args) and not asks_help:
+        return _submit("train", args, program)
     code = signals.until_stopped(lambda: _load(not asks_help), "stopped before the first step")
     if code:
         return code
     from dtp_jax.run import cli
 
     return cli.main([program, *args], TRAIN.format(program=program))
+
+
+def _is_submitted(args: list[str]) -> bool:
+    return any(arg.lstrip("-").startswith("submit") and arg.startswith("-") for arg in args)
+
+
+def _submit(tool: str, args: list[str], program: str) -> int:
+    """Sends the command to a cluster, or to processes of this machine."""
+    return signals.until_stopped(
+        lambda: importlib.import_module("dtp_jax.submit.command").submit(tool, args, program),
+        "stopped",
+    )
 
 
 def _load(aloud: bool) -> int:

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from helpers import REPOSITORY
 
+from dtp_jax.__main__ import SUBMITTED
 from dtp_jax.run import arguments, config
+from dtp_jax.submit import options
 
 PAGES = sorted(
     str(path.relative_to(REPOSITORY))
@@ -61,6 +63,7 @@ def commands(script: str) -> list[list[str]]:
     """The commands of a script as lists of words, with those inside of quoted ones. Variables are 1."""
     script = re.sub(r"(^|\s)#.*$", "", script, flags=re.MULTILINE).replace("\\\n", " ")
     script = re.sub(r"\$\{?\w+\}?", "1", script)
+    script = re.sub(r"\s\d?>{1,2}\s*&?[\w./-]+", "", script)  # where the output goes
     lexer = shlex.shlex(script, posix=True, punctuation_chars=";&|()\n")
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t\r", True, ""
     found, current = [], []
@@ -99,6 +102,11 @@ def check(command: list[str], monkeypatch) -> str:
         command = ["dtp", "train", *command[2:]]
     if command[:2] == ["python", "-m"] and command[2].startswith("dtp_jax."):
         command = ["dtp", command[2].removeprefix("dtp_jax."), *command[3:]]
+    if command[0] == "dtp" and command[1] in SUBMITTED:
+        submitted, others = options.split(command[2:])
+        command = [*command[:2], *others]
+        if submitted:
+            options.read(submitted)
     if command[0] == "make":
         targets = re.search(r"^\.PHONY: (.*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
         wanted = [word for word in command[1:] if "=" not in word]

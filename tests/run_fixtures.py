@@ -1,8 +1,11 @@
 """Fixtures for runs of the command line; for test modules that say `pytest_plugins = ["run_fixtures"]`."""
 
 import data_files
+import jax
 import pytest
+import slurm_stand_in
 from launching import TINY, launch
+from submitting import as_here
 
 
 @pytest.fixture
@@ -13,6 +16,15 @@ def place(monkeypatch, tmp_path):
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def slurm(place, monkeypatch):
+    """A stand-in for Slurm; the folder of its jobs. They compute with the same programs as this process."""
+    as_here(monkeypatch, jax.device_count())
+    folder = slurm_stand_in.install(place.parent / "slurm", monkeypatch)
+    yield folder
+    slurm_stand_in.clear(folder)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 DECLARED = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
 EXTRAS = {
     canonicalize_name(Requirement(line).name)
-    for name in ("wandb", "mlflow")
+    for name in ("cluster", "wandb", "mlflow")
     for line in PROJECT["optional-dependencies"][name]
 }
 """Imported where a run asks for them."""

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("single_precision")
 ELSEWHERE = {"docs/library.md": ("test_library.py", 2), "README.md": ("test_notebook.py", 1)}
 """Page -> the test that runs its first blocks of Python, with data at hand, and how many."""
 MOST_UNRUN = 4
-LANGUAGES = {"python", "bash", "text", "json"}
+LANGUAGES = {"python", "bash", "text", "json", "toml"}
 
 
 @pytest.fixture
@@ -106,6 +106,7 @@ def test_commands_are_understood(page, place, registries, monkeypatch):
             "for i in 0 1; do\n  A=1 srun dtp b \\\n  --n=$i &\ndone; wait",
             [["for", "i", "in", "0", "1"], ["dtp", "b", "--n=1"]],
         ),
+        ("x -a > b.log 2>&1 &", [["x", "-a"]]),
         ("x --configs='a[b=1|2]' && y", [["x", "--configs=a[b=1|2]"], ["y"]]),
         (
             "z --wrap='python launch.py -x'",

@@ -121,8 +121,11 @@ def test_pictures(tmp_path):
     figure, _ = style.subplots(size=(2, 1))
     file = tmp_path / "figures" / "feedback_0001000.png"
     style.save(figure, file)
+    (tmp_path / "other_0001000.png").touch()
     with tracked(tmp_path) as board:
         board.picture(file, 1000)
+        board.picture(tmp_path / "other_0001000.png", 1000)
+    assert sorted(events(tmp_path)[0]) == ["config/text_summary", "figures/feedback"]
     image = events(tmp_path)[0]["figures/feedback"][1000]
     assert image.encoded_image_string == file.read_bytes()
     assert (image.width, image.height) == (2 * style.DPI, style.DPI)

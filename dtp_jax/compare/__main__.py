@@ -35,20 +35,8 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.compar
       argv: arguments; those of this process by default.
       program: what the user has typed before them.
     """
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=__doc__.format(program=program),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--configs", required=True, help="separated by commas")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, starting at 0")
-    parser.add_argument("--workdir", default="runs/compare")
-    parser.add_argument("--training-curves", action="store_true")
     given = sys.argv[1:] if argv is None else argv
-    args, overrides = parser.parse_known_args(given)
-    if args.seeds < 1:
-        parser.error(f"--seeds is {args.seeds}; allowed: 1 or more")
+    args, overrides = arguments_of(given, program)
     screen = Screen()
     with screen.task("starting JAX"):  # takes seconds, and there is something to see
         from dtp_jax.compare.command import compare
@@ -61,6 +49,24 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.compar
         screen,
         training=args.training_curves,
     )
+
+
+def arguments_of(given: list[str], program: str) -> tuple[argparse.Namespace, list[str]]:
+    """The arguments of a comparison, and the overrides for all its configs; leaves where they are not valid."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=__doc__.format(program=program),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--configs", required=True, help="separated by commas")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, starting at 0")
+    parser.add_argument("--workdir", default="runs/compare")
+    parser.add_argument("--training-curves", action="store_true")
+    args, overrides = parser.parse_known_args(given)
+    if args.seeds < 1:
+        parser.error(f"--seeds is {args.seeds}; allowed: 1 or more")
+    return args, overrides
 
 
 if __name__ == "__main__":

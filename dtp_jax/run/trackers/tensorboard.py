@@ -12,6 +12,7 @@ from typing import Any
 
 from dtp_jax.run.trackers.tracker import TrackedRun, Tracker, TrackerError, name_of, numbers_of
 
+PNG = b"\x89PNG\r\n\x1a\n"
 FLUSH_SECONDS = 120.0
 """Between two writes to the disk at most, so that who looks on sees something new."""
 
@@ -41,10 +42,12 @@ class Board(Tracker):
             self.flush()
 
     def picture(self, file: Path, step: int) -> None:
-        """The PNG as it is."""
+        """The PNG as it is; nothing of a file that is none."""
         from tensorboardX.proto.summary_pb2 import Summary
 
         content = file.read_bytes()
+        if not content.startswith(PNG):
+            return
         width, height = struct.unpack(">II", content[16:24])  # of its header
         image = Summary.Image(
             width=width, height=height, colorspace=4, encoded_image_string=content

@@ -1,5 +1,7 @@
 """Weights & Biases: online, or offline in the run's folder, from where `wandb sync` sends it later."""
 
+import contextlib
+import io
 import secrets
 import time
 from collections.abc import Mapping
@@ -50,7 +52,8 @@ class WeightsAndBiases(Tracker):
         """Waits until all is sent, but not for long; a run without a summary counts as failed."""
         self._here.summary.update(dict(summary or {}))
         self._here.finish(exit_code=0 if summary else 1)
-        self._await_files()
+        if self._here.offline:
+            self._await_files()
         self._sent.complete(self._last)
         self._sent.close()
 
@@ -96,7 +99,9 @@ class WeightsAndBiases(Tracker):
         if wandb.setup().settings.mode != "online":
             return wandb.init(**options)  # as $WANDB_MODE says
         try:
-            if not wandb.login(prompt=False, verify=False):
+            with contextlib.redirect_stderr(io.StringIO()):  # where it has found a key
+                knows = wandb.login(prompt=False, verify=False)
+            if not knows:
                 raise wandb.errors.UsageError("nobody is logged in: `wandb login`")
             here = wandb.init(**options)
         except Exception as error:  # of any kind: there are many ways not to reach a service

@@ -1,0 +1,183 @@
+"""What becomes a job: the command line of a tool, checked, in the pieces that run by themselves."""
+
+import argparse
+import importlib
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dtp_jax.compare.__main__ import arguments_of
+from dtp_jax.compare.plan import parse_configs
+from dtp_jax.data import DataError
+from dtp_jax.fields import AT_LEAST_1, error, local_folder
+from dtp_jax.run.arguments import Arguments, flags_of, parse
+from dtp_jax.run.assemble import plan
+from dtp_jax.run.config import DRAWN
+from dtp_jax.run.loading import load_config, load_plugins
+from dtp_jax.run.workdir import FINISHED, Workdir
+from dtp_jax.submit.options import Options
+
+
+class Job(NamedTuple):
+    """One command line that runs by itself."""
+
+    label: str
+    """In words, on the screen."""
+    arguments: tuple[str, ...]
+    """A tool and its arguments."""
+    workdir: Path | None
+    """Of the run, where the job is one run."""
+
+
+class Jobs(NamedTuple):
+    """All jobs of a command."""
+
+    folder: Path
+    """In which all of them work, and where the logs go."""
+    jobs: list[Job]
+    finished: list[str]
+    """Labels of runs that need no job."""
+    afterwards: tuple[str, ...] = ()
+    """A tool and its arguments, once all jobs have done well."""
+    together: bool = False
+    """Whether they are meant to run beside each other."""
+
+
+def train(args: list[str], options: Options, warn: Callable[[str], None]) -> Jobs:
+    """One run, or with --config.seeds=N and --submit.array one job for each seed.
+
+    Raises:
+      ValueError: one line; the command is not valid.
+    """
+    seeds = flags_of(args).fields.get("seeds") if options.array else None
+    given = _without_seeds(args) if seeds else args
+    arguments = parse(["dtp train", *given])
+    config, folder = arguments.config, arguments.workdir.path
+    fixed = []
+    if "workdir" not in flags_of(args).given:
+        folder = _unused(folder)
+        fixed = [f"--workdir={folder}"]
+    if options.nodes > 1:
+        if fixed:
+            raise ValueError("--workdir is missing; allowed: a folder that all nodes see")
+        if config["seed"] == DRAWN:
+            raise error(
+                "config.seed", DRAWN, "0 or more on several nodes: each process would draw its own"
+            )
+    count = _count("config.seeds", seeds.partition("=")[2] if seeds else config["seeds"])
+    if not options.array or count == 1:
+        return _checked(folder, [Job(str(folder), ("train", *args, *fixed), folder)], warn)
+    if config["seed"] == DRAWN:
+        raise error("config.seed", DRAWN, "0 or more with a job for each seed")
+    jobs = []
+    for seed in range(config["seed"], config["seed"] + count):
+        place = folder / f"seed_{seed}"
+        flags = [*given, "--config.seeds=1", f"--config.seed={seed}", f"--workdir={place}"]
+        jobs.append(Job(f"seed {seed}", ("train", *flags), place))
+    return _checked(folder, jobs, warn)._replace(afterwards=("train", *args, *fixed))
+
+
+def compare(args: list[str], options: Options, warn: Callable[[str], None]) -> Jobs:
+    """A job for each config and seed, in the folders of a comparison.
+
+    Raises:
+      ValueError: one line; the command is not valid.
+    """
+    found, overrides = arguments_of(args, "dtp compare")
+    folder = local_folder("--workdir", found.workdir)
+    jobs = []
+    for entry in parse_configs(found.configs, overrides):
+        for seed in range(found.seeds):
+            place = folder / entry.label / f"seed_{seed}"
+            flags = entry.arguments(overrides)[1:]
+            flags += [f"--config.seed={seed}", f"--workdir={place}"]
+            jobs.append(Job(f"{entry.label}, seed {seed}", ("train", *flags), place))
+    return _checked(folder, jobs, warn)._replace(afterwards=("compare", *args))
+
+
+def sweep(args: list[str], options: Options, warn: Callable[[str], None]) -> Jobs:
+    """As many workers as --workers says, which share the trials of one sweep.
+
+    Raises:
+      ValueError: one line; the command is not valid.
+    """
+    parser = argparse.ArgumentParser("dtp sweep", allow_abbrev=False)
+    for flag in ("--config", "--trials", "--workdir", "--storage", "--pruner", "--workers"):
+        parser.add_argument(flag)
+    found, overrides = parser.parse_known_args(args)
+    if options.nodes > 1:
+        raise error(
+            "--submit.nodes", options.nodes, "1: the workers of a sweep are jobs, --workers=N"
+        )
+    for flag in ("config", "trials"):
+        if getattr(found, flag) is None:
+            raise ValueError(f"--{flag} is missing; allowed: see dtp sweep --help")
+    _count("--trials", found.trials)
+    count = _count("--workers", found.workers or "1")
+    load_plugins(flags_of(overrides).plugins)
+    name = load_config(found.config).name
+    folder = local_folder("--workdir", found.workdir or Path("runs") / "sweep" / name)
+    # By its name, as __main__ has the tools.
+    plan_sweep = importlib.import_module("dtp_jax.sweep.plan").make
+    plan_sweep(found.config, overrides, folder, found.pruner or "halving", "dtp sweep")
+    kept = {key: value for key, value in vars(found).items() if value and key != "workers"}
+    flags = [f"--{key}={value}" for key, value in (kept | {"workdir": folder}).items()]
+    workers = [Job(f"worker {n}", ("sweep", *flags, *overrides), None) for n in range(count)]
+    return Jobs(folder, workers, [], together=True)
+
+
+def _checked(folder: Path, jobs: list[Job], warn: Callable[[str], None]) -> Jobs:
+    """The jobs whose runs are not finished, each of which could start here but for its device.
+
+    Data may lie where only the jobs see it: what is wrong with it is no more than a warning.
+    """
+    left, finished, said = [], [], set()
+    for job in jobs:
+        try:
+            if _status(parse(["dtp train", *job.arguments[1:]])) == FINISHED:
+                finished.append(job.label)
+                continue
+        except DataError as problem:
+            if str(problem) not in said:
+                warn(f"on this machine: {problem}")
+            said.add(str(problem))
+        left.append(job)
+    return Jobs(folder, left, finished)
+
+
+def _status(arguments: Arguments) -> str:
+    """Of the run's folder; "" for several seeds, whose job looks after the folders of each."""
+    made = plan(
+        arguments.config,
+        Workdir(arguments.workdir.path),
+        overridden=(*arguments.overridden, "seed"),  # an array of its own gives a job no seed
+        extended=arguments.extended,
+    )
+    return made.status if made.experiment.config["seeds"] == 1 else ""
+
+
+def _count(name: str, given: str | int) -> int:
+    text = str(given)
+    if not re.fullmatch("[1-9][0-9]{0,5}", text):
+        raise error(name, given, AT_LEAST_1.allowed)
+    return int(text)
+
+
+def _without_seeds(args: Sequence[str]) -> list[str]:
+    """The arguments but for --config.seeds, whose value may be the next one."""
+    names = ("--config.seeds", "-config.seeds")
+    kept, skip = [], False
+    for argument in args:
+        if skip or argument.partition("=")[0] in names:
+            skip = not skip and argument in names
+            continue
+        kept.append(argument)
+    return kept
+
+
+def _unused(folder: Path) -> Path:
+    """This folder, or one beside it that nobody has."""
+    beside = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(place for place in itertools.chain([folder], beside) if not place.exists())
