@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Recorded layers, schedules and initial values: the tests compare these, not a replay.
 OTHER_RECORDS := $(patsubst %,tests/golden/%.npz,init_facts schedule torch_layers)
 
-.PHONY: run test parity lint reliability fuzz compiled lock audit clean
+.PHONY: run test parity lint docs docs-serve reliability fuzz compiled lock audit clean
 
 run: $(VENV)/.installed  ## install, then L-DRL and backprop on scikit-learn's digits, three seeds each
 	$(BIN)/python -m dtp_jax.compare --configs=digits_dtp,digits_backprop --seeds=3 --workdir=runs/quick_start
@@ -23,6 +23,12 @@ parity: $(VENV)/.installed  ## replay the recorded numbers of the original progr
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(VENV)/.installed-dev  ## the documentation site, into site/, and a search for dead links
+	$(BIN)/python -m website
+
+docs-serve: docs  ## the same, at http://localhost:8000
+	$(BIN)/python -m http.server --directory site 8000
 
 reliability: $(VENV)/.installed-dev  ## faults in real runs, kills, double starts; writes docs/reliability.md
 	$(BIN)/python -m tests.reliability
@@ -89,4 +95,4 @@ $(VENV)/.audit:
 	$@/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site .cache *.egg-info

@@ -19,6 +19,13 @@ EXTRAS = {
     for line in PROJECT["optional-dependencies"][name]
 }
 """Imported where a run asks for them."""
+DEV = [
+    line
+    for name in ("dev", "docs")
+    for line in PROJECT["optional-dependencies"][name]
+    if line != "dtp-jax[docs]"
+]
+"""What the tests need: `dev`, and `docs`, which it asks for."""
 NOT_IMPORTED = {
     "array-record": "tensorflow-datasets reads its files with it, and does not bring it",
     "importlib-resources": "tensorflow-datasets needs it to prepare data, and does not bring it",
@@ -39,7 +46,7 @@ def imported(*folders):
                 elif isinstance(node, ast.ImportFrom) and not node.level:
                     names.add(node.module.partition(".")[0])
     ours = {path.stem for path in (REPOSITORY / "tests").rglob("*.py")}
-    ours |= {"dtp_jax", "benchmarks", "tests", "reliability"}
+    ours |= {"dtp_jax", "benchmarks", "tests", "reliability", "website"}
     foreign = names - ours - sys.stdlib_module_names
     owners = metadata.packages_distributions()
     return {canonicalize_name(owners[name][0]) if name in owners else name for name in foreign}
@@ -74,10 +81,10 @@ def test_every_dependency_is_imported_or_has_a_reason():
 
 
 def test_every_import_of_tests_and_benchmarks_is_declared():
-    extra = PROJECT["optional-dependencies"]["dev"]
-    known = DECLARED | {canonicalize_name(Requirement(line).name) for line in extra}
-    # It comes with pytest; nothing else would do in its place.
-    assert imported("tests", "benchmarks") <= known | {"packaging"}
+    assert "dtp-jax[docs]" in PROJECT["optional-dependencies"]["dev"]
+    known = DECLARED | {canonicalize_name(Requirement(line).name) for line in DEV}
+    # They come with pytest and with Sphinx; nothing else would do in their place.
+    assert imported("tests", "benchmarks", "website") <= known | {"packaging", "docutils"}
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -93,7 +100,7 @@ def test_a_lock_has_one_version_and_hashes_for_everything(name):
 def test_the_locks_have_what_pyproject_asks_for(name):
     """In versions that it allows, and the same in both."""
     entries = locked(name)
-    extra = PROJECT["optional-dependencies"]["dev"] if name == "dev" else []
+    extra = DEV if name == "dev" else []
     for line in PROJECT["dependencies"] + extra:
         wanted = Requirement(line)
         found, _ = entries[canonicalize_name(wanted.name)]

@@ -10,10 +10,13 @@ import jax.numpy as jnp
 from dtp_jax import fields
 
 Array = jax.Array
+"""An array of JAX."""
 Params = dict[str, Any]
 """Arrays by name, in dicts of their own where a block is made of several layers."""
 Shape = tuple[int, ...]
+"""Sizes of the axes of one example: without the batch."""
 Residual = Any
+"""What a forward pass leaves for the feedback map: the pool indices, or ()."""
 Statistics = dict[str, Any]
 """{"mean", "var"} of every batch norm, (channels,) each, below the names of its parameters."""
 
@@ -29,8 +32,11 @@ class Block(NamedTuple):
     """
 
     name: str
+    """Different for each block of a network."""
     description: str
+    """Its operations, as a network's table shows them."""
     input_shape: Shape
+    """Without the batch: (height, width, channels), or (features,)."""
     output_shape: Shape
     init: Callable[[Array], Params]
     """key -> forward parameters."""
@@ -67,6 +73,7 @@ class Network(tuple[Block, ...]):
 
 
 BlockFactory = Callable[[Shape], Block]
+"""Shape of the input -> the block: what `conv_block` and its like return, and `chain` calls."""
 
 
 class Activations(NamedTuple):
@@ -96,7 +103,11 @@ def forward_all(network: Network, forward: dict[str, Params], x: Array) -> Activ
 
 
 def logits(network: Network, forward: dict[str, Params], x: Array) -> Array:
-    """The forward network alone: (batch, *input shape) -> (batch, classes)."""
+    """The forward network alone: x of shape (batch, *input shape) -> (batch, classes).
+
+    Raises:
+      ValueError: one line; as `forward_all`.
+    """
     return forward_all(network, forward, x).h[-1]
 
 
@@ -131,6 +142,10 @@ def zero_feedback(block: Block, dtype: Any) -> Params:
 
 def chain(input_shape: Shape, factories: list[BlockFactory]) -> Network:
     """Builds a network: each block is given the shape that the one before it puts out.
+
+    Args:
+      input_shape: of one example, for instance (height, width, channels).
+      factories: what `conv_block`, `dense_block` and their like return, in forward order.
 
     Raises:
       ValueError: one line; a size is none, a block does not fit the one before it or has its name.
@@ -187,7 +202,7 @@ def check_images(network: Network, images: Any) -> None:
 
 
 def batch_of(shape: Shape) -> str:
-    """(batch, 8, 8, 1)"""
+    """A shape as an error shows it, for a batch of any size: (batch, 8, 8, 1)."""
     return f"({', '.join(['batch', *map(str, shape)])}{'' if shape else ','})"
 
 
@@ -200,5 +215,5 @@ def require_images(name: str, shape: Shape) -> None:
 
 
 def count(params: Any) -> int:
-    """Number of scalars in a pytree of arrays."""
+    """Number of scalars in `params`, a pytree of arrays."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -31,8 +31,10 @@ def dense_block(
     pool: AdaptiveAveragePool | None = None,
     bias: bool = True,
 ) -> BlockFactory:
-    """(Average-pool ->) flatten -> linear -> activation; feedback: activation -> linear -> reshape (->
-    average-pool back to the input's height and width: a copy to every position where the size is 1).
+    """A block of `features` units. Forward: (average-pool ->) flatten -> linear -> activation.
+
+    Feedback: activation -> linear -> reshape (-> average-pool back to the input's height and width: a copy
+    to every position where the size is 1).
 
     Images are flattened in (height, width, channel) order.
 

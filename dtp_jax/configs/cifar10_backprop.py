@@ -7,6 +7,7 @@ from dtp_jax.configs import default
 
 
 def get_config():
+    """Backprop on the network and images of `cifar10_dtp`."""
     config = default.get_config()
     config.rule = "backprop"
     config.weight_decay = 0.0

@@ -7,6 +7,7 @@ from dtp_jax.configs import default
 
 
 def get_config():
+    """DRL with the rates that Meulemans et al. published."""
     config = default.get_config()
     config.rule = "drl"
     config.network = "meulemans"

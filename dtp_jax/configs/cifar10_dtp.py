@@ -10,6 +10,7 @@ from dtp_jax.configs import default
 
 
 def get_config():
+    """L-DRL with the noise, iterations and rates of every feedback map as the paper has them."""
     config = default.get_config()
     config.noise = (0.4, 0.4, 0.2, 0.2, 0.08)
     config.feedback_iterations = (20, 30, 35, 55, 20)

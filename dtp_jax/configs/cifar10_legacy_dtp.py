@@ -7,6 +7,7 @@ from dtp_jax.configs import cifar10_dtp
 
 
 def get_config():
+    """`cifar10_dtp` with what the legacy command sets."""
     config = cifar10_dtp.get_config()
     config.dataset = "cifar10_3xstd"
     config.val_split = 0.0

@@ -11,6 +11,11 @@ RULES = ("dtp", "tp", "backprop")
 
 
 def get_config(rule="dtp"):
+    """`cifar10_lenet_dtp` with another rule and a rate for it.
+
+    Raises:
+      ValueError: the rule is none of RULES.
+    """
     if rule not in RULES:
         raise ValueError(f"rule {rule!r}; allowed: {', '.join(RULES)}")
     config = cifar10_lenet_dtp.get_config()

@@ -7,6 +7,7 @@ from dtp_jax.configs import default
 
 
 def get_config():
+    """L-DRL on LeNet, with one noise and one rate for each of its three feedback maps."""
     config = default.get_config()
     config.network = "lenet"
     config.batch_size = 256

@@ -7,6 +7,7 @@ from dtp_jax.configs import cifar10_dtp
 
 
 def get_config():
+    """`cifar10_dtp` with one iteration, ten noise samples and Adam on both sides."""
     config = cifar10_dtp.get_config()
     config.feedback_iterations = (1,)
     config.feedback_samples = 10

@@ -9,6 +9,7 @@ from dtp_jax.configs import cifar10_small_dtp
 
 
 def get_config():
+    """`cifar10_small_dtp` with backprop and a rate that was chosen for it."""
     config = cifar10_small_dtp.get_config()
     config.rule = "backprop"
     config.forward_lr = 0.03

@@ -9,6 +9,7 @@ from dtp_jax.configs import default
 
 
 def get_config():
+    """L-DRL on a net of 16, 32 and 64 channels, ten epochs."""
     config = default.get_config()
     config.channels = (16, 32, 64)
     config.epochs = 10

@@ -7,6 +7,7 @@ from dtp_jax.configs import cifar10_vanilla_dtp
 
 
 def get_config():
+    """TP with the settings of `cifar10_vanilla_dtp`."""
     config = cifar10_vanilla_dtp.get_config()
     config.rule = "tp"
     return config

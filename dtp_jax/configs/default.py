@@ -13,8 +13,8 @@ def get_config() -> config_dict.ConfigDict:
 
 def what_is_trained(config: config_dict.ConfigDict) -> None:
     """What is trained. Allowed names: see dtp_jax/rules, dtp_jax/networks, dtp_jax/data."""
-    config.rule = "ldrl"
-    config.network = "simple_vgg"
+    config.rule = "ldrl"  # the learning rule
+    config.network = "simple_vgg"  # the chain of blocks
     config.channels = ()  # channels of the convolutional blocks; () = the network's own
     config.hidden = ()  # units of the hidden dense blocks; () = the network's own
     config.activation = "elu"  # elu, relu, tanh
@@ -25,7 +25,7 @@ def what_is_trained(config: config_dict.ConfigDict) -> None:
 
 def data(config: config_dict.ConfigDict) -> None:
     """Where the images come from, and what is done to them."""
-    config.dataset = "cifar10"
+    config.dataset = "cifar10"  # what the images are
     config.data_dir = ""  # "" = $DTP_JAX_DATA, $TFDS_DATA_DIR, TFDS's default folder
     config.val_split = 0.1  # fraction of the training images held out; 0 = train on all
     config.val_per_class = 0  # instead of val_split: so many images of every class; 0 = val_split
@@ -40,11 +40,11 @@ def data(config: config_dict.ConfigDict) -> None:
 
 def length(config: config_dict.ConfigDict) -> None:
     """How long a run is."""
-    config.epochs = 90
+    config.epochs = 90  # passes over the training images
     config.max_steps = 0  # stop after this many steps; 0 = after all epochs
     config.patience = 0  # stop after so many epochs without a better validation accuracy; 0 = never
     config.max_minutes = 0.0  # stop after this time, all starts together; 0 = never
-    config.batch_size = 128
+    config.batch_size = 128  # images per step, on all devices together
     config.guard = "stop"  # or, where numbers go wrong: skip (the batch), halve (a feedback_lr)
 
 
@@ -64,7 +64,7 @@ def feedback(config: config_dict.ConfigDict) -> None:
     config.feedback_optimizer = "sgd"  # sgd, adam; one for each map
     config.feedback_lr = (1e-3,)  # constant
     config.feedback_momentum = 0.9  # of sgd
-    config.feedback_weight_decay = 0.0
+    config.feedback_weight_decay = 0.0  # joins the gradient, before momentum or moments
     config.feedback_eps = 1e-8  # of adam
     config.feedback_activation = "linear"  # of DRL's direct feedback maps
     config.stale_gradients = "none"  # or as the original's DRL left them: kept, zeroed
@@ -77,12 +77,12 @@ def feedback(config: config_dict.ConfigDict) -> None:
 def forward(config: config_dict.ConfigDict) -> None:
     """The forward optimizer."""
     config.forward_optimizer = "sgd"  # sgd, adam
-    config.forward_lr = 0.05
+    config.forward_lr = 0.05  # at the beginning of the schedule
     config.block_forward_lr = ()  # instead of forward_lr: one for each block
     config.normalize_lr = False  # divide the learning rates by beta
     config.forward_eps = (1e-8,)  # of adam: one for each block, or one for all
     config.momentum = 0.9  # of sgd
-    config.weight_decay = 1e-4
+    config.weight_decay = 1e-4  # joins the gradient, before momentum or moments
     config.schedule = "cosine"  # of forward_lr, per epoch: cosine, step, constant
     config.t_max = 0  # epochs to the cosine's minimum; 0 = round(epochs * 85 / 90)
     config.eta_min = 1e-5  # the cosine's minimum
@@ -95,13 +95,13 @@ def bookkeeping(config: config_dict.ConfigDict) -> None:
     config.images_on = "auto"  # device, host (streamed), auto = device where they fit half of it
     config.checkpoint_every = 0  # steps; 0 = once per epoch
     config.checkpoint_minutes = 30.0  # and when the last one is so old; 0 = not by time
-    config.keep_checkpoints = 3
+    config.keep_checkpoints = 3  # so many of the newest, and the best by validation
     config.log_every = 1  # steps per line of metrics.jsonl
     config.trackers = (
         "tensorboard",
     )  # tensorboard, wandb, mlflow; () = none; see docs/trackers.md
     config.project = "dtp_jax"  # what wandb and mlflow have the run under
-    config.eval_batch_size = 500
+    config.eval_batch_size = 500  # images at a time, in evaluation
     config.ahead_mb = 1024  # of a device, for feedback iterations that are prepared ahead (GPU)
     config.diagnostics = True  # False = none of these; see docs/diagnostics.md
     config.diagnostics_every = 1000  # steps between looks into the feedback training; 0 = none

@@ -4,6 +4,7 @@ from dtp_jax.configs import default
 
 
 def get_config():
+    """L-DRL on two narrow blocks: seconds on a CPU."""
     config = default.get_config()
     config.dataset = "digits"
     config.val_split = 0.125

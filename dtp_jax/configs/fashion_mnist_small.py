@@ -14,6 +14,7 @@ VARIANTS = {"parallel_ldrl": "ldrl", "p_ddtp": "drl", "s_ddtp": "drl"}
 
 
 def get_config(rule="ldrl"):
+    """Rates that were chosen for each rule on validation images."""
     config = default.get_config()
     config.rule = VARIANTS.get(rule, rule)
     config.network = "lenet"

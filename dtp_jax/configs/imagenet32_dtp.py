@@ -7,6 +7,7 @@ from dtp_jax.configs import cifar10_dtp
 
 
 def get_config():
+    """`cifar10_dtp` on ImageNet 32x32, 50 images of each class held out."""
     config = cifar10_dtp.get_config()
     config.dataset = "imagenet32"
     config.val_split = 0.0

@@ -10,6 +10,7 @@ from dtp_jax.configs import default
 
 
 def get_config(rule="ldrl"):
+    """Six tanh layers of 256 units, ten epochs."""
     config = default.get_config()
     config.rule = rule
     config.network = "mlp"

@@ -17,6 +17,7 @@ from dtp_jax.data.stream import BatchStream, EvaluationStream, steps_per_chunk
 from dtp_jax.parallel.mesh import Mesh, data_share, divided, put_share
 
 PLACES = ("auto", "device", "host")
+"""Where `feed` may put the images."""
 
 
 class Feed(NamedTuple):
@@ -42,6 +43,8 @@ def feed(
     """Puts all images on the device, or prepares to stream them; the numbers are the same.
 
     Args:
+      splits: as `load_splits` gives them.
+      batch_size, eval_batch_size: images at a time, in training and in evaluation.
       place: "device", "host", or "auto" for the device where they fit it and there is one process.
         On a mesh every device has a copy of resident images; of streamed ones each process reads
         only its share of every batch.

@@ -25,6 +25,9 @@ def iterate(
     It is the order of `launch.py`, whose epochs count from 0 here. The last partial batch is dropped.
 
     Args:
+      split: the examples, uint8.
+      batch_size: examples of a batch.
+      epoch: its number, from 0.
       augmented: flip and crop at random, as far as the data set has it.
 
     Yields:

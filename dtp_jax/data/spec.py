@@ -170,6 +170,7 @@ DATASETS: dict[str, DatasetSpec] = {
         _DIGITS,
     )
 }
+"""The data sets that are known, by name: what `config.dataset` and `locate` take."""
 
 
 def checked_split(

@@ -20,8 +20,14 @@ def load_splits(
 ) -> Splits:
     """`load`, then sets the validation examples aside that `held_out` chooses.
 
-    Raises DataError where a class has no more than `val_per_class` examples, which only the data
-    tells, and ValueError as `held_out` does.
+    Args:
+      source: as `locate` has found it.
+      val_split: share of the training examples that is set aside, 0 to below 1.
+      val_per_class: instead of it, so many examples of every class.
+
+    Raises:
+      DataError: a class has no more than `val_per_class` examples, which only the data tells.
+      ValueError: as `held_out`.
     """
     train, test = load(source, progress)
     copied = train.images.nbytes <= COPIED_BYTES
@@ -43,6 +49,8 @@ def divide(
     """What `load` gives, with the validation examples set aside.
 
     Args:
+      train, test: the examples, as `load` gives them.
+      val_split, val_per_class: see `load_splits`.
       copied: the examples that are left are copied; else `Splits.train` is `train` as it is, and
         `Splits.train_indices` says which of them are trained on. Batches are the same.
 
@@ -66,8 +74,9 @@ def divide(
 def training_examples(source: Source, val_split: float, *, val_per_class: int = 0) -> int:
     """How many examples `load_splits` will leave for training; decodes no image.
 
-    May be 0 or less, where `load_splits` raises. With `val_per_class`, a data set of another size
-    than the usual one may lack classes, so that its labels are read.
+    Of a `source` and a `val_split` as `load_splits` takes them. May be 0 or less, where that raises. With
+    `val_per_class`, a data set of another size than the usual one may lack classes, so that its labels
+    are read.
     """
     spec, count = source.spec, source.train_examples
     if not val_per_class:
@@ -84,6 +93,8 @@ def split_train_val(
     train: Split, val_split: float, seed: int, *, val_per_class: int = 0, fixed: bool = False
 ) -> tuple[Split, Split | None]:
     """Copies `train` into the examples to train on and those that `held_out` sets aside.
+
+    `val_split`, `val_per_class` and `fixed` as of `held_out`.
 
     Both keep the original order of their examples. Where none are set aside: `(train, None)`.
     """

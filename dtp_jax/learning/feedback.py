@@ -28,7 +28,7 @@ class Iteration(NamedTuple):
 
 
 def only_loss(block_index: int, iteration: Iteration) -> Any:
-    """The default observer: what training logs."""
+    """The default observer: what training logs, the scalar loss of the iteration of any block_index."""
     del block_index
     return iteration.loss
 
@@ -161,7 +161,7 @@ def is_mean_of_parts(training: FeedbackTraining, block: Block) -> bool:
 
 
 def over_samples(f: Callable[[Any], Any], samples: Any) -> Any:
-    """f of each entry of the leading axis, which all results have too; see `ops.Form.sample_axis`."""
+    """f of each entry of the leading axis of `samples`, which all results have too; see `ops.Form.sample_axis`."""
     if len(jax.tree.leaves(samples)[0]) > 1 or ops.form().sample_axis:
         return jax.vmap(f)(samples)
     found = f(jax.tree.map(lambda a: a[0], samples))
@@ -204,8 +204,8 @@ def train_with_stale_steps(
 
     Args:
       train: `train_feedback_map` but for omega, opt_state and observe.
-      zeros: number of steps on a gradient of zero, before.
-      repeats: number of steps on the last iteration's gradient, after.
+      zeros: number of steps on a gradient of zero, before: a scalar.
+      repeats: number of steps on the last iteration's gradient, after: a scalar.
     """
 
     def observe_both(i: int, iteration: Iteration):
@@ -224,7 +224,7 @@ def repeat_step(
     count: int | Array,
     carry: tuple[Params, Any],
 ) -> tuple[Params, Any]:
-    """(omega, optimizer state) after `count` more steps on one and the same gradient."""
+    """The carry, (omega, optimizer state), after `count` more steps on one and the same gradient."""
 
     def one(_, carry):
         updates, opt_state = optimizer.update(gradient, carry[1], carry[0])
@@ -255,7 +255,11 @@ def random_bits(training: FeedbackTraining, keys: Array, block: Block) -> Any:
 def drawing(
     training: FeedbackTraining, block: Block, batch: int, dtype: Any
 ) -> Callable[[Any], Any]:
-    """The `draw` of `train_feedback_map` for `random_bits`: those of an iteration -> its noise."""
+    """The `draw` of `train_feedback_map` for `random_bits`: those of an iteration -> its noise.
+
+    Args:
+      batch: number of examples.
+    """
     noise = training.draw_noise
     if not isinstance(noise, Normals):
         return jax.vmap(lambda key: noise(key, block, batch, dtype))

@@ -49,7 +49,8 @@ def gauss_newton_step(jacobian: Array, error: Array, *, damping: float = 0.0) ->
     DRL learns to propagate. Strong damping gives the direction of backprop.
 
     Args:
-      jacobian: one of `output_jacobians`, (batch, classes, *shape). error: (batch, classes).
+      jacobian: one of `output_jacobians`, (batch, classes, *shape).
+      error: (batch, classes).
       damping: added to the eigenvalues of J_i J_i^T. Those within rounding of zero are left out.
 
     Returns:
@@ -77,7 +78,8 @@ def gauss_newton_angle(
     one without a step has no angle and does not count.
 
     Args:
-      step: (batch, *shape). The others as of `gauss_newton_step`.
+      step: (batch, *shape).
+      jacobian, error, damping: as of `gauss_newton_step`.
 
     Returns:
       A scalar; NaN where no example has a step. 0 for DRL's minimum in a linear network.
@@ -100,7 +102,8 @@ def null_space_share(jacobian: Array, step: Array) -> Array:
     and x. Backprop's step J_i^T e and Gauss-Newton's J_i^+ e have no such share.
 
     Args:
-      jacobian: one of `output_jacobians`, (batch, classes, *shape). step: (batch, *shape).
+      jacobian: one of `output_jacobians`, (batch, classes, *shape).
+      step: (batch, *shape).
 
     Returns:
       A scalar; NaN where the steps are zero.

@@ -38,11 +38,15 @@ class Learner:
     network: Network
     rule: Rule
     forward_optimizer: optax.GradientTransformation
+    """Of all forward parameters; `optim.per_block` has one for each block."""
     feedback_optimizers: (
         optax.GradientTransformation | tuple[optax.GradientTransformation, ...]
     ) = ()
+    """One for each trained feedback map, each with a state of its own."""
     feedback_iterations: int | tuple[int, ...] = ()
+    """Steps of each map on every batch."""
     feedback_samples: int = 1
+    """Noise samples per image in each of them; the loss is their mean."""
     trains: tuple[str, ...] = BOTH
     """Which parameters a step changes: BOTH, FEEDBACK_ONLY or FORWARD_ONLY."""
     stale_gradients: str = "none"
@@ -63,7 +67,11 @@ class Learner:
             object.__setattr__(self, name, value)
 
     def replace(self, **changes: Any) -> "Learner":
-        """A learner with other values of these fields, checked like any other."""
+        """A learner with `changes`, other values of its fields; checked like any other.
+
+        Raises:
+          ValueError: one line with the field, its value and what is allowed.
+        """
         return dataclasses.replace(self, **changes)
 
     _replace = replace
@@ -108,9 +116,12 @@ class TrainState(flax.struct.PyTreeNode):
     key: Array
     """The run's key; never advanced: randomness is keyed by the step."""
     forward: dict[str, Params]
+    """By block name: kernels of shape (k, k, in, out) or (in, out), biases (out,)."""
     feedback: dict[str, Params]
+    """By block name, kernels in the layout of the forward ones; biases as the block's input."""
     forward_opt_state: Any
     feedback_opt_state: dict[str, Any]
+    """By the name of the trained block."""
     statistics: dict[str, Any] = flax.struct.field(default_factory=dict)
     """Running statistics of batch norms, by block name; empty where there is none."""
     guard: ClassVar[Mapping[str, Any]] = {}
@@ -130,6 +141,7 @@ class Metrics(flax.struct.PyTreeNode):
     loss: Array
     """Mean cross-entropy of the batch, before the update."""
     accuracy: Array
+    """Of the batch, before the update: 0 to 1."""
     feedback_loss: dict[str, Array]
     """By trained feedback block: mean over the iterations of this batch."""
     forward_loss: dict[str, Array]
@@ -146,7 +158,9 @@ class Record(NamedTuple):
     observations: dict[str, Any]
     """By trained feedback block: what `observe` returned, stacked over iterations."""
     targets: tuple[Array, ...]
+    """One for each block, of its output's shape; () for rules with one global loss."""
     forward_loss: dict[str, Array]
+    """By block name: local loss before the update, a scalar."""
     forward_gradient: dict[str, Params] | None
     """None where only the feedback maps are trained."""
 

@@ -52,7 +52,10 @@ def _check_rates(learning_rate: optax.ScalarOrSchedule, weight_decay: float) -> 
 
 
 def per_block(optimizers: dict[str, optax.GradientTransformation]) -> optax.GradientTransformation:
-    """One optimizer for each block, by block name, as one transformation of the whole pytree.
+    """One optimizer for each block, as one transformation of the whole pytree.
+
+    Args:
+      optimizers: by block name, for every block of the network.
 
     Raises:
       ValueError: one line; one is no optimizer, or (from `init`) the blocks have other names.
@@ -72,13 +75,13 @@ def per_block(optimizers: dict[str, optax.GradientTransformation]) -> optax.Grad
 
 
 def is_optimizer(value: Any) -> bool:
-    """Whether it is a gradient transformation as optax has them."""
+    """Whether the value is a gradient transformation as optax has them."""
     has = (getattr(value, name, None) for name in ("init", "update"))
     return not isinstance(value, type) and all(map(callable, has))
 
 
 def check_optimizer(name: str, value: Any) -> None:
-    """Raises ValueError, one line, where it is none."""
+    """Raises ValueError, one line, where the value is none; the line begins with the name."""
     if not is_optimizer(value):
         raise fields.error(name, value, fields.AN_OPTIMIZER)
 

@@ -11,6 +11,7 @@ NETWORKS = Registry("network", (simple_vgg, lenet, meulemans, mlp, resnet18, res
 """What `config.network` may name. A new network is a file here and an entry in this table, or a call of
 `register` in a file of your own."""
 register = NETWORKS.register
+"""Adds a network of your own, as a function or as a decorator: see `dtp_jax.registry.Registry.register`."""
 
 __all__ = [
     "NETWORKS",

@@ -48,7 +48,7 @@ def resnet34(
     batch_norm: bool = False,
     split_stages: bool = False,
 ) -> Network:
-    """As `resnet18`, with 3, 4, 6, 3 basic blocks."""
+    """As `resnet18`, with 3, 4, 6, 3 basic blocks; `channels` and `split_stages` as there."""
     return _resnet((3, 4, 6, 3), input_shape, classes, channels, batch_norm, split_stages)
 
 

@@ -24,7 +24,7 @@ class Asymmetric(NamedTuple):
 
 
 def linear(x: Array, kernel: Array | Asymmetric) -> Array:
-    """x @ kernel, where the kernel may be an `Asymmetric` pair."""
+    """x @ kernel, (batch, in) by (in, out), where the kernel may be an `Asymmetric` pair."""
     if isinstance(kernel, Asymmetric):
         return kernel.apply(linear, x)
     dtype = product_dtype(x.dtype)

@@ -68,6 +68,7 @@ def conv_transpose(
     Args:
       y: (batch, height, width, out channels of the forward convolution).
       input_shape: (height, width, channels) of the result, i.e. of the forward convolution's input.
+      implementation: as of `conv`.
     """
     x = jax.ShapeDtypeStruct((y.shape[0], *input_shape), y.dtype)
     forward = partial(

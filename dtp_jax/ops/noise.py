@@ -75,7 +75,7 @@ _QUANTILE = (
 
 
 def index_terms(shape: tuple[int, ...]) -> list[Array]:
-    """By axis, what it adds to the row-major index of an element: uint32 vectors."""
+    """By axis of an array of this shape, what it adds to the row-major index of an element: uint32 vectors."""
     strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
     return [lax.iota(jnp.uint32, n) * jnp.uint32(stride) for n, stride in zip(shape, strides)]
 

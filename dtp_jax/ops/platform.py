@@ -135,5 +135,5 @@ def for_each_use(f: Callable[..., Any], *args: Any, uses: int) -> tuple[Any, ...
 
 
 def kept(tree: Any) -> Any:
-    """The same, computed where it stands: XLA:TPU would compute it again in each turn of a loop that reads it."""
+    """The same tree, computed where it stands: XLA:TPU would compute it again in each turn of a loop that reads it."""
     return jax.lax.optimization_barrier(tree) if form().computed_per_use else tree

@@ -16,7 +16,7 @@ Array = jax.Array
 
 
 def pooled_size(size: int, *, window: int, stride: int, padding: int) -> int:
-    """Length of an image axis after pooling (or convolution) with this window."""
+    """Length of an image axis of length `size` after pooling (or convolution) with this window."""
     return (size + 2 * padding - window) // stride + 1
 
 
@@ -148,7 +148,7 @@ def _unpool_disjoint(y: Array, index: Array, input_shape: tuple[int, ...], windo
 
 
 def adaptive_average_pool(x: Array, size: tuple[int, int]) -> Array:
-    """Averages (batch, height, width, channels) to the given (height, width); a larger one upsamples.
+    """Averages x, (batch, height, width, channels), to size, (height, width); a larger one upsamples.
 
     Cell i of b averages the inputs floor(i a / b) .. ceil((i + 1) a / b) - 1 of a, as torch's
     adaptive pooling does.

@@ -41,7 +41,7 @@ def products_in(precision: str) -> Iterator[None]:
 
 
 def as_operands(tree: Any) -> Any:
-    """All arrays as products would round them: half as large in bfloat16."""
+    """All arrays of the tree as products would round them: half as large in bfloat16."""
     return jax.tree.map(lambda a: a.astype(product_dtype(a.dtype)), tree)
 
 

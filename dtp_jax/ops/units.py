@@ -33,7 +33,7 @@ def activation(name: str, option: str = "activation") -> Callable[[Array], Array
 
 
 def uniform_fan_in(key: Array, shape: tuple[int, ...], fan_in: int, dtype=jnp.float32) -> Array:
-    """Uniform in +-1/sqrt(fan_in): PyTorch's default for weights and biases alike."""
+    """An array of this shape, uniform in +-1/sqrt(fan_in): PyTorch's default for weights and biases alike."""
     bound = 1 / math.sqrt(fan_in)
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 

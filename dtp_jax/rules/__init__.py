@@ -26,6 +26,7 @@ RULES = Registry(
 """What `config.rule` may name. A new rule is a file here and an entry in this table, or a call of `register`
 in a file of your own."""
 register = RULES.register
+"""Adds a rule of your own, as a function or as a decorator: see `dtp_jax.registry.Registry.register`."""
 
 __all__ = [
     "RULES",

@@ -95,8 +95,8 @@ def _asked(
         loaded = loading.load_config(str(config))
         chosen = {k: overrides[k] for k in ("rule", "network") if k in overrides}
         loading.add_brought(loaded.config, chosen)
-        fields, name = loaded.config.to_dict(), loaded.name
-        shown, extended = loaded.shown, loaded.extended
+        fields, name, shown = loaded.config.to_dict(), loaded.name, loaded.shown
+        extended = loaded.extended
     folder = Workdir(local_folder("workdir", workdir)) if workdir else default_workdir(name)
     told = [f"{name}={value!r}" for name, value in overrides.items()]
     called = "train_seeds" if "seeds" in overrides else "train"
@@ -158,7 +158,12 @@ def evaluate(
     """Loss and accuracies of the forward network on all examples of a split.
 
     Args:
-      split: uint8 images and labels, as `dtp_jax.data.load_splits` gives them. spec: their data set.
+      split: uint8 images and labels, as `dtp_jax.data.load_splits` gives them.
+      spec: their data set.
+      batch_size: images at a time; changes no number beyond rounding.
+
+    Returns:
+      `loss`, the mean cross-entropy in nats; `accuracy` and `top5_accuracy`, 0 to 1.
     """
     measure = EVALUATORS(learner.network, spec, learner.mesh, learner.precision)
     blocks = resident_evaluation(split, batch_size=batch_size, mesh=learner.mesh)

@@ -100,6 +100,7 @@ def load_run(workdir: str | Path, *, best: bool = False) -> FinishedRun:
     """Reads a run, which may be running.
 
     Args:
+      workdir: its folder.
       best: the state of the best checkpoint by validation, instead of the newest one.
 
     Raises:

@@ -64,6 +64,8 @@ class Trackers(Registry):
 
 
 trackers = TRACKERS = Trackers("trackers", (tensorboard, wandb, mlflow))
+"""What `config.trackers` may name. A new one is a file here and an entry in this table, or a call of
+`trackers.register` in a file of your own."""
 
 
 def split(given: Any) -> Any:

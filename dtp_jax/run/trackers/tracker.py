@@ -47,10 +47,10 @@ class Tracker:
         """The run begins, or goes on; the first call."""
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl: "step", "split", and what was measured. Steps never fall."""
+        """A row, the line of metrics.jsonl: "step", "split", and what was measured. Steps never fall."""
 
     def picture(self, file: Path, step: int) -> None:
-        """A picture has been drawn, a PNG in figures/; of the run after this step."""
+        """A picture has been drawn, a PNG file in figures/; of the run after this step."""
 
     def flush(self) -> None:
         """A checkpoint has been saved: what there is should be safe now."""
