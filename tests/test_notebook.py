@@ -1,4 +1,4 @@
-"""The README's example: ten lines of a notebook that train a step of L-DRL."""
+"""The README's example: twenty lines of a notebook that train L-DRL on digits."""
 
 import ast
 import re
@@ -30,20 +30,20 @@ def own_cache(monkeypatch, tmp_path):
     jax.config.update("jax_compilation_cache_dir", before)
 
 
-def test_readme_example_trains_a_step(capsys, own_cache):
+def test_readme_example_learns(capsys, own_cache):
     readme = REPOSITORY / "README.md"
     if not readme.exists():
         pytest.skip("README.md is not written yet")
     code = first_python_block(readme.read_text())
-    assert len(ast.parse(code).body) <= 10
+    assert len(code.splitlines()) <= 25 and len(ast.parse(code).body) <= 20
     space = {}
     exec(compile(code, str(readme), "exec"), space)
     states = [value for value in space.values() if isinstance(value, TrainState)]
     metrics = [value for value in space.values() if isinstance(value, Metrics)]
-    assert len(states) == len(metrics) == 1 and states[0].step == 1
+    assert len(states) == len(metrics) == 1 and states[0].step == 3 * 39
     assert metrics[0].feedback_loss.keys() == states[0].feedback.keys() != set()
     for leaf in jax.tree.leaves((metrics, states[0].forward, states[0].feedback)):
         assert np.isfinite(leaf).all()
-    moved = jax.tree.leaves((states[0].forward_opt_state, states[0].feedback_opt_state))
-    assert all(leaf.any() for leaf in moved if leaf.ndim > 1)  # every kernel took a step
-    assert capsys.readouterr().out.strip()
+    # It learns, and its feedback aligns: 90 degrees is what random weights have.
+    assert space["accuracy"] > 0.7 and space["angle"] < 45
+    assert len(capsys.readouterr().out.splitlines()) == 3

@@ -11,6 +11,7 @@ SECTIONS = {
     "Tutorial": ["tutorial", "notebooks/train_and_look", "notebooks/invent_a_rule"],
     "How-to": [
         "howto",
+        "training",
         "data",
         "add_a_rule",
         "add_a_network",
