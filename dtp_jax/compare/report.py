@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dtp_jax.compare.pictures import Picture, draw_pictures
 from dtp_jax.compare.runs import Result
-from dtp_jax.plots.labels import short_labels
+from dtp_jax.plots.labels import fitting_labels
 from dtp_jax.run.layout import NO_BREAK, duration
 from dtp_jax.run.screen import Screen
 
@@ -30,8 +30,6 @@ COLUMNS = {
 SHORT = ("config", "rule", "seeds", "test_accuracy", "wall_seconds", "images_per_second")
 LEAST_FIRST = ("images_per_second", "wall_seconds", "seeds", "rule")
 """What a narrow terminal leaves out."""
-LONG = 32
-"""Letters of a name that a table takes as it is."""
 TEXTS = ("config", "rule", "network", "dataset")
 
 
@@ -128,11 +126,8 @@ def show(rows: list[Row], screen: Screen) -> None:
 
 
 def _shortened(rows: list[Row]) -> tuple[list[Row], str]:
-    """The rows under names of what sets them apart, and what these have in common; short names stay whole."""
-    names = [one.config for one in rows]
-    if max(map(len, names), default=0) <= LONG:
-        return rows, ""
-    common, names = short_labels(names)
+    """The rows under names of what sets them apart, and what these have in common."""
+    common, names = fitting_labels([one.config for one in rows])
     return [one._replace(config=name) for one, name in zip(rows, names, strict=True)], common
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dtp_jax.compare.plan import Entry
+from dtp_jax.plots.labels import fitting_labels
 from dtp_jax.run import backend, cli
 from dtp_jax.run.arguments import parse
 from dtp_jax.run.assemble import plan
@@ -49,11 +50,13 @@ def run_all(
       One result per config; the runs end with one that was interrupted, if any was.
     """
     results: list[Result] = []
-    for entry in entries:
+    common, labels = fitting_labels([entry.label for entry in entries])
+    if common:
+        screen.note(f"all configs: {common}")
+    for entry, label in zip(entries, labels, strict=True):
         first = len(results) * seeds + 1
         heads = [
-            f"[{first + seed}/{len(entries) * seeds}] {entry.label}, seed {seed}"
-            for seed in range(seeds)
+            f"[{first + seed}/{len(entries) * seeds}] {label}, seed {seed}" for seed in range(seeds)
         ]
         outcomes = _run(entry.arguments(overrides), workdir / entry.label, heads, screen)
         results.append(Result(entry, [Run(*outcome[1:]) for outcome in outcomes]))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 FIELD = re.compile(r"-(?=[A-Za-z_]\w*=)")
 """Before a field; a minus in a value is followed by none."""
+LONG = 32
+"""Letters of a name that a table or a line takes as it is."""
 SAME = "…"
 """In a tuple: a value that stands elsewhere."""
 
@@ -28,6 +30,12 @@ def short_labels(labels: Sequence[str]) -> tuple[str, list[str]]:
     if len(labels) < 2 or not all(short) or len(set(short)) < len(short):
         return "", list(labels)
     return "-".join(filter(None, (begin, _joined(common)))), short
+
+
+def fitting_labels(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """`short_labels` where any is longer than LONG; else ("", the labels)."""
+    is_long = max(map(len, labels), default=0) > LONG
+    return short_labels(labels) if is_long else ("", list(labels))
 
 
 def _pair(field: str) -> tuple[str, str]:
