@@ -121,16 +121,17 @@ def _tried(train: Train, seed: Seed, screen: Screen, shared: Shared) -> int:
         return EXIT_CRASHED
 
 
-def ended(seed: Seed, code: int, before: dict[str, Any] | None, screen: Screen) -> Outcome:
+def ended(seed: Seed, code: int, before: dict[str, Any] | None, screen: Screen | None) -> Outcome:
     """What came of a run, and says it in a line.
 
     Args:
-      before: its summary before it was started.
+      before: its summary before it was started. screen: None where it has been said.
     """
     workdir = seed.made.workdir
     summary = workdir.read_summary() if code == 0 else None
     again = summary is not None and summary == before
-    screen.note(f"{seed.head}: {in_words(code, summary, again=again)}")
+    if screen is not None:
+        screen.note(f"{seed.head}: {in_words(code, summary, again=again)}")
     return Outcome(seed.number, workdir.path, code, summary)
 
 

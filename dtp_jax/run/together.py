@@ -138,7 +138,7 @@ def train_together(
     def make(member: Member) -> None:
         made, asked = member.seed.made, member.seed.asked(request)
         splits = read(made, member.screen, shared)
-        given = (made, splits, asked, member.screen, lambda: heard.number, None, shared)
+        given = (made, splits, asked, member.screen, heard, None, shared)
         member.run = prepare(*given)
         member.run.bar = LastNumbers()
         member.held.enter_context(member.run.opened())
@@ -156,8 +156,13 @@ def train_together(
             for member in going_on:
                 member.tried(make)
         _train([member for member in going_on if member.code is None], live, heard)
+    if heard.number is not None:
+        place = first.workdir.path.parent
+        screen.note(
+            f"stopped; all seeds are saved; to go on: the same command with --workdir={place}"
+        )
     return [
-        ended(member.seed, member.code, old, screen)
+        ended(member.seed, member.code, old, screen if member.code < INTERRUPTED else None)
         for member, old in zip(members, before, strict=True)
     ]
 
@@ -168,6 +173,13 @@ class Heard:
     def __init__(self, ask: StopSignal):
         self._ask = ask
         self.number: int | None = None
+        self.is_alone = False
+        """Whether one run trains without the others: it asks by itself then."""
+
+    def __call__(self) -> int | None:
+        if self.is_alone:
+            self.listen()
+        return self.number
 
     def listen(self) -> None:
         """Asks."""
@@ -176,23 +188,32 @@ class Heard:
 
 def _train(members: list[Member], screen: Screen, heard: Heard) -> None:
     """Trains runs that are prepared to their ends."""
-    furthest = max((member.run.progress.step for member in members), default=0)
-    for member in members:
-        if member.run.progress.step < furthest and not member.run.is_over():
-            screen.note(f"{member.seed.head}: catches up from step {member.run.progress.step}")
-            heard.listen()
-            member.tried(lambda member: member.run.catch_up(furthest))
-    members = [member for member in members if member.code is None]
-    if any(not member.run.is_over() for member in members):
+    _catch_up(_going_on(members), screen, heard)
+    if training := _going_on(members):
         with screen.task("compiling the training step"):
-            program_ = Together([member.run for member in members])
-        run = members[0].run
+            program_ = Together([member.run for member in training])
+        run = training[0].run
         with screen.training(run.config["epochs"], run.parts.steps_per_epoch) as bar:
             while training := _going_on(members):
                 _train_some(training, program_, bar, heard)
     for member in members:
         if member.code is None:
             member.tried(Member.finish)
+
+
+def _catch_up(members: list[Member], screen: Screen, heard: Heard) -> None:
+    """Takes those that were stopped before the others to where these are, each alone."""
+    furthest = max((member.run.progress.step for member in members), default=0)
+    heard.is_alone = True
+    for member in members:
+        if member.run.progress.step < furthest and heard.number is None:
+            screen.note(f"{member.seed.head}: catches up from step {member.run.progress.step}")
+            member.tried(lambda member: member.run.catch_up(furthest))
+    heard.is_alone = False
+    if heard.number is not None:  # the others are saved as they are
+        for member in members:
+            if member.code is None:
+                member.code = INTERRUPTED + heard.number
 
 
 def _going_on(members: list[Member]) -> list[Member]:
