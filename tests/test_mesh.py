@@ -201,8 +201,9 @@ def of_run(tree, number):
     return jax.tree.map(lambda a: a[number], tree)
 
 
-@pytest.mark.parametrize("divided", [False, True], ids=["vmap", "devices"])
-def test_seeds_at_once_are_the_seeds_alone(divided):
+@pytest.mark.parametrize("devices", [None, 1, 2, 4])
+def test_seeds_at_once_are_the_seeds_alone(devices):
+    """By a vmap, by XLA's own division, and two or one on each device, of which none asks another."""
     spec = DATASETS["digits"]
     network = networks.simple_vgg(spec.image_shape, 10, channels=(3, 4))
     made = learner.Learner(
@@ -222,9 +223,15 @@ def test_seeds_at_once_are_the_seeds_alone(divided):
     expected = [
         alone(helpers.copied(of_run(states, s)), images, labels, batches[s], 3) for s in range(4)
     ]
-    if divided:
+    among = None
+    if devices == 1:
         states, batches = jax.device_put((states, batches), mesh_.divided(mesh_.make_mesh(4, 1)))
-    together = program.train_chunk(made, spec, augmented=True, seeds=True)
+    elif devices is not None:
+        among = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (mesh_.SEEDS,))
+    together = program.train_chunk(made, spec, augmented=True, seeds=True, among=among)
+    if among is not None:
+        compiled = together.lower(states, images, labels, batches, np.int32(3)).compile()
+        assert not any(collectives(compiled.as_text()))
     state, metrics = together(helpers.copied(states), images, labels, batches, 3)
     for s in range(4):
         found = of_run((state.forward, state.feedback, metrics), s)
