@@ -142,14 +142,13 @@ def _begin(args: argparse.Namespace, overrides: list[str], command: str) -> tupl
     """
     folder = _folder(args)
     wanted = plan.make(args.config, overrides, folder, args.pruner or "halving", command)
+    own = own_values(wanted.dimensions, wanted.experiment) if args.from_config else None
     config = wanted.experiment.config
     locate(config["dataset"], config["data_dir"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise error("--workdir", str(folder), f"{FOLDER}; {problem.strerror}") from problem
-    if args.from_config:
-        own = own_values(wanted.dimensions, wanted.experiment)
     study = Study(open_storage(args.storage, folder), folder)
     found = study.record()
     if found is None:
@@ -160,7 +159,7 @@ def _begin(args: argparse.Namespace, overrides: list[str], command: str) -> tupl
         pruner, seed = args.pruner or found["pruner"], found["fields"]["seed"]
         wanted = plan.make(args.config, overrides, folder, pruner, command, seed)
     plan.require_same(found, wanted.record, folder)
-    return study, wanted._replace(first=own if args.from_config else None)
+    return study, wanted._replace(first=own)
 
 
 def _start(made: plan.Plan, args: argparse.Namespace, done: int, screen: Screen) -> None:
