@@ -85,7 +85,7 @@ def _table(group: Group, results: Mapping[str, Result]) -> list[str]:
         "each seed",
         "epochs",
         "published, %",
-        "values found by",
+        "values",
     ]
     if group.needs_gpu:
         headings[0] = "experiment"
@@ -155,7 +155,13 @@ def _search(found: Mapping[str, Any]) -> str:
     if best is None:
         return f"{search['trials']} trials, none good ({bad}): the config's own"
     own = ", the config's own" if search["best_trial"] == 0 else ""
-    return f"{search['trials']} trials{f' ({bad})' if bad else ''}: {100 * best:.2f} on validation{own}"
+    trials = f"{search['trials']} trials{f' ({bad})' if bad else ''}{own}"
+    values = ", ".join(f"{name} {_value(value)}" for name, value in found["chosen"].items())
+    return f"{values}; {trials}, {100 * best:.2f} on validation"
+
+
+def _value(value: Any) -> str:
+    return " ".join(map(_value, value)) if isinstance(value, list) else f"{value:.3g}"
 
 
 def _origin(group: Group, results: Mapping[str, Result]) -> list[str]:
