@@ -48,12 +48,14 @@ def _depth(group: Group, results: dict[str, Any]) -> Any:
             continue
         angles = angles_of(found)
         if angles:
-            lines.append(_line(row.label, angles))
+            lines.append(
+                _line(row.label, angles, first=1 / len(angles))
+            )  # the first block has no map
         measured = angles_of(
             {**found, "seeds": [{**s, "angles": _kernels(s)} for s in found["seeds"]]}
         )
         if measured and found["rule"] != "backprop":
-            updates.append(_line(row.label, measured))
+            updates.append(_line(row.label, measured, first=0.0))
     panels = [
         Panel("degrees", lines, "feedback weights to forward weights", limits=(0, None)),
         Panel("degrees", updates, "updates to backprop's gradients", limits=(0, None)),
@@ -61,7 +63,7 @@ def _depth(group: Group, results: dict[str, Any]) -> Any:
     panels = [panel for panel in panels if panel.lines]
     if not panels:  # of backprop alone so far
         return _bars(group, results)
-    x = "place in the network: 0 is the first block, 1 the readout"
+    x = "depth: first block 0, readout 1"
     return draw_panels(panels, x, columns=len(panels), title=f"{group.title}: alignment at the end")
 
 
@@ -71,6 +73,8 @@ def _kernels(seed: dict[str, Any]) -> dict[str, float]:
     return {name: angle for name, angle in found.items() if not name.endswith("bias")}
 
 
-def _line(label: str, angles: dict[str, tuple[float, float]]) -> Line:
+def _line(label: str, angles: dict[str, tuple[float, float]], first: float) -> Line:
+    """Kernels in the order of the network, the last one at 1."""
     means, spreads = zip(*angles.values(), strict=True)
-    return Line(label, np.linspace(0, 1, len(means)), means, spreads)
+    places = np.linspace(first, 1, len(means)) if means[1:] else np.ones(1)
+    return Line(label, places, means, spreads)

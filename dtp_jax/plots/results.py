@@ -13,6 +13,8 @@ from dtp_jax.plots.style import COLORS, INK, as_written, dress, entitle, legend_
 ROW_INCHES = 0.36
 ROOM = 0.06
 """Left and right of all that is drawn, as a share of it."""
+BELOW = 0.26
+"""Of a line seeds are drawn, where the mean does not hide them."""
 LEAST = 1.0
 """Width of the axis, at the least: what differs by less should not look as if it did."""
 
@@ -65,11 +67,7 @@ def draw_results(results: Sequence[Result], x: str, *, title: str = "") -> Any:
 
 def _limits(results: Sequence[Result]) -> tuple[float, float]:
     """Of the axis: all seeds and published values of the larger part, where a gap parts them in two."""
-    spans = [
-        (min(ends), max(ends))
-        for one in results
-        if (ends := [v for v in (*one.values, one.published) if math.isfinite(v)])
-    ]
+    spans = [_reach(one) for one in results]
     parts = split_at_gap(spans)
     shown = parts[0] if len(parts) == 1 or len(parts[0]) >= len(parts[1]) else range(len(spans))
     low, high = min(spans[i][0] for i in shown), max(spans[i][1] for i in shown)
@@ -77,6 +75,20 @@ def _limits(results: Sequence[Result]) -> tuple[float, float]:
         low, high = (low + high - LEAST) / 2, (low + high + LEAST) / 2
     room = ROOM * (high - low)
     return low - room, high + room
+
+
+def _reach(one: Result) -> tuple[float, float]:
+    """From the lowest to the highest of all that is drawn of an experiment."""
+    values = np.asarray(one.values, float)
+    spread, known = _spread(values), np.nan_to_num(one.published_spread)
+    ends = [*values, values.mean() - spread, values.mean() + spread]
+    ends += [one.published - known, one.published + known]
+    return float(np.nanmin(ends)), float(np.nanmax(ends))
+
+
+def _spread(values: np.ndarray) -> float:
+    """Standard deviation of a sample; 0 of one value."""
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
 def _draw(axis: Any, place: int, one: Result, low: float) -> None:
@@ -88,30 +100,29 @@ def _draw(axis: Any, place: int, one: Result, low: float) -> None:
         where = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
         axis.annotate(f"{mean:.1f}", (low, place), fontsize="small", color=INK, **where)
     else:
-        spread = values.std(ddof=1) if len(values) > 1 else 0.0
         axis.errorbar(
             mean,
             place,
-            xerr=[[spread], [spread]],
+            xerr=_spread(values),
             fmt="|",
             color=color,
             markersize=15,
             markeredgewidth=2.5,
             elinewidth=2,
             capsize=4,
-            zorder=4,
+            zorder=5,
             label="mean ± one standard deviation",
         )
         axis.plot(
             values,
-            np.full(len(values), place),
+            np.full(len(values), place + BELOW),
             linestyle="",
             marker="o",
             markersize=5,
             color=COLORS[5],
             markeredgecolor="white",
             markeredgewidth=0.6,
-            zorder=5,
+            zorder=4,
             label="each seed",
         )
     if math.isfinite(one.published):
@@ -127,7 +138,7 @@ def _write_means(axis: Any, results: Sequence[Result]) -> None:
     texts = []
     for one in results:
         values = np.asarray(one.values, float)
-        spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+        spread = f" ± {_spread(values):.2f}" if len(values) > 1 else ""
         texts.append(f"{values.mean():.2f}{spread}")
     right.set_yticks(range(len(results)), texts)
     right.tick_params(length=0)
