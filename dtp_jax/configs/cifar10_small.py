@@ -18,7 +18,7 @@ def get_config(rule="ldrl"):
     config = cifar10_small_dtp.get_config()
     config.rule = rule
     if rule == "dtp":
-        config.feedback_lr = (1e-4, 1e-3, 1e-2)
+        config.feedback_lr = (3e-6, 3e-5, 3e-3)  # its loss is a sum over all positions
         config.forward_lr = 3e-3
     if rule == "drl":
         config.beta = 0.1
