@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.paper import rows
 from benchmarks.paper.rows import Group
 from benchmarks.program import parser_of
+from dtp_jax.output import steady_streams
 
 PAGE = Path("docs/results.md")
 RESULTS = Path("benchmarks/results/paper")
@@ -31,6 +32,7 @@ WORK = Path("runs/results")
 ASK = "import jax; print(jax.default_backend())"
 
 
+@steady_streams()
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     args = _parsed(argv)

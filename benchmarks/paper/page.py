@@ -48,18 +48,21 @@ def text(groups: Sequence[Group], places: Places, explained: Mapping[str, str]) 
 
 def _budget(groups: Sequence[Group]) -> str:
     """How the values of each rule are found."""
-    found = {(one.trials, one.trial_epochs) for one in groups if one.trials}
-    each = " or ".join(
-        f"{trials} trials of up to {counted(epochs, 'epoch')}" for trials, epochs in sorted(found)
+    found: dict[str, list[str]] = {}
+    for one in groups:
+        if one.trials:
+            budget = f"{counted(one.trials, 'trial')} of up to {counted(one.trial_epochs, 'epoch')}"
+            found.setdefault(budget, []).append(one.title)
+    if not found:
+        return "- **Rates, beta and noise** are those of the config files."
+    (most, _), *others = sorted(found.items(), key=lambda item: -len(item[1]))
+    others = "".join(f" ({', '.join(titles)}: {budget})" for budget, titles in others)
+    words = (
+        f"- **Every rule of a table has the same budget**: {most}{others}, of which bad ones end early. So its "
+        "rates, beta and noise are chosen, by the validation images. They are looked for around the values of the "
+        "config file, which are the first trial ([search.py](../benchmarks/paper/search.py))."
     )
-    return "\n".join(
-        wrapped(
-            f"- **Every rule has the same budget**: {each}, of which bad ones end early. So its rates, beta and "
-            "noise are chosen, by the validation images. They are looked for around the values of the config "
-            "file, which are the first trial ([search.py](../benchmarks/paper/search.py)).",
-            "  ",
-        )
-    )
+    return "\n".join(wrapped(words, "  "))
 
 
 def _group(group: Group, places: Places) -> str:
