@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Recorded layers, schedules and initial values: the tests compare these, not a replay.
 OTHER_RECORDS := $(patsubst %,tests/golden/%.npz,init_facts schedule torch_layers)
 
-.PHONY: run test parity lint docs docs-serve reliability fuzz compiled lock audit clean
+.PHONY: run test parity results lint docs docs-serve reliability fuzz compiled lock audit clean
 
 run: $(VENV)/.installed  ## install, then L-DRL and backprop on scikit-learn's digits, three seeds each
 	$(BIN)/python -m dtp_jax.compare --configs=digits_dtp,digits_backprop --seeds=3 --workdir=runs/quick_start
@@ -19,6 +19,9 @@ test: $(VENV)/.installed-dev  ## install, then all tests
 
 parity: $(VENV)/.installed  ## replay the recorded numbers of the original program
 	$(BIN)/python -m dtp_jax.parity $(filter-out $(OTHER_RECORDS), $(wildcard tests/golden/*.npz))
+
+results: $(VENV)/.installed  ## run what docs/results.md lacks, hours of it; goes on where it was stopped
+	$(BIN)/python -m benchmarks.paper $(RESULTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

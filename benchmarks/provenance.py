@@ -24,8 +24,11 @@ def provenance(benchmark: str) -> dict[str, str | None]:
 def hardware() -> str:
     """Device and processor, in words."""
     device = jax.devices()[0]
-    if device.platform != "cpu":
-        return device.device_kind
+    return processor() if device.platform == "cpu" else device.device_kind
+
+
+def processor() -> str:
+    """The CPU and how many cores of it this process may use, in words."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(

@@ -29,6 +29,7 @@ from dtp_jax.run.loading import load_config
 from dtp_jax.run.owner import Ownership
 from dtp_jax.run.screen import Screen
 from dtp_jax.sweep import __main__, plan, pool, results, study, tell, trial
+from dtp_jax.sweep import dimensions as dimensions_
 from dtp_jax.sweep.dimensions import as_text, default_space, dimensions, fields_at, trained_maps
 from dtp_jax.sweep.space import Choice, IntUniform, LogUniform, PerMap, Uniform
 
@@ -105,6 +106,9 @@ REFUSED = {
     "{'network': Choice('lenet', 'vgg19')}": r"space\['network'\] is 'vgg19'; allowed: one of",
     "{'feedback_lr': PerMap(Uniform(0, 1))}": r"space\['feedback_lr'\] is 0; allowed",
     "{'feedback_lr': PerMap(.1)}": "or PerMap of",
+    "{'feedback_lr': PerMap()}": "or PerMap of",
+    "{'feedback_lr': PerMap(*[Uniform(.1, 1)] * 3)}": "of one for all, or of 2, for conv_1, fc$",
+    "{'feedback_lr': PerMap(Uniform(.1, 1), Uniform(0, 1))}": r"space\['feedback_lr'\] is 0; allowed",
     "{'channels': Choice((4, 8), (4, 8, 16))}": "values that leave|feedback map",
     "{'seed': IntUniform(0, 9)}": r"all trials of a sweep have the same; allowed: --config.seed=VALUE",
     "{'epochs': IntUniform(1, 9)}": "all trials of a sweep have the same",
@@ -250,6 +254,53 @@ def test_a_seed_draws_the_same_again(tmp_path):
     first = drawn(tmp_path, 13, 3)
     assert drawn(tmp_path, 13, 3) == first
     assert drawn(tmp_path, 2, 4) != first[:2]
+
+
+def test_each_map_may_have_a_range_of_its_own(tmp_path, monkeypatch):
+    ranges = PerMap(LogUniform(1e-4, 1e-3), LogUniform(1e-2, 1e-1))
+    monkeypatch.setattr(sys.modules[__name__], "SPACE", {"feedback_lr": ranges})
+    for fields in drawn(tmp_path, 8, 0):
+        conv_1, fc = fields["feedback_lr"]
+        assert 1e-4 <= conv_1 <= 1e-3 and 1e-2 <= fc <= 1e-1
+
+
+# A first trial with the values of the config.
+
+
+def test_the_first_trial_has_the_values_of_the_config(tmp_path):
+    made = experiment(feedback_samples=2, batch_size=32)
+    space = {name: SPACE[name] for name in SPACE if name != "channels"}
+    space["beta"], space["noise"] = Uniform(0.1, 0.9), PerMap(Uniform(0.01, 0.5))
+    dims = dimensions(space, made, "it")
+    own_values = dimensions_.own_values(dims, made)
+    there = study.Study(optuna.storages.InMemoryStorage(), tmp_path)
+    there.make({})
+    there._load().enqueue_trial(own_values)  # a worker that was killed while it added the trial
+    assert there.trials() == []
+    for count in (1, 2):
+        there.add(count, own_values)
+    assert len(there.trials()) == 2
+    first, second = (
+        fields_at(dims, study.draw(there.open_trial(one, 0, "none"), dims))
+        for one in there.trials()
+    )
+    assert first == {name: made.config[name] for name in space}
+    assert second != first
+    there.tell(0, 0.5)
+    assert there.trials()[0].value == 0.5
+
+
+def test_a_sweep_from_its_config(place):
+    flags = ("--config.epochs=1", "--trials=1", "--from-config")
+    code, _, err = sweep(own(place, '{"forward_lr": LogUniform(0.1, 1)}'), "--workdir=w", *flags)
+    said = "config.forward_lr is 0.01, which is outside of space['forward_lr']"
+    assert code == cli.EXIT_INVALID and said in err and not (place / "w").exists()
+    file = own(place, 'lambda rate: {"forward_lr": LogUniform(1e-3, float(rate))}')
+    with (place / "own.py").open("a") as more:
+        more.write("\n\nalone = get_config\n\n\ndef get_config(rate):\n    return alone()\n")
+    code, out, err = sweep(f"{file}:0.5", "--workdir=w", *flags)
+    assert (code, err) == (0, "") and "0.001 to 0.5, log" in out
+    assert [one.params for one in stored(place / "w")] == [{"forward_lr": 0.01}]
 
 
 # A whole sweep.

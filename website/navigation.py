@@ -29,6 +29,7 @@ SECTIONS = {
         "explanation",
         "mathematics",
         "fixed_point",
+        "results",
         "performance",
         "repeatability",
         "reliability",

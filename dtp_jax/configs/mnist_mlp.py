@@ -25,4 +25,15 @@ def get_config(rule="ldrl"):
     config.feedback_lr = (0.25,)
     config.forward_lr = 0.05
     config.weight_decay = 0.0
+    if rule in ("dtp", "tp"):  # the loss of a whole reconstruction: its gradients are larger
+        config.feedback_lr = (5e-3,)
+        config.forward_lr = 1e-2 if rule == "dtp" else 1e-3
+    if rule == "drl":
+        config.beta = 0.1
+        config.noise = (0.05,)
+        config.feedback_iterations = (1,)
+        config.feedback_optimizer = config.forward_optimizer = "adam"
+        config.feedback_lr = (1e-2,)
+        config.forward_lr = 1e-3
+        config.pretrain_epochs = 1
     return config

@@ -33,7 +33,8 @@ class Loaded(NamedTuple):
     extended: tuple[Extension, ...] = ()
     """Of the run whose config.json it is."""
     space: Any = None
-    """What the file calls `space`, for `dtp sweep`; None where there is no such name."""
+    """What the file calls `space`, for `dtp sweep`; None where there is no such name. A function of this
+    name has been called as get_config is."""
 
 
 def load_config(given: str) -> Loaded:
@@ -58,6 +59,8 @@ def load_config(given: str) -> Loaded:
     try:
         names_of_file = runpy.run_path(str(file))
         config = names_of_file["get_config"](*arguments)
+        space = names_of_file.get("space")
+        space = space(*arguments) if callable(space) else space
     except (Exception, SystemExit) as problem:  # a config file may raise anything
         raise error(
             f"which fails with {type(problem).__name__}: {first_line(problem)}; "
@@ -65,7 +68,7 @@ def load_config(given: str) -> Loaded:
         ) from problem
     if not isinstance(config, config_dict.ConfigDict):
         raise error(f"whose get_config returns {config!r}; allowed: a ml_collections.ConfigDict")
-    return Loaded(config, file.stem, _relative(given), space=names_of_file.get("space"))
+    return Loaded(config, file.stem, _relative(given), space=space)
 
 
 def load_plugins(given: Iterable[str]) -> None:

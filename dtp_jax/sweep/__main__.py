@@ -53,6 +53,11 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.sweep"
         choices=("halving", "median", "none"),
         help="ends bad trials early; default halving",
     )
+    add(
+        "--from-config",
+        action="store_true",
+        help="the first trial has the values of the config itself",
+    )
     add("--workers", type=int, default=1, help="processes on this machine; default 1")
     add("--status", action="store_true", help="show the trials so far, and change nothing")
     add(

@@ -17,6 +17,7 @@ from dtp_jax.run.files import DiskError
 from dtp_jax.run.loading import load_config, load_plugins
 from dtp_jax.run.screen import Screen
 from dtp_jax.sweep import plan, pool
+from dtp_jax.sweep.dimensions import own_values
 from dtp_jax.sweep.files import write_results
 from dtp_jax.sweep.results import importances, in_range, rows
 from dtp_jax.sweep.study import Study, StudyError, is_finished, masked, open_storage
@@ -141,6 +142,7 @@ def _begin(args: argparse.Namespace, overrides: list[str], command: str) -> tupl
     """
     folder = _folder(args)
     wanted = plan.make(args.config, overrides, folder, args.pruner or "halving", command)
+    own = own_values(wanted.dimensions, wanted.experiment) if args.from_config else None
     config = wanted.experiment.config
     locate(config["dataset"], config["data_dir"])
     try:
@@ -157,7 +159,7 @@ def _begin(args: argparse.Namespace, overrides: list[str], command: str) -> tupl
         pruner, seed = args.pruner or found["pruner"], found["fields"]["seed"]
         wanted = plan.make(args.config, overrides, folder, pruner, command, seed)
     plan.require_same(found, wanted.record, folder)
-    return study, wanted
+    return study, wanted._replace(first=own)
 
 
 def _start(made: plan.Plan, args: argparse.Namespace, done: int, screen: Screen) -> None:

@@ -97,6 +97,34 @@ def dimensions(space: Any, experiment: Experiment, where: str) -> list[Dimension
     return found
 
 
+def own_values(dimensions: Sequence[Dimension], experiment: Experiment) -> dict[str, Any]:
+    """The config's own values as a point of the space: by name, as they are stored.
+
+    Raises:
+      ValueError: one line; it lies outside of the space.
+    """
+    maps, found = trained_maps(experiment), {}
+    for one in dimensions:
+        value = experiment.config[one.field]
+        if one.block:
+            value = value[maps.index(one.block)]
+        elif isinstance(value, tuple) and not isinstance(one.distribution, Choice):
+            value = value[0] if len(set(value)) == 1 else value
+        if not _holds(one.distribution, value):
+            raise ValueError(
+                f"--from-config: config.{one.field} is {described(value)}, which is outside of "
+                f"space[{one.field!r}]; allowed: a space around the values of the config"
+            )
+        found[one.name] = as_stored(value)
+    return found
+
+
+def _holds(one: Distribution, value: Any) -> bool:
+    if isinstance(one, Choice):
+        return value in one.values
+    return isinstance(value, (int, float)) and one.low <= value <= one.high
+
+
 def trained_maps(experiment: Experiment) -> list[str]:
     """The blocks whose feedback maps are trained."""
     training = experiment.rule.feedback_training
@@ -149,18 +177,25 @@ def _of_no_use(name: str, experiment: Experiment) -> str:
 
 def _of_field(name: str, field: Field, given: Any, maps: Sequence[str]) -> list[Dimension]:
     """The dimensions of a field: one, or one for each map."""
-    shown_name, one = f"space[{name!r}]", given.of if isinstance(given, PerMap) else given
+    shown_name, of = f"space[{name!r}]", given.of if isinstance(given, PerMap) else (given,)
     names = " or ".join(kind.__name__ for kind in KINDS[field.kind])
-    if not isinstance(one, KINDS[field.kind]):
+    if not of or not all(isinstance(one, KINDS[field.kind]) for one in of):
         each = f", or PerMap of {names}" if field.per_block else ""
         raise error(shown_name, _in_words(given), f"{names}{each}")
-    one = _plain(one)
-    _check_order(shown_name, one)
+    of = [_plain(one) for one in of]
+    for one in of:
+        _check_order(shown_name, one)
     if not isinstance(given, PerMap):
-        return [Dimension(name, name, one)]
+        return [Dimension(name, name, of[0])]
     if not field.per_block:
         raise error(shown_name, _in_words(given), f"{names}: it has no value for each feedback map")
-    return [Dimension(f"{name}/{block}", name, one, block) for block in maps]
+    of = of * len(maps) if len(of) == 1 else of
+    if len(of) != len(maps):
+        allowed = f"PerMap of one for all, or of {len(maps)}, for {', '.join(maps)}"
+        raise error(shown_name, _in_words(given), allowed)
+    return [
+        Dimension(f"{name}/{block}", name, one, block) for block, one in zip(maps, of, strict=True)
+    ]
 
 
 def _in_words(given: Any) -> Any:

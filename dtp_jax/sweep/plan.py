@@ -34,6 +34,8 @@ class Plan(NamedTuple):
     """What the study keeps: it says of which sweep it is."""
     remarks: list[str]
     """What the user is to know, in lines."""
+    first: dict[str, Any] | None = None
+    """Values of the first trial, as they are stored; None: they are drawn."""
 
     @property
     def request(self) -> Request:

@@ -54,11 +54,18 @@ class Choice:
         object.__setattr__(self, "values", values)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class PerMap:
-    """A value for each feedback map that is trained, each looked for by itself."""
+    """A value for each feedback map that is trained, each looked for by itself.
 
-    of: "Uniform | LogUniform | IntUniform | Choice"
+    Args:
+      of: one of the above for all maps, or one for each, in the order of the network.
+    """
+
+    of: "tuple[Uniform | LogUniform | IntUniform | Choice, ...]"
+
+    def __init__(self, *of: "Uniform | LogUniform | IntUniform | Choice"):
+        object.__setattr__(self, "of", of)
 
 
 Distribution = Uniform | LogUniform | IntUniform | Choice

@@ -155,13 +155,20 @@ class Study:
     def trials(self) -> list["optuna.trial.FrozenTrial"]:
         """All of them, by number, as they are at the moment."""
         with storage_errors():
-            return self._load().get_trials(deepcopy=False)
+            return [one for one in self._load().get_trials(deepcopy=False) if _is_begun(one)]
 
-    def add(self, trials: int) -> None:
-        """Adds a trial, whose values whoever claims it draws; not where there are so many already."""
+    def add(self, trials: int, first: Mapping[str, Any] | None = None) -> None:
+        """Adds a trial, whose values whoever claims it draws; not where there are so many already.
+
+        Args:
+          first: values of the first of all trials, which are then not drawn.
+        """
         with _alone(self.folder / ADDING), storage_errors():
             study = self._load()
-            if len(study.get_trials(deepcopy=False)) < trials:
+            there = study.get_trials(deepcopy=False)
+            if sum(map(_is_begun, there)) < trials:
+                if first is not None and not there:
+                    study.enqueue_trial(dict(first))
                 study.ask()
 
     def open_trial(
@@ -220,6 +227,11 @@ def draw(trial: "optuna.trial.Trial", dimensions: Sequence[Dimension]) -> dict[s
                     one.name, drawn.low, drawn.high, log=one.is_log
                 )
     return found
+
+
+def _is_begun(trial: "optuna.trial.FrozenTrial") -> bool:
+    """False of one whose worker was killed while it added it: the next to be added is that one."""
+    return trial.state.name != "WAITING"
 
 
 def is_finished(trial: "optuna.trial.FrozenTrial") -> bool:

@@ -53,7 +53,7 @@ def work(plan: Plan, study: Study, trials: int, teller: Teller, screen: Screen) 
             if ended is not None:
                 teller.tell(study.trials())
             elif missing:
-                study.add(trials)
+                study.add(trials, plan.first)
             else:
                 _wait(study, trials, teller, screen)
     except DiskError as error:

@@ -1,0 +1,142 @@
+"""Results beside the publications: runs what is missing of docs/results.md, and writes it.
+
+    python -m benchmarks.paper                        all rows that have no result yet, then the page
+    python -m benchmarks.paper --list                 how far every row is; nothing is run
+    python -m benchmarks.paper --only=mnist_mlp       a group or a row; may be given several times
+    python -m benchmarks.paper --hours=8              begins no job after so many hours
+    python -m benchmarks.paper --page                 writes the page from what is there
+
+Stop it at any time; the same command goes on. Start it several times, and the processes share the rows. What is
+done is in RESULTS, small files to be committed: another machine that has them goes on with the rest. Groups that
+need a GPU are run where there is one, or where --only names them. Exit codes: 0 done, or the hours are over; 1
+something failed, in the way that the last lines say; 2 a flag is not valid; 129, 130 or 143 stopped by a signal.
+"""
+
+import argparse
+import runpy
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.paper import rows
+from benchmarks.paper.rows import Group
+from benchmarks.program import parser_of
+from dtp_jax.output import steady_streams
+
+PAGE = Path("docs/results.md")
+RESULTS = Path("benchmarks/results/paper")
+WORK = Path("runs/results")
+ASK = "import jax; print(jax.default_backend())"
+
+
+@steady_streams()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    args = _parsed(argv)
+    from benchmarks.paper import jobs, page
+    from benchmarks.paper.store import Places
+
+    groups, explained = _list(args.rows)
+    places = Places(args.results, args.workdir)
+    chosen = _chosen(groups, args.only)
+    if args.list:
+        _show(chosen, places)
+        return 0
+    code = 0
+    if not args.page:
+        begin = time.monotonic()
+        ended = jobs.compute(
+            _runnable(chosen, named=bool(args.only)),
+            places,
+            is_over=lambda: time.monotonic() - begin > 3600 * args.hours,
+            note=args.note,
+            say=_say,
+        )
+        code = ended.code
+        _say(_left(ended.left))
+    for file in page.write(groups, places, explained, args.write):
+        print(file)
+    return code
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = parser_of("paper", __doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("--list", action="store_true", help="show how far every row is")
+    add("--page", action="store_true", help="write the page alone")
+    add("--only", action="append", default=[], metavar="GROUP|ROW", help="these alone")
+    add("--hours", type=float, default=float("inf"), help="begin no job after so many hours")
+    add("--note", default="", help="of the machine, for the results: what else it does")
+    add("--workdir", type=Path, default=WORK, help=f"folder of the runs; default {WORK}")
+    add("--results", type=Path, default=RESULTS, help=f"folder of the results; default {RESULTS}")
+    add("--write", type=Path, default=PAGE, metavar="FILE", help=f"the page; default {PAGE}")
+    add("--rows", type=Path, metavar="FILE", help="a Python file with GROUPS of your own")
+    args = parser.parse_args(argv)
+    if not args.hours > 0:
+        parser.error(f"--hours is {args.hours}; allowed: a number above 0")
+    try:
+        known = [name for g in _list(args.rows)[0] for name in (g.name, *(r.name for r in g.rows))]
+    except (OSError, KeyError, SyntaxError) as problem:
+        parser.error(f"--rows is {str(args.rows)!r}; allowed: a Python file with GROUPS; {problem}")
+    for name in args.only:
+        if name not in known:
+            parser.error(f"--only is {name!r}; allowed: {', '.join(known)}")
+    return args
+
+
+def _list(file: Path | None) -> tuple[tuple[Group, ...], dict[str, str]]:
+    """(groups, explanations)."""
+    if file is None:
+        return rows.GROUPS, rows.EXPLAINED
+    found = runpy.run_path(str(file))
+    return tuple(found["GROUPS"]), found.get("EXPLAINED", {})
+
+
+def _chosen(groups: Sequence[Group], only: Sequence[str]) -> list[Any]:
+    """(group, row) of all that are asked for, in the order of the list."""
+    return [
+        (group, row)
+        for group in groups
+        for row in group.rows
+        if not only or group.name in only or row.name in only
+    ]
+
+
+def _runnable(tasks: list[Any], *, named: bool) -> list[Any]:
+    """Without rows that need a GPU, where there is none and nobody has named them."""
+    if named or not any(group.needs_gpu for group, _ in tasks) or _has_accelerator():
+        return tasks
+    return [task for task in tasks if not task[0].needs_gpu]
+
+
+def _has_accelerator() -> bool:
+    """Asked in a process of its own: whoever starts JAX takes a GPU's memory."""
+    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=False)
+    return done.stdout.strip() not in ("", "cpu")
+
+
+def _show(tasks: list[Any], places: Any) -> None:
+    from benchmarks.paper.jobs import state_of
+
+    width = max(len(row.name) for _, row in tasks)
+    for group in dict.fromkeys(group for group, _ in tasks):
+        print(group.title + (" (needs a GPU)" if group.needs_gpu else ""))
+        for row in (row for other, row in tasks if other is group):
+            print(f"  {row.name:{width}}  {state_of((group, row), places)}")
+
+
+def _left(count: int) -> str:
+    if not count:
+        return "all are done"
+    return f"{count} row{' is' if count == 1 else 's are'} left; the same command goes on"
+
+
+def _say(words: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {words}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

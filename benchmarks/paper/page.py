@@ -1,0 +1,293 @@
+"""docs/results.md: written from the committed results alone, the same text from the same files."""
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.paper.rows import Group, Published, Row
+from benchmarks.paper.store import FINISHED, Places
+
+Result = Mapping[str, Any] | None
+NOT_RUN = "not run"
+TIED = "\u00a0"
+"""Between a number and its unit, until lines are parted."""
+SIGNIFICANT = 0.5
+"""Percent; a published value that is nearer, or within two standard deviations, is agreed with."""
+HEAD = """# Results
+
+What this program reaches, beside what is published. `make results` runs all of it, and goes on where
+it was stopped; `python -m benchmarks.paper --list` says how far it is.
+
+- **Accuracies** are those on the test images after the last epoch: the mean, the standard deviation
+  (of a sample) and each seed.
+{budget}
+- **Published values** stand beside the paper that they are from. Where something is different there,
+  it is said.
+- **Rows without a number** are not run yet. A diverged seed is a result, and counts as such.
+
+{existing}
+"""
+EXISTING = """Every number is in [benchmarks/results/paper](../benchmarks/results/paper): a JSON and the curves of
+each row."""
+
+
+def text(groups: Sequence[Group], places: Places, explained: Mapping[str, str]) -> str:
+    """The page.
+
+    Args:
+      explained: row -> why it is not what is published.
+    """
+    parts = [HEAD.format(budget=_budget(groups), existing=EXISTING)]
+    for group in groups:
+        parts.append(_group(group, places))
+    parts.append(_disagreements(groups, places, explained))
+    return "\n".join(parts)
+
+
+def _budget(groups: Sequence[Group]) -> str:
+    """How the values of each rule are found."""
+    found: dict[str, list[str]] = {}
+    for one in groups:
+        if one.trials:
+            budget = f"{counted(one.trials, 'trial')} of up to {counted(one.trial_epochs, 'epoch')}"
+            found.setdefault(budget, []).append(one.title)
+    if not found:
+        return "- **Rates, beta and noise** are those of the config files."
+    (most, _), *others = sorted(found.items(), key=lambda item: -len(item[1]))
+    others = "".join(f" ({', '.join(titles)}: {budget})" for budget, titles in others)
+    words = (
+        f"- **Every rule of a table has the same budget**: {most}{others}, of which bad ones end early. So its "
+        "rates, beta and noise are chosen, by the validation images. They are looked for around the values of the "
+        "config file, which are the first trial ([search.py](../benchmarks/paper/search.py))."
+    )
+    return "\n".join(wrapped(words, "  "))
+
+
+def _group(group: Group, places: Places) -> str:
+    results = {row.name: places.result(row) for row in group.rows}
+    lines = [f"## {group.title}", "", *wrapped(group.about), ""]
+    lines += _table(group, results)
+    lines += ["", *_origin(group, results), ""]
+    if _has_picture(results):
+        lines += [f"![{group.title}]({picture_name(group)})", ""]
+    notes = [note for row in group.rows for note in _failures(row, results[row.name])]
+    return "\n".join(lines + ([*notes, ""] if notes else []))
+
+
+def picture_name(group: Group) -> str:
+    """The file of a group's picture."""
+    return f"results_{group.name}.png"
+
+
+def _table(group: Group, results: Mapping[str, Result]) -> list[str]:
+    headings = [
+        "rule",
+        "test accuracy, %",
+        "each seed",
+        "epochs",
+        "published, %",
+        "values",
+    ]
+    if group.needs_gpu:
+        headings[0] = "experiment"
+    if group.picture == "depth":
+        headings[4] = "feedback maps: angle, °"
+    lines = [headings, ["--"] * len(headings)]
+    for row in group.rows:
+        lines.append(_line(group, row, results[row.name]))
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def _line(group: Group, row: Row, found: Result) -> list[str]:
+    published = _published(row.published)
+    if found is None:
+        return [row.label, NOT_RUN, "", "", "" if group.picture == "depth" else published, ""]
+    ends = Counter(one["outcome"] for one in found["seeds"])
+    values = [one["test_accuracy"] for one in found["seeds"] if one["test_accuracy"] is not None]
+    bad = ", ".join(f"{count} {end}" for end, count in ends.items() if end != FINISHED)
+    accuracy = " ".join(filter(None, [mean(values), f"({bad})" if bad else ""]))
+    each = ", ".join(
+        f"{100 * one['test_accuracy']:.2f}" if one["outcome"] == FINISHED else one["outcome"]
+        for one in found["seeds"]
+    )
+    column = _angles(found) if group.picture == "depth" else published
+    return [row.label, accuracy, each, str(found["epochs"]), column, _search(found)]
+
+
+def mean(values: Sequence[float]) -> str:
+    """Mean and standard deviation of accuracies in percent, and of how many."""
+    if not values:
+        return "none"
+    spread = f" ± {100 * statistics.stdev(values):.2f}" if values[1:] else ""
+    return f"{100 * statistics.fmean(values):.2f}{spread} (n = {len(values)})"
+
+
+def _published(one: Published | None) -> str:
+    if one is None:
+        return ""
+    spread = "" if one.spread is None else f" ± {one.spread:.2f}"
+    notes = "; ".join(filter(None, [one.source, one.differs]))
+    return f"{one.accuracy:.2f}{spread} ({notes})"
+
+
+def angles_of(found: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Kernel -> (mean, standard deviation) over the seeds of its angle at the end, in degrees."""
+    seeds = [one.get("angles", {}) for one in found["seeds"] if one["outcome"] == FINISHED]
+    names = [name for name in (seeds[0] if seeds else {}) if all(name in one for one in seeds)]
+    values = {name: [one[name] for one in seeds] for name in names}
+    return {
+        name: (statistics.fmean(each), statistics.stdev(each) if each[1:] else 0.0)
+        for name, each in values.items()
+    }
+
+
+def _angles(found: Mapping[str, Any]) -> str:
+    angles = [angle for angle, _ in angles_of(found).values()]
+    return f"{min(angles):.0f} to {max(angles):.0f}" if angles else ""
+
+
+def _search(found: Mapping[str, Any]) -> str:
+    search = found["search"]
+    if search is None:
+        return "the config's own"
+    states = search["states"]
+    bad = ", ".join(f"{states[s]} {s}" for s in ("diverged", "failed") if states.get(s))
+    best = search["val_accuracy"]
+    if best is None:
+        return f"{search['trials']} trials, none good ({bad}): the config's own"
+    own = ", the config's own" if search["best_trial"] == 0 else ""
+    trials = f"{search['trials']} trials{f' ({bad})' if bad else ''}{own}"
+    values = ", ".join(f"{name} {_value(value)}" for name, value in found["chosen"].items())
+    return f"{values}; {trials}, {100 * best:.2f} on validation"
+
+
+def _value(value: Any) -> str:
+    return " ".join(map(_value, value)) if isinstance(value, list) else f"{value:.3g}"
+
+
+def _origin(group: Group, results: Mapping[str, Result]) -> list[str]:
+    """Command, commits, machines and dates of a table."""
+    known = [one for one in results.values() if one is not None]
+    command = f"`python -m benchmarks.paper --only={group.name}`"
+    if not known:
+        return [command + (", on a machine with a GPU." if group.needs_gpu else ".")]
+    commits = sorted({one["commit"] or "no commit" for one in known})
+    machines = sorted({one["hardware"] for one in known})
+    notes = sorted({one["note"] for one in known if one["note"]})
+    dates = sorted({one["date"] for one in known})
+    minutes = sum(one["seconds"] or 0 for row in known for one in row["seeds"]) / 60
+    searched = sum((row["search"] or {}).get("seconds", 0) for row in known) / 60
+    days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    parts = [
+        command,
+        f"commit{'s' if commits[1:] else ''} {', '.join(commits)}",
+        "; ".join([*machines, *notes]),
+        days,
+        f"{counted(round(searched), 'minute')} of search, {counted(round(minutes), 'minute')} of training",
+    ]
+    return wrapped("; ".join(parts) + ".")
+
+
+def _failures(row: Row, found: Result) -> list[str]:
+    """Why seeds came to nothing, a line for each reason."""
+    if found is None:
+        return []
+    reasons: dict[str, list[str]] = {}
+    for one in found["seeds"]:
+        if one["outcome"] != FINISHED:
+            reasons.setdefault(f"{one['outcome']}: {one.get('why', '')}", []).append(
+                str(one["seed"])
+            )
+    return [
+        f"- {row.label}, seed {', '.join(seeds)} {why.rstrip(': ')}."
+        for why, seeds in reasons.items()
+    ]
+
+
+def disagrees(published: Published, found: Mapping[str, Any]) -> float | None:
+    """How many percent more than published a row reaches, where that is more than chance; else None."""
+    if found["test_accuracy"] is None:
+        return None
+    more = 100 * found["test_accuracy"] - published.accuracy
+    spread = 100 * (found["test_accuracy_std"] or 0.0)
+    noise = (spread**2 + (published.spread or 0.0) ** 2) ** 0.5
+    return more if abs(more) > max(SIGNIFICANT, 2 * noise) else None
+
+
+def _disagreements(groups: Sequence[Group], places: Places, explained: Mapping[str, str]) -> str:
+    lines = [
+        "## Where this disagrees with publications",
+        "",
+        *wrapped(
+            f"By more than {SIGNIFICANT} % and two standard deviations. What was not measured is called open."
+        ),
+        "",
+    ]
+    there = False
+    for group in groups:
+        for row in group.rows:
+            found = places.result(row)
+            if row.published is None or found is None:
+                continue
+            more = disagrees(row.published, found)
+            if more is None:
+                continue
+            there = True
+            side = "more" if more > 0 else "less"
+            epochs = f"after {counted(found['epochs'], 'epoch')}"
+            why = explained.get(row.name, "Open.")
+            lines += wrapped(
+                f"- **{group.title}, {row.label}**: {abs(more):.2f} % {side} than published, {epochs}. {why}",
+                "  ",
+            )
+    return "\n".join([*lines, *([] if there else ["Nowhere so far."])]) + "\n"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def wrapped(words: str, indent: str = "") -> list[str]:
+    """Lines of at most 100 characters; an address, or code, is not parted."""
+    lines: list[str] = []
+    for word in words.replace(" %", f"{TIED}%").split(" "):
+        if lines and len(lines[-1]) + 1 + len(word) <= 100:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word if not lines else indent + word)
+    return [line.replace(TIED, " ") for line in lines]
+
+
+def results_of(group: Group, places: Places) -> dict[str, dict[str, Any]]:
+    """Row -> what it came to, of those that have come to something."""
+    found = {row.name: places.result(row) for row in group.rows}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def pictures(groups: Sequence[Group], places: Places) -> list[str]:
+    """Names of those that the page shows."""
+    return [picture_name(group) for group in groups if _has_picture(results_of(group, places))]
+
+
+def _has_picture(results: Mapping[str, Result]) -> bool:
+    """Whether a seed has finished."""
+    return any(found and found["test_accuracy"] is not None for found in results.values())
+
+
+def write(
+    groups: Sequence[Group], places: Places, explained: Mapping[str, str], file: Path
+) -> list[Path]:
+    """Writes the page, and the pictures beside it. Returns the files."""
+    from benchmarks.paper.pictures import draw
+
+    drawn = []
+    for group in groups:
+        if _has_picture(results_of(group, places)):
+            drawn.append(file.parent / picture_name(group))
+            draw(group, places, drawn[-1])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text(groups, places, explained))
+    return [file, *drawn]

@@ -1,0 +1,267 @@
+"""Where results are: small files that are committed, and the folder in which they are computed.
+
+RESULTS/<row>.json has what a row came to, RESULTS/<row>.csv its curves. Whoever has the JSON does not run the
+row again. WORK/<row>/ has the search, the runs and their logs, and is of no use once the JSON is there.
+"""
+
+import contextlib
+import csv
+import datetime
+import fcntl
+import io
+import json
+import socket
+import statistics
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.paper.rows import Group, Row
+from benchmarks.provenance import processor
+from dtp_jax.run.files import read_object, replace_text
+from dtp_jax.run.results import Table, divergence, read_metrics
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
+GIT_SECONDS = 10
+
+
+class Places(NamedTuple):
+    """The two folders."""
+
+    results: Path
+    work: Path
+
+    def file(self, row: Row) -> Path:
+        """What a row came to."""
+        return self.results / f"{row.name}.json"
+
+    def result(self, row: Row) -> dict[str, Any] | None:
+        """Its content; None where the row has not been run to its end."""
+        return read_object(self.file(row))
+
+    def curves(self, row: Row) -> list[dict[str, float]]:
+        """The lines of its CSV; what is empty is left out."""
+        file = self.results / f"{row.name}.csv"
+        if not file.is_file():
+            return []
+        with file.open(newline="") as lines:
+            return [
+                {name: float(text) for name, text in line.items() if text}
+                for line in csv.DictReader(lines)
+            ]
+
+    def folder(self, row: Row) -> Path:
+        """Where it is computed."""
+        return self.work / row.name
+
+    @contextlib.contextmanager
+    def claim(self, row: Row) -> Iterator[IO | None]:
+        """Yields a file whose lock says that this process has the row to itself; None: another one has it.
+
+        The lock is the operating system's. It is that of everybody who has inherited the open file, too: a
+        run that outlives the process which started it keeps its row.
+        """
+        self.folder(row).mkdir(parents=True, exist_ok=True)
+        with (self.folder(row) / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield None
+                return
+            yield lock
+
+
+def seed_folders(group: Group, runs: Path) -> list[Path]:
+    """The run folders of a row's seeds."""
+    return [runs / f"seed_{number}" for number in range(group.seeds)]
+
+
+def outcome_of(folder: Path, code: int) -> tuple[str, str] | None:
+    """(how the run of a seed ended, why); None where it did not end.
+
+    Args:
+      code: the exit code of the command that trained it.
+    """
+    if (folder / "summary.json").is_file():
+        return FINISHED, ""
+    why = divergence(folder / "metrics.jsonl")
+    if why is not None:
+        return DIVERGED, why.partition("; the last good checkpoint")[0]
+    return (FAILED, "memory is used up") if code == MEMORY else None
+
+
+MEMORY = 7
+"""The exit code of a run that needs more memory than there is."""
+
+
+def write(
+    places: Places,
+    group: Group,
+    row: Row,
+    *,
+    runs: Path,
+    code: int,
+    commands: Mapping[str, str],
+    sweep: dict[str, Any] | None,
+    chosen: Mapping[str, Any],
+    note: str,
+) -> dict[str, Any]:
+    """Writes the files of a row whose runs have ended, and returns the content of its JSON.
+
+    Args:
+      runs: their folder. code: the exit code of the command that trained them.
+      commands: "train", and "sweep" where there was a search.
+      sweep: the content of sweep.json. chosen: fields that the search has set.
+      note: what the user says of the machine.
+    """
+    folders = seed_folders(group, runs)
+    seeds = [_of_seed(number, folder, code) for number, folder in enumerate(folders)]
+    config = read_object(runs / "config.json") or {}
+    content = {
+        "row": row.name,
+        "config": row.config,
+        "overrides": list(row.overrides),
+        **{name: config.get(name) for name in ("rule", "network", "dataset", "epochs")},
+        "chosen": dict(chosen),
+        "search": _search(sweep, runs.parent / "sweep", commands),
+        "seeds": seeds,
+        **_means(seeds),
+        "command": commands["train"],
+        "commit": commit(),
+        "host": socket.gethostname(),
+        "hardware": _hardware(folders),
+        "note": note,
+        "versions": config.get("provenance", {}).get("versions", {}),
+        "date": str(datetime.date.today()),
+    }
+    places.results.mkdir(parents=True, exist_ok=True)
+    replace_text(places.results / f"{row.name}.csv", _curves(folders))
+    # The JSON last: where it is, everything is.
+    replace_text(places.file(row), json.dumps(content, indent=1) + "\n")
+    return content
+
+
+def _of_seed(number: int, folder: Path, code: int) -> dict[str, Any]:
+    how, why = outcome_of(folder, code) or (FAILED, "")
+    summary = read_object(folder / "summary.json") or {}
+    metrics = read_metrics(folder / "metrics.jsonl")
+    names = ("test_accuracy", "test_accuracy_of_best_val", "val_accuracy", "best_val_accuracy")
+    found = {
+        "seed": number,
+        "outcome": how,
+        **({"why": why} if why else {}),
+        **{name: summary.get(name) for name in names},
+        "seconds": _rounded(summary.get("wall_seconds"), 1),
+        "images_per_second": _rounded(summary.get("images_per_second"), 1),
+    }
+    if how == FINISHED:
+        found["angles"] = _last(metrics.of("train"), "angle/")
+        update_angles = _last(metrics.of("diagnostics"), "update_angle/")
+        found |= {"update_angles": update_angles} if update_angles else {}
+    return found
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _last(table: Table, head: str) -> dict[str, float]:
+    """The last number of every column of this kind, to a hundredth of a degree."""
+    found = {}
+    for name, column in table.items():
+        if name.startswith(head) and np.isfinite(column).any():
+            found[name.removeprefix(head)] = round(float(column[np.isfinite(column)][-1]), 2)
+    return found
+
+
+def _means(seeds: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Over the seeds that finished; the standard deviation is that of a sample."""
+    found: dict[str, float | None] = {}
+    for name in ("test_accuracy", "test_accuracy_of_best_val", "val_accuracy"):
+        values = [one[name] for one in seeds if one[name] is not None]
+        found[name] = statistics.fmean(values) if values else None
+        found[f"{name}_std"] = statistics.stdev(values) if values[1:] else None
+    return found
+
+
+def _search(
+    sweep: dict[str, Any] | None, folder: Path, commands: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """What is kept of sweep.json, and how long it took."""
+    if sweep is None:
+        return None
+    best = sweep.get("best") or {}
+    return {
+        "trials": len(sweep["order"]),
+        "epochs": sweep["epochs"],
+        "pruner": sweep["pruner"],
+        "states": sweep["states"],
+        "best_trial": best.get("trial"),
+        "val_accuracy": best.get("val_accuracy"),
+        "importances": sweep["importances"],
+        "seconds": _seconds(folder / "sweep.csv"),
+        "command": commands["sweep"],
+    }
+
+
+def _seconds(file: Path) -> float:
+    """Of all trials that say so."""
+    with file.open(newline="") as lines:
+        return round(sum(float(line["seconds"] or 0) for line in csv.DictReader(lines)), 1)
+
+
+def _curves(folders: Sequence[Path]) -> str:
+    """CSV: a line for every epoch of every seed, with accuracies and angles after it."""
+    lines: list[dict[str, Any]] = []
+    for number, folder in enumerate(folders):
+        metrics = read_metrics(folder / "metrics.jsonl")
+        train, val = metrics.of("train"), metrics.of("val")
+        columns = {
+            "train_accuracy": train.by_epoch("accuracy"),
+            "val_accuracy": val.by_epoch("accuracy"),
+            **{name: train.by_epoch(name) for name in train if name.startswith("angle/")},
+        }
+        for epoch in sorted(set().union(*columns.values())):
+            values = {n: float(f"{v[epoch]:.6g}") for n, v in columns.items() if epoch in v}
+            lines.append({"seed": number, "epoch": epoch, **values})
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    text = io.StringIO()
+    table = csv.DictWriter(text, names or ["seed", "epoch"], lineterminator="\n")
+    table.writeheader()
+    table.writerows(lines)
+    return text.getvalue()
+
+
+def _hardware(folders: Sequence[Path]) -> str:
+    """What the runs say that they were computed on; of a CPU, which one it is."""
+    summaries = [read_object(folder / "summary.json") or {} for folder in folders]
+    devices = dict.fromkeys(one["device"] for one in summaries if "device" in one)
+    return ", ".join(
+        processor() if one.endswith("x cpu") else one for one in devices or ["1 x cpu"]
+    )
+
+
+def commit() -> str | None:
+    """Of this checkout; with -dirty where the program is not that of the commit, whatever pages and results are."""
+
+    def ask(*args: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", REPOSITORY, *args],
+            capture_output=True,
+            text=True,
+            timeout=GIT_SECONDS,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    try:
+        changed = ask(
+            "status", "--porcelain", "--untracked-files=no", "--", "dtp_jax", "benchmarks/paper"
+        )
+        return ask("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

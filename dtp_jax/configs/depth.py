@@ -1,0 +1,34 @@
+"""Depth on Fashion-MNIST: MLPs of 4, 8 or 16 layers, or a narrow resnet18: depth.py:RULE_NETWORK.
+
+python launch.py --config=configs/depth.py:ldrl_8
+python launch.py --config=configs/depth.py:backprop_resnet18
+
+RULE is any rule; NETWORK is a number of layers (one less of 256 tanh units, and the readout) on 20,000 images, or
+resnet18, every basic block a block of the chain, on 5,000, for it is dear. Adam, for without it backprop itself
+does not train 16 layers: its gradients vanish on the way down.
+"""
+
+from dtp_jax.configs import fashion_mnist_mlp
+
+
+def get_config(which="ldrl_4"):
+    rule, _, network = which.rpartition("_")
+    if not rule or not (network == "resnet18" or network.isdecimal() and int(network) > 1):
+        raise ValueError(f"{which!r}; allowed: RULE_LAYERS, such as ldrl_8, or RULE_resnet18")
+    config = fashion_mnist_mlp.get_config(rule)
+    config.forward_optimizer = "adam"
+    config.forward_lr = 5e-4
+    config.train_images = 20_000
+    config.diagnostics_updates = "on"
+    if network == "resnet18":
+        config.network = "resnet18"
+        config.hidden = ()
+        config.channels = (8, 8, 16, 32, 64)
+        config.split_stages = True
+        config.train_images = 5_000
+        config.batch_size = 50
+        config.feedback_iterations = (5,)
+        config.feedback_lr = (1e-3,)
+    else:
+        config.hidden = (256,) * (int(network) - 1)
+    return config

@@ -1,0 +1,287 @@
+"""docs/results.md: the list of its rows is valid, rows are run once and go on, the page is what the results say."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import REPOSITORY
+from launching import finish, wait_for
+
+from benchmarks.paper import __main__ as paper
+from benchmarks.paper import jobs, page, rows, search
+from benchmarks.paper.rows import Group, Published, Row
+from benchmarks.paper.store import Places
+from dtp_jax.configs import fashion_mnist_small
+from dtp_jax.plots.results import Result, draw_results
+from dtp_jax.rules import RULES
+from dtp_jax.run.arguments import parse
+from dtp_jax.run.config import validate
+from dtp_jax.sweep import plan
+from dtp_jax.sweep.dimensions import own_values
+from dtp_jax.sweep.space import LogUniform, PerMap
+
+pytest_plugins = ["run_fixtures"]
+
+EVERY = [(group, row) for group in rows.GROUPS for row in group.rows]
+COMMITTED = Places(REPOSITORY / paper.RESULTS, Path("nowhere"))
+TINY = ("--config.network=mlp", "--config.channels=()", "--config.hidden=8", "--config.epochs=1")
+LIST = f"""from benchmarks.paper.rows import Group, Published, Row
+
+TINY = {TINY!r}
+TOO_FAST = (*TINY, "--config.forward_lr=1e9")
+GROUPS = (
+    Group("tiny", "Tiny", "On digits.", (
+        Row("tiny-backprop", "backprop", "digits_backprop", TINY, Published(99.0, "a paper", 0.1)),
+    ), seeds=2, trials=2, trial_epochs=1),
+    Group("bad", "Bad", "Too fast.", (
+        Row("tiny-bad", "too fast", "digits_backprop", TOO_FAST),
+        Row("tiny-later", "later", "digits_backprop"),
+    ), seeds=2, trials=0),
+)
+"""
+
+
+# The list.
+
+
+@pytest.mark.parametrize("group, row", EVERY, ids=[row.name for _, row in EVERY])
+def test_every_row_can_be_run(group, row):
+    places = Places(Path("results"), Path("work"))
+    found = parse(["dtp", *jobs.train_words(group, row, places, {})[1:]])
+    experiment = validate(found.config, found.overridden)
+    assert experiment.config["seeds"] == group.seeds >= 3
+    assert experiment.config["val_split"] or not group.trials
+    if group.trials:
+        assert group.trials <= 12 and group.trial_epochs <= 3
+        given = f"{search.__file__}:{row.config}"
+        made = plan.make(given, row.overrides, Path("work"), "halving", "")
+        assert own_values(made.dimensions, made.experiment).keys() == {
+            one.name for one in made.dimensions
+        }
+
+
+def test_the_list_has_every_rule_and_no_name_twice():
+    names = [row.name for _, row in EVERY] + [group.name for group in rows.GROUPS]
+    repeated = {name for name in names if names.count(name) > 1}
+    assert not repeated
+    of = {group.name: group for group in rows.GROUPS}
+    for name in ("mnist_mlp", "fashion_mnist_mlp"):
+        rules = {row.config.partition(":")[2] for row in of[name].rows}
+        assert rules == {rule for rule in RULES}
+    assert of["fashion_mnist_small"].seeds == 5
+    rules = {row.config.partition(":")[2] for row in of["fashion_mnist_small"].rows}
+    assert rules == (set(RULES) | set(fashion_mnist_small.VARIANTS)) - {"drl"}
+
+
+def test_every_published_value_has_a_source():
+    published = [row.published for _, row in EVERY if row.published]
+    assert len(published) == 11
+    for one in published:
+        assert one.source in (rows.TABLE_1, rows.TABLE_4) and 50 < one.accuracy < 100
+    assert not rows.EXPLAINED.keys() - {row.name for _, row in EVERY if row.published}
+
+
+def test_the_space_is_around_the_values_of_the_config():
+    found = search.space("fashion_mnist_small:ldrl")
+    assert found["forward_lr"] == LogUniform(0.0253, 0.253)  # 0.08
+    assert found["noise"] == PerMap(
+        LogUniform(0.7, 2.8), LogUniform(0.15, 0.6), LogUniform(0.05, 0.2)
+    )
+    assert search.space("mnist_mlp:ldrl")["beta"] == LogUniform(0.221, 1.0)  # 0.7
+    assert search.space("mnist_mlp:ldrl")["noise"] == LogUniform(0.05, 0.2)  # one for all maps
+    assert search.space("mnist_mlp:backprop").keys() == {"forward_lr"}
+
+
+# Running.
+
+
+@pytest.fixture
+def here(place):
+    """A list of three rows, and the flags that stand for it."""
+    (place / "rows.py").write_text(LIST)
+    return place, ["--rows=rows.py", "--workdir=work", "--results=results", "--write=page.md"]
+
+
+def started(flags, *more):
+    """A process that runs the list, as `make results` does."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.paper", *flags, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+    )
+
+
+def commands(log):
+    return [line.split()[2] for line in log.read_text().splitlines() if line.startswith("$ ")]
+
+
+def test_rows_go_on_after_a_stop_and_are_run_once_by_two_processes(here):
+    place, flags = here
+    only = ["--only=tiny", "--only=tiny-bad"]
+    first = started(flags, *only)
+    trial = place / "work" / "tiny-backprop" / "sweep" / "trial_0"
+    wait_for(trial.exists, [first], "trial")
+    first.send_signal(signal.SIGTERM)
+    stopped = finish(first)
+    assert stopped.code == 128 + signal.SIGTERM and "goes on from here" in stopped.out
+    assert "| backprop | not run |" in (place / "page.md").read_text()
+    both = [started(flags, *only) for _ in range(2)]
+    for ended in map(finish, both):
+        assert ended.code == 0 and "all are done" in ended.out, ended
+    work = place / "work"
+    assert commands(work / "tiny-backprop" / "log.txt") == ["sweep", "sweep", "train"]
+    assert commands(work / "tiny-bad" / "log.txt") == ["train"]
+    found = json.loads((place / "results" / "tiny-backprop.json").read_text())
+    assert found["search"]["trials"] == 2 and found["search"]["states"]["complete"] >= 1
+    assert list(found["chosen"]) == ["forward_lr"]
+    assert f"--config.forward_lr={found['chosen']['forward_lr']!r}" in found["command"]
+    for one in found["seeds"]:
+        summary = json.loads(
+            (work / "tiny-backprop" / f"seeds/seed_{one['seed']}/summary.json").read_text()
+        )
+        assert one["outcome"] == "finished" and one["test_accuracy"] == summary["test_accuracy"]
+    curves = (place / "results" / "tiny-backprop.csv").read_text().splitlines()
+    assert curves[0] == "seed,epoch,train_accuracy,val_accuracy" and len(curves) == 3
+    bad = json.loads((place / "results" / "tiny-bad.json").read_text())
+    assert [one["outcome"] for one in bad["seeds"]] == ["diverged", "diverged"]
+    assert bad["seeds"][0]["why"].startswith("step ") and bad["test_accuracy"] is None
+    text = (place / "page.md").read_text()
+    assert "| too fast | none (2 diverged) | diverged, diverged | 1 |" in text
+    assert "| later | not run |" in text and "99.00 ± 0.10 (a paper)" in text
+    assert "less than published, after 1 epoch. Open." in text
+    assert (place / "results_tiny.png").stat().st_size > 5_000
+
+
+def test_a_job_that_outlives_its_program_keeps_its_row(place):
+    places, row = Places(place, place), Row("a", "a", "digits_dtp")
+    with places.claim(row) as lock:
+        orphan = subprocess.Popen(["sleep", "60"], pass_fds=(lock.fileno(),))
+    try:
+        with places.claim(row) as again:
+            assert again is None
+    finally:
+        orphan.kill()
+        orphan.wait()
+    with places.claim(row) as again:
+        assert again is not None
+
+
+def test_what_is_no_result_is_said_and_left_open(here, capsys):
+    place, flags = here
+    (place / "rows.py").write_text(LIST.replace('"digits_backprop", TOO_FAST', '"mnist_mlp"'))
+    assert paper.main([*flags, "--only=tiny-bad"]) == 1
+    out = capsys.readouterr().out
+    assert "tiny-bad: exit code 3: " in out and "mnist" in out and "1 row is left" in out
+    assert not (place / "results" / "tiny-bad.json").exists()
+
+
+def test_hours_that_are_over_begin_nothing(here, capsys):
+    place, flags = here
+    assert paper.main([*flags, "--hours=1e-9"]) == 0
+    assert "3 rows are left" in capsys.readouterr().out
+    assert not list((place / "work").glob("*")) and (place / "page.md").is_file()
+
+
+@pytest.mark.parametrize(
+    "flag, said",
+    [
+        (
+            "--only=mnist",
+            "--only is 'mnist'; allowed: tiny, tiny-backprop, bad, tiny-bad, tiny-later",
+        ),
+        ("--hours=0", "--hours is 0.0; allowed: a number above 0"),
+        ("--rows=none.py", "--rows is 'none.py'; allowed: a Python file with GROUPS"),
+    ],
+)
+def test_flags_are_checked(here, capsys, flag, said):
+    with pytest.raises(SystemExit) as ended:
+        paper.main([*here[1], flag])
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+# The page.
+
+
+def test_the_committed_page_is_what_the_results_say():
+    text = page.text(rows.GROUPS, COMMITTED, rows.EXPLAINED)
+    assert (REPOSITORY / paper.PAGE).read_text() == text, "python -m benchmarks.paper --page"
+    for name in page.pictures(rows.GROUPS, COMMITTED):
+        assert (REPOSITORY / "docs" / name).is_file()
+
+
+def result(*accuracies, **more):
+    seeds = [
+        {"seed": n, "outcome": "finished" if a else "diverged", "test_accuracy": a, "seconds": 60}
+        for n, a in enumerate(accuracies)
+    ]
+    origin = {"commit": "c0ffee", "hardware": "a CPU", "note": "", "date": "2026-11-27"}
+    return {"seeds": seeds, "epochs": 10, "search": None, "rule": "ldrl", **origin, **more}
+
+
+def test_a_disagreement_is_explained_or_open(place):
+    group = Group("g", "G", "Words.", (Row("a", "A", "x", (), Published(90.0, "a paper")),))
+    places = Places(place, place)
+    for accuracy, spread, said in (
+        (0.93, 0.001, "**G, A**: 3.00 % more than published, after 10 epochs. Open."),
+        (0.88, 0.001, "**G, A**: 2.00 % less than published, after 10 epochs. Open."),
+        (0.88, 0.02, "Nowhere so far."),
+        (0.896, 0.0, "Nowhere so far."),
+    ):
+        content = result(accuracy, test_accuracy=accuracy, test_accuracy_std=spread)
+        places.file(group.rows[0]).write_text(json.dumps(content))
+        assert said in page.text([group], places, {})
+    places.file(group.rows[0]).write_text(
+        json.dumps(result(0.5, test_accuracy=0.5, test_accuracy_std=None))
+    )
+    assert "10 epochs. Fewer images." in page.text([group], places, {"a": "Fewer images."})
+
+
+def test_means_are_of_the_seeds_that_finished(place):
+    group = Group("g", "G", "Words.", (Row("a", "A", "x"),))
+    content = result(0.9, None, 0.8, test_accuracy=0.85, test_accuracy_std=0.0707)
+    places = Places(place, place)
+    places.file(group.rows[0]).write_text(json.dumps(content))
+    cells = "85.00 ± 7.07 (n = 2) (1 diverged) | 90.00, diverged, 80.00 | 10 |"
+    assert f"| A | {cells}" in page.text([group], places, {})
+
+
+def test_angles_are_means_over_seeds(place):
+    seeds = [{"outcome": "finished", "angles": {"fc1": a, "fc2": 10.0}} for a in (20.0, 30.0)]
+    found = page.angles_of({"seeds": [*seeds, {"outcome": "diverged"}]})
+    assert found == {"fc1": (25.0, math.sqrt(50)), "fc2": (10.0, 0.0)}
+
+
+def test_the_picture_of_a_group_of_depth_has_a_line_for_every_network(place):
+    group = next(group for group in rows.GROUPS if group.picture == "depth")
+    places = Places(place, place)
+    angles = {"angles": {"fc2": 10.0, "fc3": 20.0}, "update_angles": {"fc1/kernel": 30.0}}
+    content = result(0.9, 0.9, test_accuracy=0.9, test_accuracy_std=0.0)
+    content["seeds"] = [{**one, **angles} for one in content["seeds"]]
+    row = next(row for row in group.rows if row.name == "depth-ldrl_8")
+    places.file(row).write_text(json.dumps(content))
+    page.write([group], places, {}, place / "p.md")
+    assert (place / "results_depth.png").stat().st_size > 5_000
+    assert (
+        "| L-DRL, 8 layers | 90.00 ± 0.00 (n = 2) | 90.00, 90.00 | 10 | 10 to 20 |"
+        in (place / "p.md").read_text()
+    )
+
+
+def test_one_rule_at_chance_does_not_press_the_others_together():
+    close = [Result(f"r{n}", [90 + n, 91 + n], 95.0, 0.2) for n in range(4)]
+    figure = draw_results([*close, Result("tp", [10.0, 10.2])], "accuracy, %")
+    axis = figure.axes[0]
+    low, high = axis.get_xlim()
+    assert 85 < low < 90 and 95 < high < 96
+    assert "10.1" in [text.get_text() for text in axis.texts]
+    for bad in ([], [Result("none", [])]):
+        with pytest.raises(ValueError, match="allowed: 1 or more"):
+            draw_results(bad, "x")
