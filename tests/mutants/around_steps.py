@@ -178,7 +178,7 @@ DEFECTS = (
         "run/build.py",
         "for name, s in zip(names, settings, strict=True)",
         "for name, s in zip(reversed(names), settings, strict=True)",
-        ("test_optim.py::test_every_block_has_its_own_rate",),
+        ("test_config.py::test_every_block_has_its_own_rate",),
     ),
     Defect(
         "normalised-rate",
@@ -186,7 +186,7 @@ DEFECTS = (
         "run/build.py",
         'return [rate / config["beta"] if config["normalize_lr"]',
         'return [rate * config["beta"] if config["normalize_lr"]',
-        ("test_optim.py::test_every_block_has_its_own_rate",),
+        ("test_config.py::test_every_block_has_its_own_rate",),
     ),
     # Evaluation and measures.
     Defect(
