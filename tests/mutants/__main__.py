@@ -39,7 +39,9 @@ def main() -> int:
             print(f"{one.name:<28} {one.file:<26} {one.what}")
         return 0 if chosen else 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="dtp_jax-mutants-", ignore_cleanup_errors=True) as place:
+    with tempfile.TemporaryDirectory(
+        prefix="dtp_jax-mutants-", ignore_cleanup_errors=True
+    ) as place:
         first = Copy.made(REPOSITORY, Path(place) / "0")
         copies = [first]
         for n in range(1, max(1, min(args.jobs, len(chosen)))):
@@ -90,7 +92,9 @@ def _all_judged(chosen: Sequence[Defect], copies: Sequence[Copy]) -> list[Judged
                 done.append(judged)
                 said = judged.found_by or f"SURVIVES: {judged.problem}"
                 name = judged.defect.name
-                print(f"{len(done)}/{len(chosen)}  {name}, {judged.seconds:.0f} s: {said}", flush=True)
+                print(
+                    f"{len(done)}/{len(chosen)}  {name}, {judged.seconds:.0f} s: {said}", flush=True
+                )
                 page.write([judged], DEFECTS)
         except BaseException:
             for copy in copies:

@@ -32,7 +32,9 @@ class Defect(NamedTuple):
         """
         times = code.count(self.old)
         if times != 1:
-            raise ValueError(f"{self.name}: its text is {times} times in {self.file}; allowed: once")
+            raise ValueError(
+                f"{self.name}: its text is {times} times in {self.file}; allowed: once"
+            )
         return code.replace(self.old, self.new)
 
     def plant(self, package: Path) -> str:

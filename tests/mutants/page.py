@@ -18,7 +18,14 @@ def write(found: Sequence[Judged], defects: Sequence[Defect], page: Path = PAGE)
     """Puts the rows of defects that were tried in their places; others keep theirs, or are "not run"."""
     known = rows(page) | {one.defect.name: row(one) for one in found}
     lines = [known.get(one.name) or _line(_head(one), "not run", "") for one in defects]
-    parts = [where(), "", f"{len(lines)} defects.", "", _line(COLUMNS), _line(["--"] * len(COLUMNS))]
+    parts = [
+        where(),
+        "",
+        f"{len(lines)} defects.",
+        "",
+        _line(COLUMNS),
+        _line(["--"] * len(COLUMNS)),
+    ]
     before, _, rest = page.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     page.write_text("\n".join([f"{before}{BEGIN}", *parts, *lines, f"{END}{after}"]))
