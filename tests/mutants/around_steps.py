@@ -44,6 +44,14 @@ DEFECTS = (
         "feedback_loss={name: losses[-1] for name, losses in record.observations.items()}",
         ("test_learner.py::test_train_step_reports_the_batch_before_the_update",),
     ),
+    Defect(
+        "one-key-for-both-sides",
+        "Forward and feedback parameters are drawn from one key",
+        "learning/learner.py",
+        "learner.rule.init_feedback(learner.network, feedback_key)",
+        "learner.rule.init_feedback(learner.network, forward_key)",
+        ("test_learner.py::test_init_keeps_forward_and_feedback_apart",),
+    ),
     # Feedback training, and its noise.
     Defect(
         "sum-over-samples",
@@ -60,6 +68,14 @@ DEFECTS = (
         "lambda a: a / count, total",
         "lambda a: a, total",
         ("test_ldrl.py::test_a_batch_of_large_images_is_trained_like_a_small_one",),
+    ),
+    Defect(
+        "first-noise-twice",
+        "The second iteration has the noise of the first, and all later ones that of the one before",
+        "learning/iterations.py",
+        "jax.lax.scan(iteration, (carry, draw(first), second), following)",
+        "jax.lax.scan(iteration, (carry, draw(first), first), jax.tree.map(lambda s: jnp.roll(s, 1, 0), following))",
+        ("test_ldrl.py::test_scanned_difference_form_is_a_loop_over_the_formulas",),
     ),
     Defect(
         "noise-without-step",
@@ -244,6 +260,14 @@ DEFECTS = (
         "feedback = solved_feedback(network, learner.rule, state.forward, state.feedback, activations)",
         "feedback = state.feedback",
         ("test_groups.py::test_jacobians_of_the_analytic_rule_are_those_of_the_batch",),
+    ),
+    Defect(
+        "look-distance-swapped",
+        "The distance of a look is relative to the feedback kernel",
+        "learning/observers.py",
+        "alignment(jnp.concatenate(theta), jnp.concatenate(omega))",
+        "alignment(jnp.concatenate(omega), jnp.concatenate(theta))",
+        ("test_diagnostics.py::test_curves_are_the_angles_of_the_maps_as_they_train",),
     ),
     Defect(
         "null-space-of-squares",

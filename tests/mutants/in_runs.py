@@ -63,6 +63,16 @@ DEFECTS = (
         ("test_loop.py::test_when_checkpoints_are_written",),
     ),
     Defect(
+        "not-read-back",
+        "What a checkpoint holds is not compared with the state",
+        "run/checkpoints.py",
+        "            self._require_same(step, state)\n",
+        "",
+        (
+            "test_faults.py::test_a_checkpoint_that_does_not_come_back_is_not_kept_instead_of_older_ones",
+        ),
+    ),
+    Defect(
         "best-checkpoint-deleted",
         "The best checkpoint is deleted when newer ones push it out",
         "run/checkpoints.py",
@@ -216,6 +226,30 @@ DEFECTS = (
         "statistics.stdev(values) if values[1:]",
         "statistics.pstdev(values) if values[1:]",
         ("test_compare.py::test_one_config_diverges",),
+    ),
+    Defect(
+        "band-by-n",
+        "Bands of learning curves are deviations by n, not by n - 1",
+        "plots/curves.py",
+        "spread = values.std(axis=0, ddof=1)",
+        "spread = values.std(axis=0)",
+        ("test_plots.py::test_deviations_are_those_of_a_sample",),
+    ),
+    Defect(
+        "figures-by-n",
+        "Deviations of the paper's figures divide by n, not by n - 1",
+        "figures/drawing.py",
+        "stacked.std(axis=0, ddof=1)",
+        "stacked.std(axis=0)",
+        ("test_plots.py::test_deviations_are_those_of_a_sample",),
+    ),
+    Defect(
+        "bars-by-n",
+        "Deviations of update angles divide by n, not by n - 1",
+        "compare/pictures.py",
+        "np.std(v, ddof=1)",
+        "np.std(v)",
+        ("test_plots.py::test_deviations_are_those_of_a_sample",),
     ),
     Defect(
         "seeds-from-zero",
