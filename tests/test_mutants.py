@@ -152,6 +152,7 @@ def test_rows_stay_where_their_defects_are_not_tried(tmp_path):
     page.write([Judged(OTHER, None, 1.0, "no test sees it")], defects, file)
     text = file.read_text()
     assert page.rows(file).keys() == {"found", "other"} and first in text
+    assert page.found(file) == {"found"}
     assert "| `other` | In words | `code.py` | **nothing** | 1 |" in text
     page.write([], [OTHER], file)
     assert page.rows(file).keys() == {"other"}

@@ -27,6 +27,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", action="append", help="defects whose name matches")
+    parser.add_argument(
+        "--left", action="store_true", help="those that no test has found yet, by the page"
+    )
     parser.add_argument("--list", action="store_true", help="names them")
     parser.add_argument("--jobs", type=int, default=2, help="defects at a time")
     parser.add_argument(
@@ -34,6 +37,9 @@ def main() -> int:
     )
     args = parser.parse_args()
     chosen = [d for d in DEFECTS if not args.only or any(re.search(o, d.name) for o in args.only)]
+    if args.left:
+        found = page.found()
+        chosen = [one for one in chosen if one.name not in found]
     if args.list or not chosen:
         for one in chosen:
             print(f"{one.name:<28} {one.file:<26} {one.what}")

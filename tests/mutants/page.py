@@ -14,9 +14,9 @@ BEGIN, END = "<!-- begin of defects -->", "<!-- end of defects -->"
 COLUMNS = ("name", "defect", "in `dtp_jax/`", "found by", "seconds")
 
 
-def write(found: Sequence[Judged], defects: Sequence[Defect], page: Path = PAGE) -> None:
+def write(tried: Sequence[Judged], defects: Sequence[Defect], page: Path = PAGE) -> None:
     """Puts the rows of defects that were tried in their places; others keep theirs, or are "not run"."""
-    known = rows(page) | {one.defect.name: row(one) for one in found}
+    known = rows(page) | {one.defect.name: row(one) for one in tried}
     lines = [known.get(one.name) or _line(_head(one), "not run", "") for one in defects]
     parts = [
         where(),
@@ -37,10 +37,15 @@ def rows(page: Path = PAGE) -> dict[str, str]:
     return {match[1]: match[0] for match in re.finditer(r"^\| `([\w-]+)` \|.*$", section, re.M)}
 
 
+def found(page: Path = PAGE) -> set[str]:
+    """The names of defects that some test has found."""
+    return {name for name, line in rows(page).items() if "::" in line}
+
+
 def row(one: Judged) -> str:
     """A line of the table."""
-    found = f"`{one.found_by.replace('|', chr(92) + '|')}`" if one.found_by else "**nothing**"
-    return _line(_head(one.defect), found, f"{one.seconds:.0f}")
+    by = (one.found_by or "").replace("|", r"\|")
+    return _line(_head(one.defect), f"`{by}`" if by else "**nothing**", f"{one.seconds:.0f}")
 
 
 def _head(defect: Defect) -> tuple[str, ...]:
