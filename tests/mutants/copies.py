@@ -19,7 +19,7 @@ from tests.mutants.defect import Defect
 FOUND, PASSED = 1, 0
 """Exit codes of pytest: a test has failed, none has. All others say that something else went wrong."""
 LONGEST_SECONDS = 400
-"""Of a call of pytest."""
+"""Of a call of pytest, where there is a defect."""
 FIRST_FAILURE = re.compile(r"^(?:FAILED|ERROR) (?:tests/)?(\S+::.*?)(?: - .*)?$", re.MULTILINE)
 
 
@@ -84,8 +84,10 @@ class Copy:
         """A copy of the copy."""
         return Copy(shutil.copytree(self.folder, folder))
 
-    def tested(self, tests: Sequence[str], *options: str) -> Said:
-        """What pytest says of these tests, up to the first that fails."""
+    def tested(
+        self, tests: Sequence[str], *options: str, seconds: float | None = LONGEST_SECONDS
+    ) -> Said:
+        """What pytest says of these tests, up to the first that fails, within so many seconds."""
         plain = ["-x", "-n", "0", "-rfE", "--no-header", "-p", "no:cacheprovider"]
         command = [sys.executable, "-m", "pytest", *plain, *options]
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "400"}
@@ -102,10 +104,10 @@ class Copy:
                 start_new_session=True,
             )
         try:
-            output, _ = self._running.communicate(timeout=LONGEST_SECONDS)
+            output, _ = self._running.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             self._kill()
-            return Said(-1, f"no end within {LONGEST_SECONDS} s")
+            return Said(-1, f"no end within {seconds} s")
         return Said(self._running.returncode, output)
 
     def judged(self, defect: Defect) -> Judged:
