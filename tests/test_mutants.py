@@ -85,6 +85,7 @@ def project(tmp_path_factory):
     ):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
+    (folder / "configs").symlink_to("dtp_jax", target_is_directory=True)
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     return folder
 
@@ -93,6 +94,7 @@ def test_a_defect_is_found_in_a_copy(project, tmp_path):
     """And is gone again at once; the project has never had it."""
     assert Path("data.bin") not in files_of(project)
     copy = Copy.made(project, tmp_path / "copy")
+    assert (copy.folder / "configs").readlink() == Path("dtp_jax")
     found = copy.judged(DEFECT)
     assert (found.found_by, found.is_named) == ("test_code.py::test_double", True)
     assert copy.tested(["test_code.py"]).code == PASSED

@@ -50,11 +50,11 @@ class Judged(NamedTuple):
 
 
 def files_of(repository: Path) -> list[Path]:
-    """What git knows of, or would: relative paths."""
+    """What git knows of, or would: relative paths of files, and of links to anything."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
     names = dict.fromkeys(name for name in listed.stdout.split("\0") if name)
-    return [Path(name) for name in names if (repository / name).is_file()]
+    return [Path(name) for name in names if os.path.lexists(repository / name)]
 
 
 class Copy:
@@ -75,14 +75,14 @@ class Copy:
         """
         for name in files_of(repository):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(repository / name, folder / name)
+            shutil.copy(repository / name, folder / name, follow_symlinks=False)
         by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
         compileall.compile_dir(folder, quiet=2, invalidation_mode=by_hash)
         return cls(folder)
 
     def another(self, folder: Path) -> "Copy":
         """A copy of the copy."""
-        return Copy(shutil.copytree(self.folder, folder))
+        return Copy(shutil.copytree(self.folder, folder, symlinks=True))
 
     def tested(
         self, tests: Sequence[str], *options: str, seconds: float | None = LONGEST_SECONDS

@@ -6,11 +6,19 @@ DEFECTS = (
     # Rules.
     Defect(
         "ldrl-sign",
-        "The gradient of L-DRL's linear term has the other sign",
+        "L-DRL's linear term has the other sign",
+        "rules/ldrl.py",
+        "cotangent = scale * paired(-dx, dr_y)",
+        "cotangent = scale * paired(dx, dr_y)",
+        ("test_ldrl.py::test_scanned_difference_form_is_a_loop_over_the_formulas",),
+    ),
+    Defect(
+        "ldrl-sign-of-a-gpu",
+        "The same in the form of GPUs and TPUs",
         "rules/ldrl.py",
         "jax.tree.map(lambda q, g: scale * (q - g), quadratic, linear)",
         "jax.tree.map(lambda q, g: scale * (q + g), quadratic, linear)",
-        ("test_ldrl.py::test_scanned_difference_form_is_a_loop_over_the_formulas",),
+        ("test_platform.py::test_feedback_training_is_the_loop_over_the_formulas_in_every_form",),
     ),
     Defect(
         "ldrl-noise-of-another-map",
