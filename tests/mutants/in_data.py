@@ -17,7 +17,7 @@ DEFECTS = (
         "data/batches.py",
         "batches[:count] = self._orders[pass_index][first:last]",
         "batches[:count] = self._orders[pass_index + 1][first:last]",
-        ("test_data_stream.py::test_two_passes_are_the_resident_batches",),
+        ("test_data_stream.py::test_both_places_give_the_same_examples",),
     ),
     Defect(
         "validation-in-the-order",
@@ -41,7 +41,7 @@ DEFECTS = (
         "data/splits.py",
         "in_val[permutation(count, seed, SPLIT_STREAM)]",
         "in_val[permutation(count, seed, SPLIT_STREAM + 1, 0)]",
-        ("test_data_pipeline.py::test_orders_differ_between_epochs_seeds_and_the_split",),
+        ("test_data_pipeline.py::test_orders_never_change",),
     ),
     Defect(
         "fixed-split-from-the-front",
