@@ -13,6 +13,7 @@ from helpers import REPOSITORY, assert_close, config_fields, config_module
 from dtp_jax.run.assemble import plan, read
 from dtp_jax.run.build import build_learner
 from dtp_jax.run.config import BOOKKEEPING, FIELDS, validate
+from dtp_jax.run.extension import Extension
 from dtp_jax.run.loading import load_config
 from dtp_jax.run.screen import Screen
 from dtp_jax.run.workdir import Workdir
@@ -139,7 +140,11 @@ def test_published_experiment(name, published):
 
 def rate_by_step(fields, steps_per_epoch, steps):
     """The forward learning rate at each step, read off the updates for a gradient of one."""
-    optimizer = build_learner(validate(fields), steps_per_epoch).forward_optimizer
+    return rates_of(build_learner(validate(fields), steps_per_epoch).forward_optimizer, steps)
+
+
+def rates_of(optimizer, steps):
+    """Read off the updates for a gradient of one."""
     one = jnp.ones(())
 
     def step(state, _):
@@ -158,6 +163,17 @@ def test_cosine_of_a_config(changes, t_max):
     epoch = np.arange(20) // 2
     expected = 0.01 + 0.09 * (1 + np.cos(np.pi * epoch / t_max)) / 2
     assert_close(rate_by_step(fields, steps_per_epoch=2, steps=20), expected)
+
+
+def test_an_extension_of_a_run_that_alternates_begins_at_its_forward_step():
+    """Two passes of two steps an epoch: the eighth step of all is the fourth of the forward weights."""
+    options = dict(momentum=0.0, weight_decay=0.0, forward_lr=0.1, eta_min=0.01, alternate=True)
+    experiment = validate(config_fields(epochs=6, **options))
+    longer = experiment._replace(extensions=(Extension(8, 2, 6, 4),))
+    found = rates_of(build_learner(longer, steps_per_epoch=2).forward_optimizer, 12)
+    first, then = (0.01 + 0.09 * (1 + np.cos(np.pi * np.arange(6) / m)) / 2 for m in (2, 4))
+    expected = [*first[:2], then[2], then[3], 0.01, 0.01]
+    assert_close(found, np.repeat(expected, 2))
 
 
 def test_overfitting_is_training_on_few_images_as_they_are():

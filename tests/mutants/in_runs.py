@@ -208,7 +208,7 @@ DEFECTS = (
         "run/build.py",
         "at_step = min(one.from_epochs * steps_per_epoch, fields.MOST)",
         "at_step = min(one.at_step, fields.MOST)",
-        ("test_extension.py::test_a_run_that_alternates_counts_its_forward_epochs",),
+        ("test_config.py::test_an_extension_of_a_run_that_alternates_begins_at_its_forward_step",),
     ),
     # Several seeds.
     Defect(
