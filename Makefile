@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Recorded layers, schedules and initial values: the tests compare these, not a replay.
 OTHER_RECORDS := $(patsubst %,tests/golden/%.npz,init_facts schedule torch_layers)
 
-.PHONY: run test parity results lint docs docs-serve reliability fuzz compiled lock audit clean
+.PHONY: run test parity results lint docs docs-serve reliability fuzz mutants compiled lock audit clean
 
 run: $(VENV)/.installed  ## install, then L-DRL and backprop on scikit-learn's digits, three seeds each
 	$(BIN)/python -m dtp_jax.compare --configs=digits_dtp,digits_backprop --seeds=3 --workdir=runs/quick_start
@@ -38,6 +38,9 @@ reliability: $(VENV)/.installed-dev  ## faults in real runs, kills, double start
 
 fuzz: $(VENV)/.installed-dev  ## the fuzz tests, a dozen times longer; SEED=N repeats one
 	$(BIN)/python -m tests.reliability.fuzz $(if $(SEED),--seed=$(SEED))
+
+mutants: $(VENV)/.installed-dev  ## small defects, one at a time: do the tests find them? writes docs/mutants.md
+	$(BIN)/python -m tests.mutants $(if $(ONLY),--only=$(ONLY))
 
 compiled: .venv-compiled/.installed  ## compile a step for a TPU that is not there, in an environment of its own
 	.venv-compiled/bin/python -m pytest tests/test_compiled.py

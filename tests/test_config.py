@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY, assert_close, config_fields, config_module
 
+from dtp_jax.run.assemble import plan, read
 from dtp_jax.run.build import build_learner
 from dtp_jax.run.config import BOOKKEEPING, FIELDS, validate
+from dtp_jax.run.extension import Extension
 from dtp_jax.run.loading import load_config
+from dtp_jax.run.screen import Screen
+from dtp_jax.run.workdir import Workdir
 
 NAMES = sorted(
     path.stem for path in (REPOSITORY / "configs").glob("*.py") if path.stem != "__init__"
@@ -136,7 +140,11 @@ def test_published_experiment(name, published):
 
 def rate_by_step(fields, steps_per_epoch, steps):
     """The forward learning rate at each step, read off the updates for a gradient of one."""
-    optimizer = build_learner(validate(fields), steps_per_epoch).forward_optimizer
+    return rates_of(build_learner(validate(fields), steps_per_epoch).forward_optimizer, steps)
+
+
+def rates_of(optimizer, steps):
+    """Read off the updates for a gradient of one."""
     one = jnp.ones(())
 
     def step(state, _):
@@ -155,6 +163,17 @@ def test_cosine_of_a_config(changes, t_max):
     epoch = np.arange(20) // 2
     expected = 0.01 + 0.09 * (1 + np.cos(np.pi * epoch / t_max)) / 2
     assert_close(rate_by_step(fields, steps_per_epoch=2, steps=20), expected)
+
+
+def test_an_extension_of_a_run_that_alternates_begins_at_its_forward_step():
+    """Two passes of two steps an epoch: the eighth step of all is the fourth of the forward weights."""
+    options = dict(momentum=0.0, weight_decay=0.0, forward_lr=0.1, eta_min=0.01, alternate=True)
+    experiment = validate(config_fields(epochs=6, **options))
+    longer = experiment._replace(extensions=(Extension(8, 2, 6, 4),))
+    found = rates_of(build_learner(longer, steps_per_epoch=2).forward_optimizer, 12)
+    first, then = (0.01 + 0.09 * (1 + np.cos(np.pi * np.arange(6) / m)) / 2 for m in (2, 4))
+    expected = [*first[:2], then[2], then[3], 0.01, 0.01]
+    assert_close(found, np.repeat(expected, 2))
 
 
 def test_overfitting_is_training_on_few_images_as_they_are():
@@ -265,3 +284,31 @@ def test_validation_reads_nothing(monkeypatch):
 
     monkeypatch.setattr(builtins, "open", refuse)
     assert validate(fields).data.name == "cifar10"
+
+
+@pytest.mark.parametrize("normalize_lr", [False, True])
+def test_every_block_has_its_own_rate(normalize_lr):
+    """In forward order, divided by beta on request; of a gradient of one, a step is the rate."""
+    wanted = (0.1, 0.2, 0.4)
+    options = dict(schedule="constant", momentum=0.0, weight_decay=0.0, beta=0.5)
+    fields = config_fields(
+        network="mlp", channels=(), hidden=(3, 4), noise=0.1, feedback_iterations=2, feedback_lr=0.1
+    )
+    rates = {"block_forward_lr": wanted, "normalize_lr": normalize_lr}
+    experiment = validate(fields | options | rates)
+    optimizer = build_learner(experiment, 1).forward_optimizer
+    ones = {block.name: jnp.ones(()) for block in experiment.network}
+    updates, _ = optimizer.update(ones, optimizer.init(ones), ones)
+    found = [-float(updates[block.name]) for block in experiment.network]
+    assert found == pytest.approx([rate / (0.5 if normalize_lr else 1) for rate in wanted])
+
+
+def test_train_images_are_the_first(tmp_path):
+    """Of the training part, in the order of the data set; who is held out does not depend on it."""
+    fields = config_fields("digits_dtp")
+    whole, few = (
+        read(plan(fields | {"train_images": count}, Workdir(tmp_path / str(count))), Screen())
+        for count in (0, 70)
+    )
+    np.testing.assert_array_equal(few.train_indices, whole.train_indices[:70])
+    np.testing.assert_array_equal(few.val.images, whole.val.images)

@@ -13,12 +13,14 @@ from dtp_jax.data import (
     DATASETS,
     Split,
     augment,
+    divide,
     epoch_permutation,
     load,
     load_splits,
     locate,
     prepare_images,
     split_train_val,
+    training_examples,
 )
 
 
@@ -74,6 +76,31 @@ def test_no_validation_split():
 def test_impossible_splits(val_split):
     with pytest.raises(ValueError, match=f"val_split={val_split} is not possible with 20"):
         split_train_val(numbered(20), val_split, seed=0)
+
+
+@pytest.mark.parametrize("options", [(0.25, 0), (0.1, 2), (0.0, 0)], ids=["share", "class", "none"])
+def test_copied_or_not_the_parts_are_the_same(options):
+    """And nobody who is held out is trained on."""
+    (share, per_class), index = options, np.arange(40)
+    whole = Split(index.astype(np.uint8).reshape(-1, 1, 1, 1), (index % 4).astype(np.int32))
+    parts = [
+        divide(DATASETS["mnist"], whole, whole, share, 3, val_per_class=per_class, copied=copied)
+        for copied in (True, False)
+    ]
+    of_each = [one.train.images[one.train_indices].ravel().tolist() for one in parts]
+    assert of_each[0] == of_each[1]
+    held = [[] if one.val is None else one.val.images.ravel().tolist() for one in parts]
+    assert held[0] == held[1] and len(held[0]) == (4 * per_class or 40 * share)
+    assert sorted(of_each[0] + held[0]) == index.tolist()
+
+
+@pytest.mark.parametrize("val_split", [0.1, 0.26, 0.29])
+def test_as_many_are_left_as_was_foretold(val_split):
+    """Also where the share is no whole number of images, in either direction."""
+    source = locate("digits")
+    splits = load_splits(source, val_split, seed=0)
+    assert training_examples(source, val_split) == len(splits.train_indices)
+    assert len(splits.train_indices) + len(splits.val.labels) == source.train_examples
 
 
 # --- order ------------------------------------------------------------------------------------

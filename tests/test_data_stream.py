@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dtp_jax.data import DATASETS, DataError, Split, Splits, epoch_permutation, feed
+from dtp_jax.data.batches import PassOrders
 from dtp_jax.data.feeding import fits_device
 from dtp_jax.data.stream import BatchStream, EvaluationStream, batch_positions, steps_per_chunk
 
@@ -79,6 +80,16 @@ def test_two_passes_are_the_resident_batches(processes, ahead, workers, make, sp
             assert_steps(parts, split, pass_index, position, count)
             position += count
         assert position == STEPS
+
+
+def test_orders_are_those_of_their_passes():
+    """The images to train on alone, each once, in an order that (seed, pass) decides; asked for in any order."""
+    orders = PassOrders(INDICES, SEED)
+    for pass_index in (0, 1, 1, 3, 2, 0):
+        wanted = INDICES[epoch_permutation(SEED, pass_index, len(INDICES))]
+        np.testing.assert_array_equal(orders[pass_index], wanted)
+        np.testing.assert_array_equal(np.sort(orders[pass_index]), INDICES)
+    assert (orders[0] != orders[1]).mean() > 0.9
 
 
 def test_resuming_and_jumping(make, split):

@@ -4,6 +4,7 @@ import pytest
 from launching import STEPS_PER_EPOCH, TINY, checkpoint_steps, launch, rows, summary
 
 from dtp_jax.run.ending import ended_by, has_ended, in_words
+from dtp_jax.run.loop import Run
 
 pytest_plugins = ["run_fixtures"]
 
@@ -55,6 +56,7 @@ def test_patience(place):
     assert launch(*flags, "--config.patience=0").code == 0
     last = summary(place / "w")
     assert last["steps"] == 5 * STEPS_PER_EPOCH and "ended_by" not in last
+    assert last["best_val_step"] == last["steps"]  # of epochs that are equally good, the last one
 
 
 def test_a_run_that_gains_is_not_ended(place):
@@ -85,3 +87,17 @@ def test_a_limit_of_time(place):
     for name in ("steps", "val_accuracy", "test_accuracy"):
         assert through[name] == straight[name]
     assert rows(place / "w", "train")[-1]["loss"] == rows(place / "straight", "train")[-1]["loss"]
+
+
+def test_the_limit_of_time_is_of_all_starts(place, monkeypatch):
+    """A run whose first start took 1000 s is over at once where 16 minutes are allowed."""
+    flags = (*TINY, "--config.epochs=1", "--workdir=w")
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "wall_seconds", lambda run: 1000.0)
+        assert launch(*flags, "--config.max_steps=2").code == 0
+    over = launch(*flags, "--config.max_steps=0", "--config.max_minutes=16")
+    assert over.code == 0 and summary(place / "w")["steps"] == 2
+    assert summary(place / "w")["ended_by"] == "max_minutes"
+    again = launch(*flags, "--config.max_steps=4", "--config.max_minutes=17")
+    assert summary(place / "w")["steps"] == 4
+    assert 0 < summary(place / "w")["wall_seconds"] - 1000 < over.seconds + again.seconds

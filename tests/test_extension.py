@@ -126,6 +126,7 @@ def test_twice(copy):
     for epochs in (3, 4):
         assert launch("--workdir=w", f"--config.epochs={epochs}").code == 0
     assert [one["at_step"] for one in summary(copy)["extended"]] == [END, END + STEPS_PER_EPOCH]
+    assert [one["t_max"] for one in summary(copy)["extended"]] == [2, 2]
     np.testing.assert_allclose(rates(copy)[2:], [1e-5, 1e-5], rtol=1e-5)
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from test_matrix import build
 
-from dtp_jax.learning import diagnostics, learner
+from dtp_jax import networks
+from dtp_jax.learning import diagnostics, learner, optim
 from dtp_jax.learning.diagnostics import GROUPS
 from dtp_jax.rules import RULES
 
@@ -120,3 +121,19 @@ def test_blocks_and_class_counts_that_are_too_dear(monkeypatch):
     monkeypatch.setattr(diagnostics, "MOST_CLASSES", 4)
     why = GROUPS["gauss_newton"].refuses(made)
     assert why == "5 classes are more than 4, and each costs a backward pass"
+
+
+def test_jacobians_of_the_analytic_rule_are_those_of_the_batch():
+    """Of a linear network the closed form has the forward weights: its maps are exact transposes."""
+    network = networks.mlp((2, 3, 1), 4, hidden=(6, 5), activation="linear")
+    made = learner.Learner(network, RULES["analytic"](beta=0.5), optim.sgd(0.01, momentum=0.9))
+
+    @jax.jit
+    def run(key):
+        images = jax.random.normal(key, (8, 2, 3, 1))
+        given = made, learner.init(made, key), images, jax.numpy.arange(8) % 4, key
+        return [GROUPS[name].measure(*given) for name in ("jacobians", "eigenvalues")]
+
+    distances, eigenvalues = run(jax.random.key(0))
+    assert len(distances) == 2 and max(distances.values()) < 1e-5
+    assert eigenvalues["eigenvalue_positive/fc2"] == eigenvalues["eigenvalue_positive/fc3"] == 1

@@ -14,7 +14,7 @@ from dtp_jax import mlp
 from dtp_jax.learning import learner
 from dtp_jax.learning.learner import Metrics
 from dtp_jax.rules import ldrl
-from dtp_jax.run import guard, rows
+from dtp_jax.run import guard, loop, rows
 
 pytest_plugins = ["run_fixtures"]
 
@@ -299,3 +299,25 @@ def test_a_run_that_skips_all_its_batches_fails(place):
     found = launch(*RUN, "--config.guard=skip", "--config.max_steps=3", "--config.forward_lr=1e9")
     assert found.code == 4 and not (place / "w" / "summary.json").exists()
     assert "error: step 3: 3 batches in a row were skipped, the last because " in found.err
+
+
+def test_means_of_an_epoch_leave_skipped_batches_out(place, monkeypatch):
+    """The first of three batches is made a skipped one, whose loss is no number."""
+    take_in, runs = loop.Run.take_in, []
+
+    def first_skipped(run, given, found, seconds):
+        if run.progress.step == 0:
+            done = found.guard | {"skipped": np.arange(len(found.loss)) == 0}
+            bad = np.where(done["skipped"], np.nan, found.loss)
+            found = found.replace(loss=bad, accuracy=bad, guard=done)
+        runs.append(run)
+        return take_in(run, given, found, seconds)
+
+    monkeypatch.setattr(loop.Run, "take_in", first_skipped)
+    found = launch(*RUN, "--config.guard=skip", "--config.max_steps=3")
+    assert found.code == 0 and "step 1: batch skipped: the loss is not finite" in found.err
+    trained, progress = rows_of(place / "w", "train"), runs[-1].progress
+    assert np.isnan(trained[0]["loss"] or np.nan) and progress.epoch_skipped == 1
+    for name in ("loss", "accuracy"):
+        good = sum(row[name] for row in trained[1:])
+        assert getattr(progress, f"epoch_{name}") == pytest.approx(good, rel=1e-6)

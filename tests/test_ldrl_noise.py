@@ -10,8 +10,8 @@ import pytest
 from helpers import NETWORKS, assert_close, everything, make_batch, make_learner, make_state
 
 from dtp_jax.blocks import dense_block
-from dtp_jax.learning import learner
-from dtp_jax.learning.feedback import keys_per_iteration
+from dtp_jax.learning import learner, maps
+from dtp_jax.learning.feedback import keys_per_iteration, random_bits
 from dtp_jax.rules import FeedbackTraining, ldrl
 
 
@@ -105,3 +105,20 @@ def test_keys_do_not_depend_on_the_counts(iterations, samples):
     keys = jax.random.key_data(keys_per_iteration(key, iterations, samples))
     np.testing.assert_array_equal(keys, all_keys[:iterations, :samples])
     assert len({tuple(k) for k in np.asarray(all_keys).reshape(36, -1)}) == 36
+
+
+def test_noise_and_augmentation_have_keys_of_their_own():
+    """Augmentation draws from the key of the step folded with 0, the maps from it folded with 1, 2, ..."""
+    made = make_learner(NETWORKS["mlp"](), ldrl(noise=(0.1, 0.1), beta=0.5), samples=2)
+    state = make_state(made)
+    training, block = made.rule.feedback_training, made.trained[0]
+    step_key = jax.random.fold_in(state.key, state.step)
+
+    def bits(n):
+        keys = keys_per_iteration(jax.random.fold_in(step_key, n), 2, 2)
+        return np.asarray(random_bits(training, keys, block))
+
+    found = maps.random_bits_of(made, state)
+    for n, own in enumerate(made.trained, start=1):
+        np.testing.assert_array_equal(found[own.name], bits(n))
+        assert not np.isin(found[own.name], bits(0)).any()

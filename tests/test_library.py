@@ -13,6 +13,7 @@ from launching import TINY, launch, rows
 import dtp_jax as dtp
 from dtp_jax.blocks import logits
 from dtp_jax.data.pipeline import augment, prepare_images
+from dtp_jax.run.results import Table
 
 pytest_plugins = ["run_fixtures"]
 
@@ -223,3 +224,27 @@ def test_public_names_stay_where_they_are():
     assert dtp_jax.metrics.angle is dtp.metrics.angle
     assert dtp_jax.optim.sgd is dtp.optim.sgd
     assert dtp_jax.feedback.train_feedback_map is dtp.feedback.train_feedback_map
+
+
+def test_iterate_augments_every_batch_and_epoch_anew():
+    """Of one image, repeated: as its own variants where its batches, epochs and seeds differ."""
+    spec, split = dtp.data.DATASETS["cifar10"], fake_split("cifar10", 1)
+    split = dtp.data.Split(np.repeat(split.images, 16, 0), np.repeat(split.labels, 16))
+    seen = [
+        np.asarray(images).tobytes()
+        for seed, epoch in ((0, 0), (0, 1), (1, 0))
+        for images, _ in dtp.data.iterate(
+            split, spec, batch_size=8, seed=seed, epoch=epoch, augmented=True
+        )
+    ]
+    assert len(seen) == 6 == len(set(seen))
+
+
+def test_minutes_of_training_at_a_changing_speed():
+    """Two epochs of 600 steps of 10 images, at 100 and at 50 images/s: one minute and two more."""
+    rows = [
+        {"step": 600, "epoch": 1, "split": "epoch", "images_per_second": 100.0},
+        {"step": 600, "epoch": 1, "split": "val", "accuracy": 0.5},
+        {"step": 1200, "epoch": 2, "split": "epoch", "images_per_second": 50.0},
+    ]
+    assert Table.of_rows(rows).minutes(10) == pytest.approx({1: 1.0, 2: 3.0})

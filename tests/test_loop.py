@@ -160,6 +160,7 @@ def test_the_best_validation_checkpoint_is_kept_and_tested(place, monkeypatch, e
     of_best = accuracy_of(experiment, splits.test, restored_forward(place / "w", experiment, best))
     assert found["test_accuracy_of_best_val"] == pytest.approx(of_best)
     assert found["test_accuracy"] == rows(place / "w", "test")[0]["accuracy"]
+    assert found["val_accuracy"] == rows(place / "w", "val")[-1]["accuracy"]
     assert found["test_accuracy"] != found["test_accuracy_of_best_val"]
 
 

@@ -110,3 +110,23 @@ def test_sgd_follows_the_schedule_from_its_first_step():
     rate = 0.1 * (1 + np.cos(np.pi * np.array([0, 0, 1, 1, 2, 2]) / 4)) / 2
     buffer = np.array([1, 1.5, 1.75, 1.875, 1.9375, 1.96875])
     assert_close(steps, rate * buffer)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adam_against_torch(weight_decay):
+    """Weight decay joins the gradient before the moments; an epsilon as large as the gradients."""
+    torch = pytest.importorskip("torch")
+    options = {"eps": 0.5, "weight_decay": weight_decay}
+    tensor = torch.nn.Parameter(torch.tensor(PARAMETERS["a"]["kernel"]))
+    optimizer = torch.optim.Adam([tensor], lr=0.1, **options)
+    found = train(optim.adam(0.1, **options))
+    for gradient, after in zip(GRADIENTS, found, strict=True):
+        tensor.grad = torch.tensor(gradient["a"]["kernel"])
+        optimizer.step()
+        assert_close(after["a"]["kernel"], tensor.detach().numpy().copy())
+
+
+def test_switched_at_its_step():
+    """Step number 3, the fourth, is the first of the second schedule, and counts from the beginning."""
+    schedule = optim.switched(lambda step: 10.0 + step, lambda step: 20.0 + step, 3)
+    assert rates(schedule, 5).tolist() == [10, 11, 12, 23, 24]

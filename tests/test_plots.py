@@ -1,17 +1,24 @@
 """Pictures: what a reader finds in a figure drawn from arrays."""
 
+import statistics
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
+from dtp_jax.compare import pictures
+from dtp_jax.compare.reading import Reading
+from dtp_jax.figures import drawing
 from dtp_jax.plots import style
 from dtp_jax.plots.bars import Series, draw_bars
 from dtp_jax.plots.curves import Curve, Group, draw_groups, mean_and_spread
 from dtp_jax.plots.ends import spread
 from dtp_jax.plots.labels import short_labels
 from dtp_jax.plots.panels import Line, Panel, draw_panels
+from dtp_jax.report import figures
 
 NAN = float("nan")
 
@@ -317,3 +324,50 @@ def test_a_legend_takes_no_room_from_what_is_drawn(count):
         box, panel = legend.get_window_extent(), figure.axes[0].get_window_extent()
         assert panel.height > 1.5 * figure.dpi and box.y1 <= panel.y0
         assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
+
+
+def of_curves(values, monkeypatch):
+    epochs, mean, deviation = mean_and_spread([{3: value} for value in values])
+    assert list(epochs) == [3]
+    return mean[0], deviation[0]
+
+
+def of_figures(values, monkeypatch):
+    jobs = {str(n): {"angle": np.array([value])} for n, value in enumerate(values)}
+    found = drawing._over_seeds(SimpleNamespace(load=jobs.get), [*jobs, "unfinished"], "angle")
+    assert found.seeds == len(values)
+    return found.mean[0], found.std[0]
+
+
+def of_bars(module, draw, monkeypatch):
+    """Of the one bar that is drawn."""
+    found, draw_bars_ = [], module.draw_bars
+
+    def seen(groups, series, *args, **options):
+        found.extend(series)
+        return draw_bars_(groups, series, *args, **options)
+
+    monkeypatch.setattr(module, "draw_bars", seen)
+    draw()
+    (series,) = found
+    return series.means[0], series.spreads[0]
+
+
+def of_comparisons(values, monkeypatch):
+    readings = [Reading(Curve({}, {}), {}, {"fc": value}) for value in values]
+    trained = [pictures.Runs("label", 0, readings, "")]
+    return of_bars(pictures, lambda: pictures._updates(trained, "title"), monkeypatch)
+
+
+def of_reports(values, monkeypatch):
+    angles = {"label": {"fc/kernel": values}}
+    return of_bars(figures, lambda: figures.update_bars(["label"], angles), monkeypatch)
+
+
+@pytest.mark.parametrize("of", [of_curves, of_figures, of_comparisons, of_reports])
+def test_deviations_are_those_of_a_sample(of, monkeypatch):
+    """n - 1, wherever seeds are drawn."""
+    values = [10.0, 13.0, 19.0]
+    mean, deviation = of(values, monkeypatch)
+    assert mean == pytest.approx(statistics.mean(values))
+    assert deviation == pytest.approx(statistics.stdev(values))

@@ -246,6 +246,30 @@ def test_a_skipped_batch_leaves_no_trace():
     assert_same_bits(found.replace(guard={}), expected.replace(guard={}))
 
 
+def test_a_skipped_batch_takes_its_statistics_with_it():
+    """Running statistics are those of the batches that were trained on."""
+    blocks_ = [
+        blocks.conv_block("conv", channels=3, window=3, batch_norm=True),
+        blocks.dense_block("fc", features=DATA.classes),
+    ]
+    made = learner.Learner(
+        blocks.chain(DATA.image_shape, blocks_),
+        ldrl(noise=0.2, beta=0.7),
+        optim.sgd(once_infinite(0.02), momentum=0.9),
+        optim.sgd(0.01, momentum=0.9),
+        1,
+        guard="skip",
+    )
+    chunk = program.train_chunk(made, DATA, augmented=False)
+    states = [jax.jit(partial(learner.init, made))(jax.random.key(3))]
+    for k in range(BAD + 2):
+        states.append(run(chunk, states[-1], BATCHES[k : k + 1])[0])
+    assert [int(state.guard["skipped"]) for state in states] == [0, 0, 0, 1, 1]
+    means = [np.asarray(state.statistics["conv"]["bn"]["mean"]) for state in states]
+    moved = [(before != after).any() for before, after in zip(means, means[1:])]
+    assert moved == [True, True, False, True]
+
+
 def test_a_halved_map_is_as_before_the_batch_and_slower_after_it():
     """By hand: the bad batch trains all but the second map; from then on its rate is half."""
     made = bad_in_one_step("halve")

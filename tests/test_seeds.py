@@ -216,6 +216,8 @@ def test_one_that_ends_early_does_not_end_the_others(place, monkeypatch, alone):
     assert launch(*ARGS, "--config.seeds=3", TOGETHER, "--workdir=w").code == 0
     found = summary(place / "w")["seeds"]
     assert [one["steps"] for one in found] == [78, 39, 78] and found[1]["ended_by"] == "patience"
+    (validated,) = rows(place / "w/seed_1", "val")  # with the weights that it ended with
+    assert found[1]["val_accuracy"] == validated["accuracy"]
     assert_alike(place / "w/seed_2", alone / "seed_2")
 
 

@@ -254,6 +254,8 @@ def test_a_seed_draws_the_same_again(tmp_path):
     first = drawn(tmp_path, 13, 3)
     assert drawn(tmp_path, 13, 3) == first
     assert drawn(tmp_path, 2, 4) != first[:2]
+    rates = [one["feedback_lr"] for one in first]  # and every trial draws anew
+    assert len(set(rates)) == len(rates)
 
 
 def test_each_map_may_have_a_range_of_its_own(tmp_path, monkeypatch):
@@ -430,6 +432,24 @@ def test_a_pruned_trial_stops_there(place, monkeypatch):
     pruned = table(place / "w")[1]
     assert pruned["state"] == "pruned" and pruned["epoch"] == "1"
     assert float(pruned["value"]) == rows(place / "w/trial_1", "val")[0]["accuracy"]
+
+
+def test_no_trial_is_pruned_after_its_last_epoch(tmp_path, monkeypatch):
+    """It has its value then, whatever a pruner says; one that is told twice is told once."""
+
+    class Always(optuna.pruners.BasePruner):
+        def prune(self, study, trial):
+            return True
+
+    monkeypatch.setattr(study, "_pruner", lambda name: Always())
+    there = study.Study(optuna.storages.InMemoryStorage(), tmp_path)
+    there.make({})
+    there.add(1)
+    one = there.open_trial(there.trials()[0], 0, "halving")
+    watch = trial._watch(one, {"epochs": 3})
+    assert [watch(epoch, 0.1 * epoch) for epoch in (3, 2, 2)] == [False, True, True]
+    assert there.trials()[0].intermediate_values == {3: pytest.approx(0.3), 2: 0.2}
+    assert one.user_attrs[trial.PRUNED] == 2
 
 
 def test_successive_halving_prunes_what_is_worse(tmp_path):
