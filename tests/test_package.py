@@ -159,5 +159,5 @@ def test_the_first_word_comes_before_anything_that_takes_its_time(installed):
 def test_an_unknown_tool_is_one_line(capsys):
     assert __main__.main(["trian"]) == 2
     error = capsys.readouterr().err
-    tools = "train, compare, report, figures, export, parity"
+    tools = "train, compare, sweep, report, figures, export, parity"
     assert error == f"error: the tool is 'trian'; allowed: {tools}, --help, --version\n"
