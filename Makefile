@@ -9,13 +9,16 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Recorded layers, schedules and initial values: the tests compare these, not a replay.
 OTHER_RECORDS := $(patsubst %,tests/golden/%.npz,init_facts schedule torch_layers)
 
-.PHONY: run test parity results lint docs docs-serve reliability fuzz mutants compiled lock audit clean
+.PHONY: run test slow parity results lint docs docs-serve reliability fuzz mutants compiled lock audit clean
 
 run: $(VENV)/.installed  ## install, then L-DRL and backprop on scikit-learn's digits, three seeds each
 	$(BIN)/python -m dtp_jax.compare --configs=digits_dtp,digits_backprop --seeds=3 --workdir=runs/quick_start
 
 test: $(VENV)/.installed-dev  ## install, then all tests
 	$(BIN)/python -m pytest
+
+slow: $(VENV)/.installed-dev  ## the tests that `make test` leaves out: clusters, services, pages in a browser
+	$(BIN)/python -m pytest -m slow
 
 parity: $(VENV)/.installed  ## replay the recorded numbers of the original program
 	$(BIN)/python -m dtp_jax.parity $(filter-out $(OTHER_RECORDS), $(wildcard tests/golden/*.npz))

@@ -83,6 +83,7 @@ def test_an_equation_has_the_colour_and_size_of_the_text():
     assert re.search(r'width="[\d.]+em"', drawn) and "vertical-align:" in drawn
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 def test_pages_fit_a_phone_and_ask_for_nothing(built):
     """In a real browser without a network: nothing is wider than the screen but what can be moved."""

@@ -123,6 +123,7 @@ def commands(log):
     return [line.split()[2] for line in log.read_text().splitlines() if line.startswith("$ ")]
 
 
+@pytest.mark.slow
 def test_rows_go_on_after_a_stop_and_are_run_once_by_two_processes(here):
     place, flags = here
     only = ["--only=tiny", "--only=tiny-bad"]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import jax
+import pytest
 import slurm_stand_in
 from helpers import REPOSITORY
 from launching import TINY, assert_same_run, launch, summary
@@ -57,6 +58,7 @@ def test_a_job_that_is_preempted_goes_on_to_the_same_result(slurm, place, monkey
     assert (code, out) == (0, "w: finished before\nnothing is left to send\n")
 
 
+@pytest.mark.slow
 def test_a_comparison_as_an_array_and_its_table(slurm, place):
     args = ("--configs=digits_backprop[beta=0.1|0.2]", "--seeds=1", "--workdir=c", *SHORT)
     code, out, err = dtp("compare", *args, *SLURM, "--submit.array=1")
@@ -99,6 +101,7 @@ def test_a_run_that_fails_fails_the_job(slurm, place):
     until((slurm / "101.never").exists)
 
 
+@pytest.mark.slow
 def test_two_nodes_are_one_run(slurm, place, monkeypatch):
     """A process on each; when the time is up, all save and the job is queued again, once."""
     as_here(monkeypatch, 2)
@@ -116,6 +119,7 @@ def test_two_nodes_are_one_run(slurm, place, monkeypatch):
     assert summary(place / "w")["steps"] == 2 * 39
 
 
+@pytest.mark.slow
 def test_a_comparison_on_this_machine(place, monkeypatch):
     as_here(monkeypatch, jax.device_count())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")

@@ -583,6 +583,7 @@ def test_a_worker_is_killed(place):
     }
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on(place):
     flags = (own(place), "--config.epochs=6", "--trials=1", f"--workdir={place / 'w'}")
     process = start(*flags)

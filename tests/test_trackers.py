@@ -375,6 +375,7 @@ def test_services_have_the_whole_run(offline, untracked):
     assert json.loads(Path(there).read_text()) == summary(workdir)
 
 
+@pytest.mark.slow
 @needs["wandb"]
 @needs["mlflow"]
 def test_services_after_a_kill(offline, fresh_wandb):

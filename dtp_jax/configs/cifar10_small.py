@@ -11,6 +11,7 @@ RULES = ("ldrl", "backprop", "dtp", "drl", "analytic")
 
 
 def get_config(rule="ldrl"):
+    """`cifar10_small_dtp` with another rule, each at rates of its own."""
     if rule not in RULES:
         raise ValueError(f"rule {rule!r}; allowed: {', '.join(RULES)}")
     if rule == "backprop":

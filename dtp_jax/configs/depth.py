@@ -12,6 +12,7 @@ from dtp_jax.configs import fashion_mnist_mlp
 
 
 def get_config(which="ldrl_4"):
+    """An MLP of so many layers, or a narrow resnet18, on Fashion-MNIST."""
     rule, _, network = which.rpartition("_")
     if not rule or not (network == "resnet18" or network.isdecimal() and int(network) > 1):
         raise ValueError(f"{which!r}; allowed: RULE_LAYERS, such as ldrl_8, or RULE_resnet18")

@@ -8,6 +8,7 @@ from dtp_jax.configs import mnist_mlp
 
 
 def get_config(rule="ldrl"):
+    """The net of `mnist_mlp`, ten epochs of Fashion-MNIST."""
     config = mnist_mlp.get_config(rule)
     config.dataset = "fashion_mnist"
     return config

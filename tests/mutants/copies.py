@@ -88,7 +88,7 @@ class Copy:
         self, tests: Sequence[str], *options: str, seconds: float | None = LONGEST_SECONDS
     ) -> Said:
         """What pytest says of these tests, up to the first that fails, within so many seconds."""
-        plain = ["-x", "-n", "0", "-rfE", "--no-header", "-p", "no:cacheprovider"]
+        plain = ["-x", "-n", "0", "-m", "", "-rfE", "--no-header", "-p", "no:cacheprovider"]
         command = [sys.executable, "-m", "pytest", *plain, *options]
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "400"}
         with self._lock:
