@@ -38,6 +38,8 @@ def main() -> None:
         for side in SIDES:
             with tempfile.TemporaryDirectory() as folder:
                 took, found = run(side, args.config, args.seeds, args.epochs, Path(folder))
+            said = f"turn {turn} of {args.turns}" if turn else "before the first turn"
+            print(f"{said}, {side}: {took:.1f} s", flush=True)
             if turn:
                 seconds[side].append(took)
             accuracies[side] = found
