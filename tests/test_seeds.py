@@ -196,6 +196,18 @@ def test_one_that_is_ahead_is_caught_up_with(place, alone):
         assert_weights_alike(place / "w" / f"seed_{seed}", alone / f"seed_{seed}")
 
 
+def test_finished_seeds_without_a_summary_are_summed_up_again(place):
+    """As after a kill between the last seed and the summary: nothing is trained."""
+    args = (*TINY, "--config.max_steps=2", "--config.seeds=2", TOGETHER, "--workdir=w")
+    assert launch(*args).code == 0
+    expected, before = summary(place / "w"), tree(place / "w/seed_1")
+    (place / "w/summary.json").unlink()
+    found = launch(*args)
+    assert found.code == 0, found.err
+    assert tree(place / "w/seed_1") == before
+    assert summary(place / "w")["seeds"] == expected["seeds"]
+
+
 def test_more_seeds_later(place):
     args = (*TINY, "--config.epochs=1", "--workdir=w")
     assert launch(*args, "--config.seeds=2", "--config.seed=5").code == 0
@@ -316,6 +328,7 @@ def test_the_way_is_chosen_by_the_platform(monkeypatch, platform, devices, confi
     Device.platform = platform
     monkeypatch.setattr(jax, "local_devices", lambda: [Device] * devices)
     usual = {"seeds_as": "auto", "data_parallel": 1, "layer_parallel": 1, "images_on": "auto"}
+    assert several.way({**usual, **config}, 0) == (False, "none is left")
     found = several.way({**usual, **config}, 5)
     assert found[0] == expected[0] and expected[1] in found[1]
 

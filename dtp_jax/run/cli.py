@@ -98,8 +98,7 @@ def _run(argv: list[str], screen: Screen) -> int:
                 "config or workdir",
                 json.dumps([experiment.config, folder.path.name], sort_keys=True),
             )
-        backend.require_devices()
-        mesh = make_mesh(experiment.config["data_parallel"], experiment.config["layer_parallel"])
+        mesh = mesh_of(made)
         data_share(mesh)
     except ValueError as error:
         return _fail(screen, error, EXIT_INVALID)
@@ -196,14 +195,16 @@ def _run_seeds(made: Plan, arguments: Arguments, screen: Screen) -> int:
         outcomes = train_seeds(made, seeds, arguments, screen, mesh, live=screen)
     codes = [one.code for one in outcomes if one.code]
     stopped = max(codes, default=0) >= INTERRUPTED
-    summary = None if stopped else folder.read_summary()
+    # What stands there is of these runs only where one of them has finished, now or before.
+    is_new = not outcomes or any(one.summary is not None for one in outcomes)
+    summary = folder.read_summary() if is_new and not stopped else None
     if summary is not None:
         screen.summary(summary, folder.path)
     return max(codes) if stopped else next(iter(codes), 0)
 
 
 def mesh_of(made: Plan) -> Mesh | None:
-    """The devices of a run on a machine of its own. Raises ValueError where they are not there."""
+    """The devices of a run; None for a single one. Raises ValueError where they are not there."""
     backend.require_devices()
     config = made.experiment.config
     return make_mesh(config["data_parallel"], config["layer_parallel"])

@@ -207,8 +207,8 @@ def way(config: dict[str, Any], left: int) -> tuple[bool, str]:
       left: how many are not finished.
     """
     asked, devices = config["seeds_as"], jax.local_devices()
-    if left == 1:
-        return False, "one is left"
+    if left <= 1:
+        return False, "one is left" if left else "none is left"
     if asked == "together":
         return True, _together(len(devices), left)
     if asked == "in_turn":
