@@ -4,6 +4,7 @@ import contextlib
 import io
 import time
 
+import submitit  # noqa: F401  (here: it closes the log handlers that it finds, those of a running test too)
 from launching import TINY
 
 from dtp_jax.__main__ import main
