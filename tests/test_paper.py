@@ -218,6 +218,34 @@ def test_the_committed_page_is_what_the_results_say():
         assert (REPOSITORY / "docs" / name).is_file()
 
 
+def test_the_readme_has_a_part_of_it():
+    text = (REPOSITORY / paper.README).read_text()
+    assert len(page.EXCERPT.findall(text)) == text.count("<!-- results: ") >= 1
+    assert page.with_excerpts(text, rows.GROUPS, COMMITTED) == text, "python -m benchmarks.paper"
+
+
+def test_an_excerpt_has_the_rows_that_were_run(place):
+    published = Published(90.0, "a paper", differs="100 epochs")
+    found = (Row("a", "A", "x", (), published), Row("b", "B", "x"), Row("c", "C", "x"))
+    group, places = Group("g", "G", "Words.", found, seeds=2), Places(place, place)
+    for row, values in ((found[0], (0.9, 0.8)), (found[2], (0.7, None))):
+        content = result(*values, test_accuracy=0.7)
+        places.file(row).write_text(json.dumps(content))
+    before = "One.\n<!-- results: g -->\nold\n<!-- end of results -->\nTwo."
+    assert page.with_excerpts(before, [group], places).splitlines() == [
+        "One.",
+        "<!-- results: g -->",
+        "G, 10 epochs, 2 seeds:",
+        "",
+        "| rule | test accuracy, % | published, 100 epochs |",
+        "| -- | -- | -- |",
+        "| A | 85.00 ± 7.07 | 90.00 |",
+        "| C | 70.00 (n = 1) (1 diverged) |  |",
+        "<!-- end of results -->",
+        "Two.",
+    ]
+
+
 def result(*accuracies, **more):
     seeds = [
         {"seed": n, "outcome": "finished" if a else "diverged", "test_accuracy": a, "seconds": 60}

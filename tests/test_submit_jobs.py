@@ -171,6 +171,19 @@ def test_ctrl_c_ends_jobs_of_this_machine_with_saving(place, monkeypatch):
     assert "saved in w/checkpoints/" in log().read_text()
 
 
+@pytest.mark.slow
+def test_time_is_up_on_this_machine(place, monkeypatch):
+    """A minute of which 50 seconds are for saving: the run is told after ten, and goes on in a second job."""
+    as_here(monkeypatch, jax.device_count())
+    args = (*TINY, "--config.epochs=100000", "--workdir=w", "--submit=local")
+    code, out, err = dtp("train", *args, "--submit.time=1", "--submit.grace=50", "--submit.requeues=1")
+    assert err == ""
+    (log,) = (place / "w/submitted").glob("local_*/*_log.out")
+    assert log.read_text().count("going on from step") == 1
+    assert log.read_text().count("saved in w/checkpoints/") == 2
+    assert code == 143 and "[1/1] w: stopped; the same command goes on from here" in out
+
+
 def test_a_failure_on_this_machine(place):
     """The others run all the same; the exit code is that of the first that failed."""
     asked = options.read([("submit", "local"), ("submit.setup", "set -e")])

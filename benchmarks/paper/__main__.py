@@ -1,4 +1,4 @@
-"""Results beside the publications: runs what is missing of docs/results.md, and writes it.
+"""Results beside the publications: runs what is missing of docs/results.md, writes it, and the README's tables.
 
     python -m benchmarks.paper                        all rows that have no result yet, then the page
     python -m benchmarks.paper --list                 how far every row is; nothing is run
@@ -27,6 +27,8 @@ from benchmarks.program import parser_of
 from dtp_jax.output import steady_streams
 
 PAGE = Path("docs/results.md")
+README = Path("README.md")
+"""Has short tables of what is on the page."""
 RESULTS = Path("benchmarks/results/paper")
 WORK = Path("runs/results")
 ASK = "import jax; print(jax.default_backend())"
@@ -57,7 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         code = ended.code
         _say(_left(ended.left))
-    for file in page.write(groups, places, explained, args.write):
+    written = page.write(groups, places, explained, args.write)
+    if args.write == PAGE and args.rows is None and README.is_file():
+        README.write_text(page.with_excerpts(README.read_text(), groups, places))
+        written.append(README)
+    for file in written:
         print(file)
     return code
 

@@ -1,5 +1,6 @@
 """docs/results.md: written from the committed results alone, the same text from the same files."""
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ it was stopped; `python -m benchmarks.paper --list` says how far it is.
 
 {existing}
 """
+EXCERPT = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+"""Where another page has a short table of a group."""
 EXISTING = """Every number is in [benchmarks/results/paper](../benchmarks/results/paper): a JSON and the curves of
 each row."""
 
@@ -76,6 +79,32 @@ def _group(group: Group, places: Places) -> str:
     return "\n".join(lines + ([*notes, ""] if notes else []))
 
 
+def with_excerpts(other: str, groups: Sequence[Group], places: Places) -> str:
+    """Another page, with a short table of a group between each of its pairs of marks (see EXCERPT)."""
+    known = {group.name: group for group in groups}
+    return EXCERPT.sub(lambda m: m[1] + excerpt(known[m[2]], places) + m[3], other)
+
+
+def excerpt(group: Group, places: Places) -> str:
+    """A short table of a group: its rows that have been run."""
+    results = results_of(group, places)
+    epochs = "/".join(sorted({str(one["epochs"]) for one in results.values()}))
+    differs = dict.fromkeys(r.published.differs for r in group.rows if r.published)
+    there = "; ".join(filter(None, differs))
+    lines = [
+        f"{group.title}, {epochs} epochs, {group.seeds} seeds:",
+        "",
+        f"| rule | test accuracy, % | published{f', {there}' if there else ''} |",
+        "| -- | -- | -- |",
+    ]
+    for row in group.rows:
+        if row.name in results:
+            accuracy = _accuracy(results[row.name]).replace(f" (n = {group.seeds})", "")
+            published = f"{row.published.accuracy:.2f}" if row.published else ""
+            lines.append(f"| {row.label} | {accuracy} | {published} |")
+    return "\n".join(lines) + "\n"
+
+
 def picture_name(group: Group) -> str:
     """The file of a group's picture."""
     return f"results_{group.name}.png"
@@ -104,16 +133,21 @@ def _line(group: Group, row: Row, found: Result) -> list[str]:
     published = _published(row.published)
     if found is None:
         return [row.label, NOT_RUN, "", "", "" if group.picture == "depth" else published, ""]
-    ends = Counter(one["outcome"] for one in found["seeds"])
-    values = [one["test_accuracy"] for one in found["seeds"] if one["test_accuracy"] is not None]
-    bad = ", ".join(f"{count} {end}" for end, count in ends.items() if end != FINISHED)
-    accuracy = " ".join(filter(None, [mean(values), f"({bad})" if bad else ""]))
+    accuracy = _accuracy(found)
     each = ", ".join(
         f"{100 * one['test_accuracy']:.2f}" if one["outcome"] == FINISHED else one["outcome"]
         for one in found["seeds"]
     )
     column = _angles(found) if group.picture == "depth" else published
     return [row.label, accuracy, each, str(found["epochs"]), column, _search(found)]
+
+
+def _accuracy(found: Mapping[str, Any]) -> str:
+    """Mean and standard deviation in percent, of how many seeds, and what became of the others."""
+    ends = Counter(one["outcome"] for one in found["seeds"])
+    values = [one["test_accuracy"] for one in found["seeds"] if one["test_accuracy"] is not None]
+    bad = ", ".join(f"{count} {end}" for end, count in ends.items() if end != FINISHED)
+    return " ".join(filter(None, [mean(values), f"({bad})" if bad else ""]))
 
 
 def mean(values: Sequence[float]) -> str:
