@@ -1,6 +1,7 @@
 """Figures of the paper: jobs train as training does, can be stopped, and are drawn without computing."""
 
 import csv
+import errno
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ from dtp_jax.figures import jobs, training
 from dtp_jax.figures.protocol import BLOCKS, PUBLISHED, Series, protocol
 from dtp_jax.figures.store import Store
 from dtp_jax.learning import learner as learning
+from dtp_jax.run import locks
 
 SMALL = {"seeds": 1, "iterations": 7, "batch": 8}
 FLAGS = [f"--{name}={value}" for name, value in SMALL.items()]
@@ -209,6 +211,20 @@ def test_a_job_of_another_process_is_left_to_it(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "time", SimpleNamespace(sleep=wait, monotonic=time.monotonic))
     jobs.compute(made, store, lambda *_: None)
     assert len(waits) == 2 and store.has(job.name)
+
+
+def test_without_locks_jobs_are_done_all_the_same(tmp_path, monkeypatch):
+    """Not waited for until the end of time."""
+    made = protocol("4.3", {**SMALL, "rules": ("fw_dtp",)}, quick=True)
+    store = opened(tmp_path, made)
+
+    def refuses(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    has_none = SimpleNamespace(**{**vars(fcntl), "flock": refuses})
+    monkeypatch.setattr(locks, "fcntl", has_none)
+    jobs.compute(made, store, lambda *_: None)
+    assert store.has(jobs.jobs_of(made)[0].name)
 
 
 def test_a_damaged_unfinished_job_begins_anew(tmp_path):

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from launching import tree
 
-from dtp_jax.run import owner
+from dtp_jax.run import locks, owner
 from dtp_jax.run.files import DiskError, WorkdirError
 from dtp_jax.run.owner import LAPSE_SECONDS, OWNER, Owner, Ownership, lives
 from dtp_jax.run.workdir import Workdir, default_workdir
@@ -177,7 +177,7 @@ def test_the_owner_renews_it(folder, monkeypatch):
 
 
 def test_without_locks_age_decides(folder, monkeypatch):
-    monkeypatch.setattr(owner, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     first = Ownership(folder)
     with pytest.raises(WorkdirError, match="last sign of life"):
         Ownership(folder)

@@ -176,7 +176,9 @@ def test_time_is_up_on_this_machine(place, monkeypatch):
     """A minute of which 50 seconds are for saving: the run is told after ten, and goes on in a second job."""
     as_here(monkeypatch, jax.device_count())
     args = (*TINY, "--config.epochs=100000", "--workdir=w", "--submit=local")
-    code, out, err = dtp("train", *args, "--submit.time=1", "--submit.grace=50", "--submit.requeues=1")
+    code, out, err = dtp(
+        "train", *args, "--submit.time=1", "--submit.grace=50", "--submit.requeues=1"
+    )
     assert err == ""
     (log,) = (place / "w/submitted").glob("local_*/*_log.out")
     assert log.read_text().count("going on from step") == 1

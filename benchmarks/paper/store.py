@@ -4,16 +4,15 @@ RESULTS/<row>.json has what a row came to, RESULTS/<row>.csv its curves. Whoever
 row again. WORK/<row>/ has the search, the runs and their logs, and is of no use once the JSON is there.
 """
 
-import contextlib
 import csv
 import datetime
-import fcntl
 import io
 import json
 import socket
 import statistics
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -22,6 +21,7 @@ import numpy as np
 from benchmarks.paper.rows import Group, Row
 from benchmarks.provenance import processor
 from dtp_jax.run.files import read_object, replace_text
+from dtp_jax.run.locks import claimed
 from dtp_jax.run.results import Table, divergence, read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -58,21 +58,13 @@ class Places(NamedTuple):
         """Where it is computed."""
         return self.work / row.name
 
-    @contextlib.contextmanager
-    def claim(self, row: Row) -> Iterator[IO | None]:
-        """Yields a file whose lock says that this process has the row to itself; None: another one has it.
+    def claim(self, row: Row) -> AbstractContextManager[IO[str] | None]:
+        """Yields a file if this process has the row to itself until the end of the context; else None.
 
-        The lock is the operating system's. It is that of everybody who has inherited the open file, too: a
-        run that outlives the process which started it keeps its row.
+        A run that has inherited the open file, and outlives the process which started it, keeps its row.
         """
         self.folder(row).mkdir(parents=True, exist_ok=True)
-        with (self.folder(row) / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield None
-                return
-            yield lock
+        return claimed(self.folder(row) / "lock")
 
 
 def seed_folders(group: Group, runs: Path) -> list[Path]:

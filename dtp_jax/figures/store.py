@@ -1,20 +1,20 @@
 """The folder of a figure: results of jobs, each in a file of its own, and who computes what at the moment."""
 
-import contextlib
 import csv
-import fcntl
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from dtp_jax import broken
 from dtp_jax.figures.protocol import Protocol
 from dtp_jax.run.files import WorkdirError, read_object, replace_text
+from dtp_jax.run.locks import claimed
 
 PROTOCOL = "protocol.json"
 
@@ -75,19 +75,9 @@ class Store:
         """Writes what there is of an unfinished job."""
         self._write(self._file(name, part=True), arrays)
 
-    @contextlib.contextmanager
-    def claim(self, name: str) -> Iterator[bool]:
-        """Yields whether this process has the job to itself until the end of the context.
-
-        A lock of the operating system: it goes with the process, however that ends.
-        """
-        with (self.jobs / f"{name}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            yield True
+    def claim(self, name: str) -> AbstractContextManager[IO[str] | None]:
+        """Yields something if this process has the job to itself until the end of the context; else None."""
+        return claimed(self.jobs / f"{name}.lock")
 
     def _file(self, name: str, part: bool = False) -> Path:
         return self.jobs / (f"{name}.part.npz" if part else f"{name}.npz")

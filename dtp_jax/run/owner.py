@@ -13,16 +13,12 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dtp_jax.run.files import DiskError, WorkdirError, disk_errors, read_object
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from dtp_jax.run.locks import try_lock
 
 OWNER = "owner.json"
 RENEWAL_SECONDS = 5.0
@@ -145,8 +141,7 @@ class Ownership:
         mine = self._folder / f".{OWNER}-{self._me.token}"
         descriptor = os.open(mine, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            with _without_locks():
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(descriptor)
             os.write(descriptor, json.dumps(self._me._asdict()).encode())
             while True:
                 before = self._token()
@@ -222,12 +217,9 @@ def lives(folder: Path) -> bool:
 
 def _is_locked(file: Path) -> bool | None:
     """Whether a process of this host holds an owner's file; None where there are no locks."""
-    with contextlib.suppress(FileNotFoundError), file.open() as opened, _without_locks():
-        try:
-            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-        except BlockingIOError:
-            return True
+    with contextlib.suppress(FileNotFoundError), file.open() as opened:
+        is_free = try_lock(opened, shared=True)
+        return None if is_free is None else not is_free
     return None
 
 
@@ -253,10 +245,3 @@ def _boot() -> str:
         return BOOT.read_text().strip()
     except OSError:
         return ""
-
-
-@contextlib.contextmanager
-def _without_locks() -> Iterator[None]:
-    """A context for locks, which not every file system and operating system has."""
-    with contextlib.suppress(OSError, AttributeError):
-        yield

@@ -14,13 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from dtp_jax.fields import first_line
 from dtp_jax.run.files import DiskError, disk_errors
+from dtp_jax.run.locks import alone
 from dtp_jax.sweep.dimensions import Dimension
 from dtp_jax.sweep.space import Choice
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 if TYPE_CHECKING:
     import optuna
@@ -114,15 +110,6 @@ def storage_errors() -> Iterator[None]:
         ) from problem
 
 
-@contextlib.contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """A context that no other process is in, as far as the file system has locks."""
-    with disk_errors(file.parent), file.open("a") as opened:
-        with contextlib.suppress(OSError, AttributeError):
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-
-
 class Study:
     """The study of one sweep."""
 
@@ -163,7 +150,7 @@ class Study:
         Args:
           first: values of the first of all trials, which are then not drawn.
         """
-        with _alone(self.folder / ADDING), storage_errors():
+        with disk_errors(self.folder), alone(self.folder / ADDING), storage_errors():
             study = self._load()
             there = study.get_trials(deepcopy=False)
             if sum(map(_is_begun, there)) < trials:
