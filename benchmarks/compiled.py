@@ -44,7 +44,6 @@ def main(argv: list[str] | None = None) -> int:
         "compiled",
         __doc__,
         epilog="--config and --config.FIELD=VALUE: as of launch.py",
-        allow_abbrev=False,
     )
     parser.add_argument("--platform", choices=CHIPS, required=True)
     shape = parser.add_mutually_exclusive_group()

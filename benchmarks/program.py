@@ -10,17 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dtp_jax import tools
 from dtp_jax.fields import error, local_path
 
 
 def parser_of(benchmark: str, doc: str, **options: Any) -> argparse.ArgumentParser:
     """Of `python -m benchmarks.<benchmark>`, whose docstring is its help."""
-    return argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{benchmark}",
-        description=doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        **options,
-    )
+    return tools.parser_of(f"python -m benchmarks.{benchmark}", doc, **options)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -330,7 +330,6 @@ def main(argv: list[str] | None = None) -> int:
         "roofline",
         __doc__,
         epilog="--config and --config.FIELD=VALUE: as of launch.py",
-        allow_abbrev=False,
     )
     parser.add_argument("--cache-mib", type=float, default=32, help="default 32")
     parser.add_argument("--repeats", type=int, default=5)

@@ -7,7 +7,6 @@ alternation; compiled programs are in the cache of earlier runs for all sides, a
 Accuracies must be the same on all sides, or it says where they are not.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -17,20 +16,19 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.program import add_json, parser_of, write_json
 from benchmarks.provenance import provenance
 
 SIDES = ("separate", "in_turn", "together")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("seeds", __doc__)
     parser.add_argument("--config", default="digits_dtp")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, help="default: the config's")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    add_json(parser)
     args = parser.parse_args()
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     accuracies: dict[str, list[float]] = {}
@@ -50,17 +48,15 @@ def main() -> None:
         differ = [a for a, b in zip(accuracies[side], accuracies["separate"]) if a != b]
         said = f"{len(differ)} accuracies differ" if differ else "same accuracies"
         print(f"{side:9} {middle:7.1f} s  {base / middle:5.2f} times as fast  {said}")
-    if args.json:
-        content = {
-            "config": args.config,
-            "seeds": args.seeds,
-            "epochs": args.epochs,
-            "seconds": seconds,
-            "ratio": {side: base / statistics.median(seconds[side]) for side in SIDES},
-            "test_accuracy": accuracies,
-            **provenance("seeds"),
-        }
-        args.json.write_text(json.dumps(content, indent=2) + "\n")
+    content = {
+        "config": args.config,
+        "seeds": args.seeds,
+        "epochs": args.epochs,
+        "seconds": seconds,
+        "ratio": {side: base / statistics.median(seconds[side]) for side in SIDES},
+        "test_accuracy": accuracies,
+    }
+    write_json(args.json, content | provenance("seeds"))
 
 
 def run(

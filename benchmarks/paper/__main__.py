@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = parser_of("paper", __doc__, allow_abbrev=False)
+    parser = parser_of("paper", __doc__)
     add = parser.add_argument
     add("--list", action="store_true", help="show how far every row is")
     add("--page", action="store_true", help="write the page alone")

@@ -25,6 +25,7 @@ import sys
 from dtp_jax.output import steady_streams
 from dtp_jax.run import signals
 from dtp_jax.run.screen import Screen
+from dtp_jax.tools import parser_of
 
 
 @steady_streams()
@@ -53,12 +54,7 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.compar
 
 def arguments_of(given: list[str], program: str) -> tuple[argparse.Namespace, list[str]]:
     """The arguments of a comparison, and the overrides for all its configs; leaves where they are not valid."""
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=__doc__.format(program=program),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of(program, __doc__)
     parser.add_argument("--configs", required=True, help="separated by commas")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, starting at 0")
     parser.add_argument("--workdir", default="runs/compare")

@@ -13,7 +13,6 @@ dicts of the original PyTorch program, as .safetensors or as .npz of its arrays.
 or not those of this config.
 """
 
-import argparse
 import re
 import sys
 
@@ -24,17 +23,13 @@ from dtp_jax.output import steady_streams
 from dtp_jax.run import arguments, cli, signals
 from dtp_jax.run.loading import load_plugins
 from dtp_jax.run.screen import Screen
+from dtp_jax.tools import parser_of
 
 
 @steady_streams()
 def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.export") -> int:
     """Returns the exit code. `program` is what the user has typed before the arguments."""
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of(program, __doc__)
     parser.add_argument("workdir", metavar="WORKDIR")
     parser.add_argument("file", metavar="FILE", help="to write; to read: .npz, too")
     parser.add_argument("--best", action="store_true", help="the best checkpoint by validation")

@@ -17,6 +17,7 @@ import argparse
 import shlex
 import sys
 
+from dtp_jax import tools
 from dtp_jax.output import steady_streams
 from dtp_jax.run import signals
 from dtp_jax.run.screen import Screen
@@ -40,13 +41,7 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.figure
 
 def parser_of(program: str) -> argparse.ArgumentParser:
     """The flags. Those that are left out have the values of the paper, or of --quick."""
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=__doc__.format(program=program),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
+    parser = tools.parser_of(program, __doc__, argument_default=argparse.SUPPRESS)
     parser.add_argument("figure", help="4.2, 4.3 or 4.3-extra")
     parser.add_argument("--quick", action="store_true", default=False, help="small and short")
     parser.add_argument("--draw", action="store_true", default=False, help="compute nothing")

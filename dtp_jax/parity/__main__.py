@@ -7,7 +7,6 @@ drawn, and everything that the original PyTorch program computed from them. Exit
 is off by more than its tolerance, 2 if a file cannot be replayed.
 """
 
-import argparse
 import sys
 
 import jax
@@ -19,16 +18,13 @@ from dtp_jax.output import steady_streams
 from dtp_jax.parity.case import ParityError, open_case
 from dtp_jax.parity.compare import Row, compare
 from dtp_jax.parity.replay import replay
+from dtp_jax.tools import parser_of
 
 
 @steady_streams()
 def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.parity") -> int:
     """Runs the command line. Returns the exit code: 0 if every quantity is within its tolerance, else 1 or 2."""
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(program, __doc__)
     parser.add_argument("files", nargs="+", metavar="FILE.npz")
     parser.add_argument(
         "--dtype",

@@ -12,13 +12,13 @@ is looked for where training looks for it ($DTP_JAX_DATA), and never downloaded;
 out, and said. Exit codes: 2 no run, or flag not valid; 6 the page cannot be written.
 """
 
-import argparse
 import contextlib
 import sys
 
 from dtp_jax.output import steady_streams
 from dtp_jax.run import signals
 from dtp_jax.run.screen import Screen
+from dtp_jax.tools import parser_of
 
 
 @steady_streams()
@@ -29,12 +29,7 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.report
       argv: arguments; those of this process by default.
       program: what the user has typed before them.
     """
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=__doc__.format(program=program),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of(program, __doc__)
     parser.add_argument(
         "workdirs", metavar="WORKDIR", nargs="+", help="of a run, a comparison or a sweep"
     )

@@ -27,6 +27,7 @@ import sys
 from dtp_jax.output import steady_streams
 from dtp_jax.run import signals
 from dtp_jax.run.screen import Screen
+from dtp_jax.tools import parser_of
 
 
 @steady_streams()
@@ -37,12 +38,7 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.sweep"
       argv: arguments; those of this process by default.
       program: what the user has typed before them.
     """
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=__doc__.format(program=program),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of(program, __doc__)
     add = parser.add_argument
     add("--config", help="a config by its name, a Python file, or the config.json of a run")
     add("--trials", type=int, help="how many results there are to be, all starts together")
