@@ -261,8 +261,8 @@ def test_a_disagreement_is_explained_or_open(place):
     for accuracy, spread, said in (
         (0.93, 0.001, "**G, A**: 3.00 % more than published, after 10 epochs. Open."),
         (0.88, 0.001, "**G, A**: 2.00 % less than published, after 10 epochs. Open."),
-        (0.88, 0.02, "Nowhere so far."),
-        (0.896, 0.0, "Nowhere so far."),
+        (0.88, 0.02, "Nowhere so far; of rows with a published value, 1 was run."),
+        (0.896, 0.0, "Nowhere so far; of rows with a published value, 1 was run."),
     ):
         content = result(accuracy, test_accuracy=accuracy, test_accuracy_std=spread)
         places.file(group.rows[0]).write_text(json.dumps(content))

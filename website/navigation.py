@@ -33,6 +33,7 @@ SECTIONS = {
         "performance",
         "repeatability",
         "reliability",
+        "mutants",
         "decisions",
         "architecture",
     ],

@@ -68,8 +68,10 @@ class Outside:
                 return f"[{text}](#{definition})"
         if file.is_dir():
             return text
-        self.copies[f"files/{path}"] = file
-        return f"[{text}]({up}files/{path})"
+        # Sphinx would look for a page; a browser shows it as text.
+        copy = f"files/{path}{'.txt' if path.suffix == '.md' else ''}"
+        self.copies[copy] = file
+        return f"[{text}]({up}{copy})"
 
 
 def _page_of(path: Path) -> str:

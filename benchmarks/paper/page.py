@@ -27,6 +27,9 @@ it was stopped; `python -m benchmarks.paper --list` says how far it is.
 - **Published values** stand beside the paper that they are from. Where something is different there,
   it is said.
 - **Rows without a number** are not run yet. A diverged seed is a result, and counts as such.
+- **Older comparisons**, with the values of the config files, are beside them:
+  [Fashion-MNIST](../benchmarks/results/2026-11-26_fashion_mnist_small_cpu.md),
+  [CIFAR-10](../benchmarks/results/2026-11-26_cifar10_small_cpu.md).
 
 {existing}
 """
@@ -259,12 +262,13 @@ def _disagreements(groups: Sequence[Group], places: Places, explained: Mapping[s
         ),
         "",
     ]
-    there = False
+    compared, there = 0, False
     for group in groups:
         for row in group.rows:
             found = places.result(row)
             if row.published is None or found is None:
                 continue
+            compared += 1
             more = disagrees(row.published, found)
             if more is None:
                 continue
@@ -276,7 +280,8 @@ def _disagreements(groups: Sequence[Group], places: Places, explained: Mapping[s
                 f"- **{group.title}, {row.label}**: {abs(more):.2f} % {side} than published, {epochs}. {why}",
                 "  ",
             )
-    return "\n".join([*lines, *([] if there else ["Nowhere so far."])]) + "\n"
+    nowhere = f"Nowhere so far; of rows with a published value, {compared} {'was' if compared == 1 else 'were'} run."
+    return "\n".join([*lines, *([] if there else [nowhere])]) + "\n"
 
 
 def counted(number: int, what: str) -> str:

@@ -55,7 +55,7 @@ TABLE_4 = "quoted in arXiv 2409.19841, table 4"
 HUNDRED = "100 epochs"
 NAMES = {
     "backprop": "backprop",
-    "analytic": "analytic",
+    "analytic": "analytic (reads forward weights)",
     "ldrl": "L-DRL",
     "parallel_ldrl": "parallel L-DRL, five samples",
     "dtp": "DTP",

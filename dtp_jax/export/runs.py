@@ -103,7 +103,7 @@ def import_weights(
         raise WeightsError(str(error)) from error
     return (
         f"{path}: starts from the {len(jax.tree.leaves(found))} arrays of {file}\n"
-        f"to train: python launch.py --workdir={path}"
+        f"to train: dtp train --workdir={path}"
     )
 
 
