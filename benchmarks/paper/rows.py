@@ -160,6 +160,8 @@ GROUPS = (
         "Narrow VGG on CIFAR-10",
         SMALL,
         _rows("cifar10_small", ("backprop", "analytic", "ldrl", "dtp", "drl"), {}),
+        trials=6,
+        trial_epochs=2,
     ),
     Group(
         "depth",

@@ -24,6 +24,10 @@ from dtp_jax.submit.task import Command
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 LONG_MINUTES = 60 * 24 * 365
+MOST_REQUEUES = 5
+"""submitit's own limit here; beyond it a job would be gone without a word."""
+TOO_OFTEN = "timed-out too many times"
+"""So submitit says that a job is not queued again."""
 POLL_SECONDS = 0.1
 NOT_HERE = ("partition", "memory", "account", "qos", "constraint", "cpus", "name", "extra")
 """Options that only Slurm understands."""
@@ -122,7 +126,7 @@ def run(
 
 
 def _start(command: Command, visible: str | None, options: Options, logs: Path) -> Any:
-    executor = LocalExecutor(logs, max_num_timeout=options.requeues)
+    executor = LocalExecutor(logs, max_num_timeout=min(options.requeues, MOST_REQUEUES))
     executor.update_parameters(
         timeout_min=options.time or LONG_MINUTES, signal_delay_s=options.grace
     )
@@ -146,7 +150,9 @@ def _code(handle: Any) -> int:
     if not handle.paths.result_pickle.exists():
         return 1
     kind, result = handle._get_outcome_and_result()
-    return result if kind == "success" else 1
+    if kind == "success":
+        return result
+    return 128 + signal.SIGTERM if TOO_OFTEN in result else 1  # its run has saved first
 
 
 def _line(one: Running, code: int) -> str:
