@@ -62,7 +62,8 @@ def _budget(groups: Sequence[Group]) -> str:
     if not found:
         return "- **Rates, beta and noise** are those of the config files."
     (most, _), *others = sorted(found.items(), key=lambda item: -len(item[1]))
-    others = "".join(f" ({', '.join(titles)}: {budget})" for budget, titles in others)
+    others = "; ".join(f"{', '.join(titles)}: {budget}" for budget, titles in others)
+    others = f" ({others})" if others else ""
     words = (
         f"- **Every rule of a table has the same budget**: {most}{others}, of which bad ones end early. So its "
         "rates, beta and noise are chosen, by the validation images. They are looked for around the values of the "
