@@ -662,7 +662,7 @@ def test_mesh_on_the_screen_and_the_same_numbers(place):
     assert four["loss"] == pytest.approx(one["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("place_images", ["device", "host"])
+@pytest.mark.parametrize("place_images", ["device", pytest.param("host", marks=pytest.mark.slow)])
 def test_a_run_goes_on_on_another_mesh(place, place_images):
     """From four devices to one and back, with no step done twice and the numbers of one device."""
     args = ("--config.epochs=1", "--config.max_steps=6", "--config.checkpoint_every=2")

@@ -41,7 +41,11 @@ def build(rule_name, network_name):
     )
 
 
-@pytest.mark.parametrize("network_name", networks.NETWORKS)
+@pytest.mark.parametrize(
+    "network_name",
+    # Every kind of its blocks is in resnet34 as well.
+    [pytest.param(n, marks=pytest.mark.slow) if n == "resnet18" else n for n in networks.NETWORKS],
+)
 @pytest.mark.parametrize("rule_name", rules.RULES)
 def test_step(rule_name, network_name):
     made = build(rule_name, network_name)

@@ -26,6 +26,8 @@ RECORDED = (
     "drl_conv_elu_nobias",
 )
 SMALLEST = "ldrl_multi_sample"
+SINGLE = (SMALLEST, "ldrl_lenet", "vanilla_dtp_vgg", "drl_conv")
+"""Those of which `make test` replays float32 as well: one of each kind."""
 
 
 @cache
@@ -39,9 +41,20 @@ def golden(name, dtype="float64"):
     return replayed(GOLDEN / f"{name}.npz", dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", RECORDED)
-def test_recorded_case(name, dtype):
+def test_recorded_case(name):
+    check_recorded_case(name, "float64")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in SINGLE else pytest.param(name, marks=pytest.mark.slow) for name in RECORDED],
+)
+def test_recorded_case_in_float32(name):
+    check_recorded_case(name, "float32")
+
+
+def check_recorded_case(name, dtype):
     """Every recorded quantity but the README's exemptions, each array of it compared."""
     case, outputs = golden(name, dtype)
     rows = compare(case, outputs, dtype)

@@ -23,6 +23,7 @@ COMPILING = "compiling the training step"
 """A run that is told to end while it does saves after its first step."""
 
 
+@pytest.mark.slow
 def test_a_job_that_is_preempted_goes_on_to_the_same_result(slurm, place, monkeypatch):
     """Preempted twice, in two ways; for time that is up see two nodes. No seed is added."""
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "5")

@@ -336,6 +336,7 @@ def expected(workdir):
 
 @needs["wandb"]
 @needs["mlflow"]
+@pytest.mark.slow
 def test_services_have_the_whole_run(offline, untracked):
     assert launch("--workdir=group/w", *SHORT, *LOOKS, *SERVICES).err == ""
     workdir = offline / "group/w"

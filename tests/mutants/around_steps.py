@@ -107,7 +107,7 @@ DEFECTS = (
         "learning/maps.py",
         "jnp.where(state.step > 0, below, 0)",
         "below",
-        ("test_parity.py::test_recorded_case[drl_conv_elu_nobias-float64]",),
+        ("test_parity.py::test_recorded_case[drl_conv_elu_nobias]",),
     ),
     # The guard inside the step.
     Defect(

@@ -45,7 +45,7 @@ DEFECTS = (
         "error = x - block.feedback(omega, *block.forward(theta, x))",
         "y, _ = block.forward(theta, x)\n"
         "        error = x - block.feedback(omega, y, activations.residuals[i])",
-        ("test_parity.py::test_recorded_case[vanilla_dtp_vgg-float64]",),
+        ("test_parity.py::test_recorded_case[vanilla_dtp_vgg]",),
     ),
     Defect(
         "drl-beta",
