@@ -418,6 +418,11 @@ def test_the_command_speaks_before_jax_is_there(args, code, out, err):
         ),
         (["--configs=digits_dtp[seed=3]"], "config.seed is overridden; allowed: --seeds"),
         (
+            ["--configs=digits_dtp", "--config.seeds=3"],
+            "config.seeds is overridden; allowed: --seeds",
+        ),
+        (["--configs=digits_dtp[seeds=3]"], "config.seeds is overridden; allowed: --seeds"),
+        (
             ["--configs=digits_dtp", "--workdir=gs://b/c"],
             "--workdir is 'gs://b/c'; allowed: a local",
         ),

@@ -60,7 +60,7 @@ def fail_as_tensorstore_does(*_):
         (Checkpoints, "_write", 3, fail_as_tensorstore_does),
         (Checkpoints, "_require_same", 3, fail),
         ("file", "metrics.jsonl", 6, fail),
-        ("file", "summary.tmp", 1, fail),
+        ("file", ".summary.json.", 1, fail),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -106,7 +106,7 @@ def full_after(patch, name, call):
     real, calls = workdir.Path.open, []
 
     def opened(path, mode="r", *args, **options):
-        if path.name == name and mode != "r":
+        if path.name.startswith(name) and mode != "r":
             calls.append(path)
             if len(calls) >= call:
                 fail()

@@ -1,5 +1,6 @@
 """A folder has one owner at a time."""
 
+import errno
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from launching import tree
@@ -228,6 +230,24 @@ def test_a_file_that_is_tidied_up_comes_again(folder):
     assert left(folder) == [OWNER]
     with pytest.raises(WorkdirError, match="trains in it"):
         Ownership(folder)
+    mine.release()
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_is_nobodys(folder, monkeypatch):
+    """The disk's fault, and not a take-over."""
+    mine = Ownership(folder)
+    real = Path.read_bytes
+
+    def refuses(path):
+        if path.name == OWNER:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuses)
+        with pytest.raises(DiskError, match="cannot be written to: Input/output error"):
+            mine.require()
+    mine.require()
     mine.release()
 
 

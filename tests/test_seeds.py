@@ -1,8 +1,10 @@
 """Several seeds of one config: each is the run that it is alone, in turn, together, on several devices."""
 
 import json
+import os
 import signal
 import statistics
+import time
 
 import jax
 import numpy as np
@@ -23,7 +25,7 @@ from launching import (
 from test_loop import killed
 
 import dtp_jax as dtp
-from dtp_jax.run import cli, loop, several, together
+from dtp_jax.run import cli, loop, several, signals, together
 from dtp_jax.run.config import validate
 from dtp_jax.run.seeds import with_seed
 
@@ -143,6 +145,24 @@ def test_a_signal_saves_all(place, alone, way):
     assert launch(*args).code == 0
     for seed in range(3):
         assert_alike(place / "w" / f"seed_{seed}", alone / f"seed_{seed}")
+
+
+def test_a_signal_when_all_is_saved_ends_what_would_come_next(place, monkeypatch):
+    """Of seeds that are trained together; a comparison would go on with its next config."""
+    finish_run = loop.Run.finish
+
+    def late(run):
+        if run.config["seed"] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(2 * signals.SETTLE_SECONDS)  # it is heard
+        return finish_run(run)
+
+    args = (*TINY, "--config.max_steps=2", "--config.seeds=2", TOGETHER, "--workdir=w")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "finish", late)
+        assert launch(*args).code == 143
+    assert not (place / "w/summary.json").exists()
+    assert launch(*args).code == 0 and len(summary(place / "w")["seeds"]) == 2
 
 
 @pytest.mark.parametrize("flags", [(), (TOGETHER,)], ids=["in turn", "together"])

@@ -6,6 +6,7 @@ import pytest
 import slurm_stand_in
 from submitting import SLURM, dtp
 
+from dtp_jax.run.gpus import visible_gpus
 from dtp_jax.submit import command, jobs, local, options
 
 pytest_plugins = ["run_fixtures"]
@@ -237,10 +238,11 @@ def test_gpus_are_counted(place, monkeypatch):
     )
     (place / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(place))
-    assert local.gpus({}) == ["0", "1"]
-    assert local.gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
+    assert visible_gpus({}) == ["0", "1"]
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "3, 5"}) == ["3", "5"]
     monkeypatch.setenv("PATH", str(place / "none"))
-    assert local.gpus({}) == []
+    assert visible_gpus({}) == []
 
 
 def test_a_job_for_each_seed(place):
@@ -277,7 +279,7 @@ def test_data_that_is_not_on_this_machine_is_a_warning(slurm, place, monkeypatch
     assert err.startswith("warning: on this machine: ") and "imagenet32" in err
 
 
-def test_workers_of_a_sweep_are_jobs(place):
+def test_workers_of_a_sweep_are_jobs(place, capsys):
     pytest.importorskip("dtp_jax.sweep.plan")
     asked = options.read([("submit", "slurm"), ("submit.time", "9")])
     args = ["--config=digits_dtp", "--trials=4", "--workers=2", "--config.epochs=1"]
@@ -285,10 +287,14 @@ def test_workers_of_a_sweep_are_jobs(place):
     assert [job.label for job in found.jobs] == ["worker 0", "worker 1"] and found.together
     wanted = ("sweep", "--config=digits_dtp", "--trials=4", "--workdir=runs/sweep/digits_dtp")
     assert {job.arguments for job in found.jobs} == {(*wanted, "--config.epochs=1")}
-    for flag, said in (
-        ("--workers=0", "--workers is '0'"),
-        ("--config.beta=-1", "config.beta is -1"),
-    ):
-        with pytest.raises(ValueError, match=f"{said}.*; allowed"):
+    more = ("--storage=s.journal", "--pruner=none", "--from-config", "--plugin=colorsys")
+    (first, _) = jobs.sweep([*args, *more], asked, print).jobs
+    assert set(more) < set(first.arguments)
+    for flag in ("--config.beta=-1", "--status", "--nix=1"):
+        with pytest.raises(ValueError, match="; allowed"):
             jobs.sweep([*args, flag], asked, print)
+    for flag in ("--workers=0", "--trials=0", "--pruner=nix"):
+        with pytest.raises(SystemExit):
+            jobs.sweep([*args, flag], asked, print)
+        assert flag.partition("=")[0] in capsys.readouterr().err
     assert not list(place.iterdir())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -185,6 +186,38 @@ def test_time_is_up_on_this_machine(place, monkeypatch):
     assert log.read_text().count("going on from step") == 1
     assert log.read_text().count("saved in w/checkpoints/") == 2
     assert code == 143 and "[1/1] w: stopped; the same command goes on from here" in out
+
+
+@pytest.mark.parametrize(
+    "kind, result, code",
+    [
+        ("success", 4, 4),
+        ("error", "...\ndtp_jax.submit.task.Ended: the run has ended with exit code 0\n", 0),
+        ("error", "...\ndtp_jax.submit.task.Ended: the run has ended with exit code 4\n", 4),
+        ("error", "UncompletedJobError: Job not requeued because: timed-out too many times.", 143),
+        ("error", "OSError: [Errno 28] No space left on device", 1),
+    ],
+)
+def test_how_a_job_of_this_machine_has_ended(tmp_path, kind, result, code):
+    (tmp_path / "r.pkl").touch()
+    paths = SimpleNamespace(result_pickle=tmp_path / "r.pkl", stdout="o", stderr="e")
+    handle = SimpleNamespace(paths=paths, _get_outcome_and_result=lambda: (kind, result))
+    assert local._code(handle) == code
+    one = local.Running(1, jobs.Job("a job", (), None), handle, time.monotonic())
+    words = {0: "done", 143: "stopped; the same command goes on", 4: "diverged; log: e"}
+    assert local._line(one, code).startswith(words.get(code, "failed (exit code 1)"))
+    assert local._line(one, 137).startswith("failed (exit code 137)")  # killed is not saved
+
+
+def test_a_run_that_ends_while_it_is_told_to_save(place, monkeypatch):
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    for code in (0, 4):
+        ended = task.Command((), str(place), {})
+        ended.run = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
+        task.ended(ended.run)
+        with pytest.raises(task.Ended) as said:
+            ended.checkpoint()
+        assert local.ENDED.search(str(said.value))[1] == str(code)
 
 
 def test_a_failure_on_this_machine(place):

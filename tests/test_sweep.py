@@ -7,9 +7,12 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -22,9 +25,10 @@ from rich.console import Console
 from dtp_jax.plots.search import Parameter, Trial, draw_search
 from dtp_jax.report import __main__ as report
 from dtp_jax.rules import RULES
-from dtp_jax.run import cli
+from dtp_jax.run import cli, loop, signals
 from dtp_jax.run.arguments import parse
 from dtp_jax.run.config import validate
+from dtp_jax.run.files import DiskError
 from dtp_jax.run.loading import load_config
 from dtp_jax.run.owner import Ownership
 from dtp_jax.run.screen import Screen
@@ -581,6 +585,81 @@ def test_a_worker_is_killed(place):
     assert found[0].intermediate_values == {
         row["epoch"]: row["accuracy"] for row in rows(run, "val")
     }
+
+
+def test_a_signal_when_all_is_saved_ends_the_sweep(place, monkeypatch):
+    """Not the trial, which is over, but what would come next."""
+    finish_run = loop.Run.finish
+
+    def late(run):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2 * signals.SETTLE_SECONDS)  # it is heard
+        return finish_run(run)
+
+    flags = (own(place), "--config.epochs=1", "--trials=2", f"--workdir={place / 'w'}")
+    codes = []
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "finish", late)
+        outermost = signals.until_stopped(lambda: codes.append(sweep(*flags)) or 0, "stopped")
+    assert outermost == 128 + signal.SIGTERM and not codes
+    assert not (place / "w/trial_1").exists()
+    assert sweep(*flags)[0] == 0
+    assert [one.state.name for one in stored(place / "w")] == ["COMPLETE"] * 2
+
+
+def test_a_sweep_whose_folder_got_another_name_goes_on(whole, tmp_path):
+    folder, flags, _ = whole
+    other = tmp_path / "renamed"
+    shutil.copytree(folder, other)
+    code, out, err = sweep(*flags[:-1], f"--workdir={other}", "--trials=3")
+    assert (code, err) == (0, "") and "this sweep is done" in out
+    assert sweep("--status", f"--workdir={other}")[0] == 0
+
+
+def test_of_two_that_begin_at_once_one_says_of_which_sweep_it_is(tmp_path, monkeypatch):
+    """The other one looked before that was written down, and takes what it finds."""
+    storage = study.open_storage(None, tmp_path)
+    first, second = (study.Study(storage, tmp_path) for _ in range(2))
+    create = optuna.create_study
+
+    def slowly(**options):
+        made = create(**options)
+        time.sleep(0.2)
+        return made
+
+    monkeypatch.setattr(optuna, "create_study", slowly)
+    makers = [
+        threading.Thread(target=one.make, args=({"seed": n},))
+        for n, one in enumerate((first, second))
+    ]
+    found = []
+    for maker in makers:
+        maker.start()
+    makers[0].join()
+    found.append(first.record())
+    makers[1].join()
+    found.append(first.record())
+    assert found[0] == found[1]
+
+
+def test_a_storage_that_is_gone_is_a_disk_that_refuses(tmp_path, monkeypatch):
+    file = tmp_path / "far" / "s.journal"
+    there = study.Study(study.open_storage(str(file), tmp_path), tmp_path)
+    there.make({})
+    shutil.rmtree(file.parent)
+    with pytest.raises(DiskError, match="the storage of the sweep cannot be used"):
+        there.add(1)
+
+
+def test_a_journal_is_named_from_the_top(place, monkeypatch):
+    """Its lock is a link to it, which is followed from another folder."""
+    monkeypatch.setenv("HOME", str(place))
+    for given in ("far/s.journal", "~/s.journal"):
+        storage = study.open_storage(given, place / "w")
+        assert Path(storage._backend._file_path).is_absolute()
+    assert not (place / "~").exists()
+    with pytest.raises(study.StudyError, match="--storage is .*; allowed: a local path"):
+        study.open_storage("s3:/bucket/s.journal", place / "w")
 
 
 @pytest.mark.slow

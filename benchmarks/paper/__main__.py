@@ -25,6 +25,7 @@ from benchmarks.paper import rows
 from benchmarks.paper.rows import Group
 from benchmarks.program import parser_of
 from dtp_jax.output import steady_streams
+from dtp_jax.run.files import replace_text
 
 PAGE = Path("docs/results.md")
 README = Path("README.md")
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(_left(ended.left))
     written = page.write(groups, places, explained, args.write)
     if args.write == PAGE and args.rows is None and README.is_file():
-        README.write_text(page.with_excerpts(README.read_text(), groups, places))
+        replace_text(README, page.with_excerpts(README.read_text("utf-8"), groups, places))
         written.append(README)
     for file in written:
         print(file)

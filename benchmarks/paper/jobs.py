@@ -70,13 +70,17 @@ def compute(
     """
     todo = [task for task in tasks if places.result(task[1]) is None]
     broken: list[Task] = []
+
+    def left() -> int:
+        return sum(places.result(row) is None for _, row in tasks)
+
     with _signals() as heard:
         while todo:
             taken = []
-            for number, task in enumerate(todo):
+            for task in todo:
                 try:
                     if is_over():
-                        return Ended(int(bool(broken)), len(todo[number:]) + len(taken + broken))
+                        return Ended(int(bool(broken)), left())
                     if not _try(task, places, is_over, note, say, heard):
                         taken.append(task)
                     elif places.result(task[1]) is not None:
@@ -86,13 +90,11 @@ def compute(
                     broken.append(task)
                 except Interrupted as stopped:
                     say(f"{task[1].name}: stopped, and saved; the same command goes on from here")
-                    return Ended(
-                        INTERRUPTED + stopped.number, len(todo[number:]) + len(taken + broken)
-                    )
+                    return Ended(INTERRUPTED + stopped.number, left())
             if len(taken) == len(todo):
                 _wait(heard)
             todo = taken
-    return Ended(int(bool(broken)), len(broken))
+    return Ended(int(bool(broken)), left())
 
 
 def _try(
@@ -279,7 +281,8 @@ def _log(row: Row, places: Places) -> Path:
 def _problem(code: int, row: Row, places: Places) -> str:
     """Why a command is no result, in a line."""
     log = _log(row, places)
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    text = log.read_text("utf-8", errors="replace").rpartition("\n$ dtp ")[2]  # of the last command
+    lines = [line for line in text.splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1])
     return f"exit code {code}: {said.removeprefix('error: ')} ({log})"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.paper.rows import Group, Published, Row
 from benchmarks.paper.store import FINISHED, Places
+from dtp_jax.run.files import replace_text
 
 Result = Mapping[str, Any] | None
 NOT_RUN = "not run"
@@ -329,5 +330,5 @@ def write(
             drawn.append(file.parent / picture_name(group))
             draw(group, places, drawn[-1])
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text(groups, places, explained))
+    replace_text(file, text(groups, places, explained))
     return [file, *drawn]

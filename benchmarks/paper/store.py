@@ -123,7 +123,7 @@ def write(
         "seeds": seeds,
         **_means(seeds),
         "command": commands["train"],
-        "commit": commit(),
+        "commit": _commits(folders) or commit(),
         "host": socket.gethostname(),
         "hardware": _hardware(folders),
         "note": note,
@@ -155,6 +155,12 @@ def _of_seed(number: int, folder: Path, code: int) -> dict[str, Any]:
         update_angles = _last(metrics.of("diagnostics"), "update_angle/")
         found |= {"update_angles": update_angles} if update_angles else {}
     return found
+
+
+def _commits(folders: Sequence[Path]) -> str:
+    """Of the programs that trained: others may have been committed since."""
+    origins = ((read_object(f / "config.json") or {}).get("provenance", {}) for f in folders)
+    return ", ".join(dict.fromkeys(one["commit"] for one in origins if one.get("commit")))
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
@@ -196,7 +202,7 @@ def _search(
         "val_accuracy": best.get("val_accuracy"),
         "importances": sweep["importances"],
         "seconds": _seconds(folder / "sweep.csv"),
-        "command": commands["sweep"],
+        "command": sweep.get("command", commands["sweep"]),
     }
 
 

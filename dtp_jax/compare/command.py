@@ -43,8 +43,9 @@ def compare(
         return cli.EXIT_INVALID
     results = run_all(entries, seeds, folder, overrides, screen)
     codes = [run.code for result in results for run in result.runs if run.code != 0]
-    if codes and codes[-1] >= INTERRUPTED:
-        return codes[-1]
+    stopped = [code for code in codes if code >= INTERRUPTED]
+    if stopped:
+        return stopped[0]
     with screen.task("drawing the pictures"):
         rows, files = write_report(results, command, folder, training=training)
     show(rows, screen)

@@ -49,10 +49,11 @@ def parse_configs(text: str, overrides: list[str]) -> list[Entry]:
                 f"--configs names {entry.label!r} twice; allowed: configs of different names"
             )
         arguments = parse(entry.arguments(overrides))
-        if "seed" in arguments.overridden:
-            raise ValueError(
-                "config.seed is overridden; allowed: --seeds=N, for the seeds 0 to N - 1"
-            )
+        for name in ("seed", "seeds"):
+            if name in arguments.overridden:
+                raise ValueError(
+                    f"config.{name} is overridden; allowed: --seeds=N, for the seeds 0 to N - 1"
+                )
         config = validate(arguments.config).config
         entries.append(entry._replace(config=config))
     return entries

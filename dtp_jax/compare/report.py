@@ -1,6 +1,7 @@
 """The results of a comparison: Markdown, CSV, a table for the terminal, and pictures."""
 
 import csv
+import io
 import statistics
 from collections import Counter
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from dtp_jax.compare.pictures import Picture, draw_pictures
 from dtp_jax.compare.runs import Result
 from dtp_jax.plots.labels import fitting_labels
+from dtp_jax.run.files import replace_text
 from dtp_jax.run.layout import NO_BREAK, duration
 from dtp_jax.run.screen import Screen
 
@@ -101,12 +103,11 @@ def write_report(
     """
     rows = [row(result) for result in results]
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(_csv(rows))
+    lines = io.StringIO()
+    csv.writer(lines).writerows(_csv(rows))
+    replace_text(folder / "comparison.csv", lines.getvalue())
     pictures = draw_pictures(results, folder, training=training)
-    (folder / "comparison.md").write_text(
-        _markdown(rows, results, command, pictures), encoding="utf-8"
-    )
+    replace_text(folder / "comparison.md", _markdown(rows, results, command, pictures))
     drawn = [picture.file for picture in pictures if picture.file]
     return rows, ["comparison.md", "comparison.csv", *drawn]
 

@@ -60,7 +60,7 @@ def run_all(
         ]
         outcomes = _run(entry.arguments(overrides), workdir / entry.label, heads, screen)
         results.append(Result(entry, [Run(*outcome[1:]) for outcome in outcomes]))
-        if outcomes[-1].code >= INTERRUPTED:
+        if any(one.code >= INTERRUPTED for one in outcomes):
             break
     return results
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from dtp_jax import broken
 from dtp_jax.figures.protocol import Protocol
-from dtp_jax.run.files import WorkdirError, read_object, replace_text
+from dtp_jax.run.files import WorkdirError, read_object, replace_text, replacing
 from dtp_jax.run.locks import claimed
 
 PROTOCOL = "protocol.json"
@@ -83,12 +82,8 @@ class Store:
         return self.jobs / (f"{name}.part.npz" if part else f"{name}.npz")
 
     def _write(self, file: Path, arrays: Mapping[str, Any]) -> None:
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as stream:
+        with replacing(file) as stream:
             np.savez(stream, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
 
 
 def _difference(found: Any, wanted: Any, path: str = "") -> str:

@@ -3,6 +3,7 @@
 matplotlib is imported when something is drawn, and never opens a window.
 """
 
+import os
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -115,4 +116,7 @@ def save(figure: Any, *files: Path) -> None:
     """Writes the figure, in the format that each name ends with."""
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=DPI)
+        # All at once: somebody may be about to read it, or to write it as well.
+        temporary = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
+        figure.savefig(temporary, dpi=DPI)
+        temporary.replace(file)

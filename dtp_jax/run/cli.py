@@ -266,12 +266,30 @@ def _train_seeds(
             folder.create(config, origin, [one._asdict() for one in made.experiment.extensions])
         outcomes = None
         if is_together:
-            outcomes = train_together(seeds, screen, live, request, take_over=arguments.take_over)
+            outcomes = _together(seeds, arguments, screen, live)
         if outcomes is None:
             outcomes = train_in_turn(seeds, screen, alone)
         if is_new and all(one.code < INTERRUPTED for one in outcomes):
             summarize(made, outcomes, request, mesh)
     return outcomes
+
+
+def _together(
+    seeds: Sequence[Seed], arguments: Arguments, screen: Screen, live: Screen
+) -> list[Outcome] | None:
+    """`train_together`. A signal that comes when all is saved ends what would come next."""
+    found: list[Outcome] | None = None
+
+    def work() -> int:
+        nonlocal found
+        options = {"take_over": arguments.take_over}
+        found = train_together(seeds, screen, live, arguments.request, **options)
+        return max((one.code for one in found or ()), default=0)
+
+    code = signals.until_stopped(work, "stopped before the first step", live.abandon)
+    if code >= INTERRUPTED and found is None:
+        return [Outcome(seed.number, seed.made.workdir.path, code, None) for seed in seeds]
+    return found
 
 
 def help_text(description: str) -> str:

@@ -22,7 +22,7 @@ from dtp_jax.plots import style
 from dtp_jax.plots.feedback import draw_feedback
 from dtp_jax.run import program
 from dtp_jax.run.build import Experiment
-from dtp_jax.run.files import DiskError, WorkdirError
+from dtp_jax.run.files import DiskError, WorkdirError, replacing
 from dtp_jax.run.rows import Row, feedback_row, numbers_row, weight_rows
 from dtp_jax.run.workdir import Workdir
 
@@ -194,9 +194,8 @@ class Diagnostics:
     def _draw(self, curves: Mapping[str, np.ndarray], step: int) -> None:
         """The arrays of every look, and a picture of some."""
         file = self._workdir.figure_file(step)
-        with file.with_suffix(".tmp").open("wb") as temporary:
-            np.savez(temporary, **curves)
-        file.with_suffix(".tmp").replace(file)
+        with replacing(file) as stream:
+            np.savez(stream, **curves)
         if is_drawn(step, self.every, self._total_steps):
             title = f"feedback training of the batch at step {step}"
             style.save(draw_feedback(curves, title), file.with_suffix(".png"))

@@ -532,5 +532,5 @@ class Run:
         summary = summary_of(self)
         if self.watch is None:
             self.workdir.write_summary(summary)
-            self.tracking.finish(summary)
+        self.tracking.finish(summary)
         return summary

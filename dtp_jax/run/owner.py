@@ -112,13 +112,21 @@ class Ownership:
             if _identity(self._folder) != self._place:
                 raise DiskError(f"{self._folder} is gone: it was removed, moved or unmounted")
             if not self._file.exists():  # somebody has tidied up
-                os.close(self._descriptor)
-                self._descriptor = self._acquire()
-            found = Owner.of(read_object(self._file))
+                lost, self._descriptor = self._descriptor, self._acquire()
+                os.close(lost)
+            found = self._named()
         if found.token != self._me.token:
             raise WorkdirError(
                 f"{found} has taken {self._folder} over; this run has stopped and writes nothing more"
             )
+
+    def _named(self) -> Owner:
+        """Whom the file names. A disk that cannot be read at the moment is an OSError, and nobody's."""
+        try:
+            found = json.loads(self._file.read_bytes())
+        except ValueError:
+            found = None
+        return Owner.of(found if isinstance(found, dict) else None)
 
     def release(self) -> None:
         """Gives it up, as far as nobody has taken it."""

@@ -1,7 +1,5 @@
 """What becomes a job: the command line of a tool, checked, in the pieces that run by themselves."""
 
-import argparse
-import importlib
 import itertools
 import re
 from collections.abc import Callable, Sequence
@@ -18,6 +16,8 @@ from dtp_jax.run.config import DRAWN
 from dtp_jax.run.loading import load_config, load_plugins
 from dtp_jax.run.workdir import FINISHED, Workdir
 from dtp_jax.submit.options import Options
+from dtp_jax.sweep import plan as sweep_plan
+from dtp_jax.sweep.__main__ import arguments_of as arguments_of_sweep
 
 
 class Job(NamedTuple):
@@ -103,27 +103,21 @@ def sweep(args: list[str], options: Options, warn: Callable[[str], None]) -> Job
     Raises:
       ValueError: one line; the command is not valid.
     """
-    parser = argparse.ArgumentParser("dtp sweep", allow_abbrev=False)
-    for flag in ("--config", "--trials", "--workdir", "--storage", "--pruner", "--workers"):
-        parser.add_argument(flag)
-    found, overrides = parser.parse_known_args(args)
+    found, overrides = arguments_of_sweep(args, "dtp sweep")
+    if found.status:
+        raise ValueError("--status is no job; allowed: --status without --submit")
     if options.nodes > 1:
         raise error(
             "--submit.nodes", options.nodes, "1: the workers of a sweep are jobs, --workers=N"
         )
-    for flag in ("config", "trials"):
-        if getattr(found, flag) is None:
-            raise ValueError(f"--{flag} is missing; allowed: see dtp sweep --help")
-    _count("--trials", found.trials)
-    count = _count("--workers", found.workers or "1")
+    count = _count("--workers", found.workers)
     load_plugins(flags_of(overrides).plugins)
     name = load_config(found.config).name
     folder = local_folder("--workdir", found.workdir or Path("runs") / "sweep" / name)
-    # By its name, as __main__ has the tools.
-    plan_sweep = importlib.import_module("dtp_jax.sweep.plan").make
-    plan_sweep(found.config, overrides, folder, found.pruner or "halving", "dtp sweep")
-    kept = {key: value for key, value in vars(found).items() if value and key != "workers"}
-    flags = [f"--{key}={value}" for key, value in (kept | {"workdir": folder}).items()]
+    sweep_plan.make(found.config, overrides, folder, found.pruner or "halving", "dtp sweep")
+    kept = {name: getattr(found, name) for name in ("config", "trials", "storage", "pruner")}
+    flags = [f"--{name}={value}" for name, value in kept.items() if value is not None]
+    flags += [f"--workdir={folder}", *(["--from-config"] if found.from_config else [])]
     workers = [Job(f"worker {n}", ("sweep", *flags, *overrides), None) for n in range(count)]
     return Jobs(folder, workers, [], together=True)
 

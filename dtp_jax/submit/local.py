@@ -1,9 +1,7 @@
 """Jobs as processes of this machine: some at once, each with GPUs of its own, the same way as in Slurm."""
 
 import os
-import shutil
 import signal
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -13,16 +11,16 @@ from typing import Any, NamedTuple
 from submitit import LocalExecutor
 from submitit.core.utils import environment_variables
 
-from dtp_jax.compare.runs import outcome
 from dtp_jax.fields import error
 from dtp_jax.run import signals
+from dtp_jax.run.failures import outcome
+from dtp_jax.run.gpus import GPUS, visible_gpus
 from dtp_jax.run.layout import duration
 from dtp_jax.run.workdir import Workdir
 from dtp_jax.submit.jobs import Job
 from dtp_jax.submit.options import Options
-from dtp_jax.submit.task import Command
+from dtp_jax.submit.task import ENDED, SAVED, Command
 
-GPUS = "CUDA_VISIBLE_DEVICES"
 LONG_MINUTES = 60 * 24 * 365
 MOST_REQUEUES = 5
 """submitit's own limit here; beyond it a job would be gone without a word."""
@@ -54,7 +52,7 @@ def slots(options: Options, environment: Mapping[str, str]) -> list[str | None]:
     each = options.gpu_count
     if not each:
         return [environment.get(GPUS)] * (options.array or 1)
-    there = gpus(environment)
+    there = visible_gpus(environment)
     at_once = options.array or len(there) // each
     if not at_once or at_once * each > len(there):
         raise error(
@@ -63,19 +61,6 @@ def slots(options: Options, environment: Mapping[str, str]) -> list[str | None]:
             f"what this machine has: {len(there)} GPUs, for {at_once or 1} jobs at once",
         )
     return [",".join(there[slot * each : (slot + 1) * each]) for slot in range(at_once)]
-
-
-def gpus(environment: Mapping[str, str]) -> list[str]:
-    """The names of this machine's GPUs for CUDA, as far as they are free to use."""
-    if GPUS in environment:
-        return [name.strip() for name in environment[GPUS].split(",") if name.strip()]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True).stdout
-    return [
-        str(number)
-        for number in range(sum(line.startswith("GPU ") for line in listed.splitlines()))
-    ]
 
 
 def run(
@@ -152,11 +137,13 @@ def _code(handle: Any) -> int:
     kind, result = handle._get_outcome_and_result()
     if kind == "success":
         return result
+    if ended := ENDED.search(result):
+        return int(ended[1])
     return 128 + signal.SIGTERM if TOO_OFTEN in result else 1  # its run has saved first
 
 
 def _line(one: Running, code: int) -> str:
-    if code > 128:
+    if code in SAVED:
         return f"stopped; the same command goes on from here (log: {one.handle.paths.stdout})"
     if code:
         return f"{outcome(code)}; log: {one.handle.paths.stderr}"

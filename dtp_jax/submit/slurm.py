@@ -108,7 +108,10 @@ def send_table(options: Options, logs: Path, jobs: Jobs, command: Command, after
         time=min(options.time, TABLE_MINUTES),
         signal_delay_s=1,
         job_name=f"{options.name or f'dtp-{jobs.afterwards[0]}'}-table",
-        additional_parameters={"kill-on-invalid-dep": "yes", **options.extra},
+        additional_parameters={
+            "kill-on-invalid-dep": "yes",
+            **{name: value for name, value in options.extra.items() if name != "dependency"},
+        },
     )
     return send(made, [command])[0]
 

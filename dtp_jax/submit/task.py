@@ -11,6 +11,7 @@ Of several tasks only the first one is asked by submitit for a checkpoint; the r
 
 import dataclasses
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -24,6 +25,14 @@ LINGER_SECONDS = 600.0
 """So long a job that has saved waits for Slurm to take it away."""
 FOR_US = (signal.SIGUSR1, signal.SIGUSR2)
 """Slurm sends these to every process of a job; they would kill a run, and mean nothing to it."""
+
+
+BY_ITSELF = "the run has ended with exit code "
+ENDED = re.compile(BY_ITSELF + r"(\d+)")
+
+
+class Ended(Exception):
+    """A run was told to save, and had ended by itself."""
 
 
 @dataclasses.dataclass
@@ -74,8 +83,9 @@ class Command:
         """Has the run save; called by submitit when the time is up. Returns what is queued again.
 
         Raises:
-          SystemExit: the run has ended by itself meanwhile, well or not.
+          SystemExit, Ended: the run has ended by itself meanwhile, well or not.
         """
+        from submitit import JobEnvironment
         from submitit.helpers import DelayedSubmission
 
         if self.run is not None:
@@ -85,6 +95,8 @@ class Command:
             if code not in SAVED:
                 if code:
                     _say_failure(code)
+                if JobEnvironment().cluster != "slurm":
+                    raise Ended(f"{BY_ITSELF}{code}")  # is kept as the job's result
                 raise SystemExit(code)
         return DelayedSubmission(dataclasses.replace(self))
 

@@ -7,7 +7,7 @@
 What is searched stands in the config file, beside get_config:
 
     from dtp_jax.sweep.space import Choice, LogUniform, PerMap, Uniform
-    space = {{"beta": Uniform(.01, 1), "feedback_lr": PerMap(LogUniform(1e-4, .1)), "batch_size": Choice(64, 128)}}
+    space = {"beta": Uniform(.01, 1), "feedback_lr": PerMap(LogUniform(1e-4, .1)), "batch_size": Choice(64, 128)}
 
 A file without a space has a default one: rates, beta, noise and batch size, as far as its rule has them.
 --config.FIELD=VALUE sets a field in all trials; it is then not searched. Trials have the config's epochs, and
@@ -30,14 +30,8 @@ from dtp_jax.run.screen import Screen
 from dtp_jax.tools import parser_of
 
 
-@steady_streams()
-def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.sweep") -> int:
-    """Returns the exit code.
-
-    Args:
-      argv: arguments; those of this process by default.
-      program: what the user has typed before them.
-    """
+def arguments_of(given: list[str], program: str) -> tuple[argparse.Namespace, list[str]]:
+    """The arguments of a sweep, and what is passed on to its trials; leaves where they are not valid."""
     parser = parser_of(program, __doc__)
     add = parser.add_argument
     add("--config", help="a config by its name, a Python file, or the config.json of a run")
@@ -65,7 +59,6 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.sweep"
     add(
         "--worker", type=int, help=argparse.SUPPRESS
     )  # the number of a process that --workers starts
-    given = sys.argv[1:] if argv is None else argv
     args, overrides = parser.parse_known_args(given)
     for flag, value, least in (("--trials", args.trials, 1), ("--workers", args.workers, 1)):
         if value is not None and value < least:
@@ -76,10 +69,22 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.sweep"
         parser.error("--config is missing; allowed: a config by its name or file")
     if not args.status and args.trials is None:
         parser.error("--trials is missing; allowed: how many results there are to be")
+    return args, [*(f"--plugin={name}" for name in args.plugin), *overrides]
+
+
+@steady_streams()
+def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.sweep") -> int:
+    """Returns the exit code.
+
+    Args:
+      argv: arguments; those of this process by default.
+      program: what the user has typed before them.
+    """
+    given = sys.argv[1:] if argv is None else argv
+    args, overrides = arguments_of(given, program)
     screen = Screen()
     with screen.task("starting JAX"):
         from dtp_jax.sweep import command
-    overrides = [*(f"--plugin={name}" for name in args.plugin), *overrides]
     if args.status:
         return command.status(args, screen)
     return command.sweep(args, overrides, f"{program} {shlex.join(given)}", given, screen)

@@ -89,7 +89,7 @@ def status(args: argparse.Namespace, screen: Screen) -> int:
 def _status(args: argparse.Namespace, screen: Screen) -> int:
     with _checks():
         folder = _folder(args)
-    study = Study(open_storage(args.storage, folder, writes=False), folder)
+    study = _study(args, folder, writes=False)
     record = study.record()
     if record is None:
         raise StudyError(
@@ -149,7 +149,7 @@ def _begin(args: argparse.Namespace, overrides: list[str], command: str) -> tupl
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise error("--workdir", str(folder), f"{FOLDER}; {problem.strerror}") from problem
-    study = Study(open_storage(args.storage, folder), folder)
+    study = _study(args, folder)
     found = study.record()
     if found is None:
         study.make(wanted.record)
@@ -160,6 +160,11 @@ def _begin(args: argparse.Namespace, overrides: list[str], command: str) -> tupl
         wanted = plan.make(args.config, overrides, folder, pruner, command, seed)
     plan.require_same(found, wanted.record, folder)
     return study, wanted._replace(first=own)
+
+
+def _study(args: argparse.Namespace, folder: Path, *, writes: bool = True) -> Study:
+    storage = open_storage(args.storage, folder, writes=writes)
+    return Study(storage, folder, is_own=args.storage is None)
 
 
 def _start(made: plan.Plan, args: argparse.Namespace, done: int, screen: Screen) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dtp_jax.run import signals
+from dtp_jax.run.gpus import GPUS, visible_gpus
 from dtp_jax.run.screen import Screen
 from dtp_jax.sweep.results import RUNNING, Row, best
 from dtp_jax.sweep.study import Study, is_finished
@@ -23,7 +23,6 @@ LOOK_SECONDS = 0.5
 """Between looks at the workers and the study."""
 MOST_KILLED = 5
 """So often a worker that was killed has a successor: what kills one may kill all, as too little memory does."""
-GPUS = "CUDA_VISIBLE_DEVICES"
 MEMORY = "XLA_PYTHON_CLIENT_PREALLOCATE"
 
 
@@ -33,6 +32,8 @@ class Worker(NamedTuple):
     number: int
     process: subprocess.Popen
     log: Path
+    begin: int
+    """Where its words begin in the log, in bytes: others before it wrote there, too."""
 
 
 def prepare(count: int) -> dict[str, str]:
@@ -150,6 +151,7 @@ def start(
     path = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH", "")]))
     arguments = [one for one in _without(given, "--workers")]
     with log.open("a", encoding="utf-8") as file:
+        begin = file.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "dtp_jax", "sweep", *arguments, f"--worker={number}"],
             stdin=subprocess.PIPE,
@@ -158,7 +160,7 @@ def start(
             env={**environment, "PYTHONPATH": path, **_device(number, count, environment)},
             start_new_session=True,
         )
-    return Worker(number, process, log)
+    return Worker(number, process, log, begin)
 
 
 def _without(given: Sequence[str], flag: str) -> Iterator[str]:
@@ -175,27 +177,12 @@ def _without(given: Sequence[str], flag: str) -> Iterator[str]:
 
 def _device(number: int, count: int, environment: Mapping[str, str]) -> dict[str, str]:
     """What a worker's environment says of GPUs: one for each, as far as they go."""
-    gpus = _gpus(environment)
+    is_cpu = environment.get("JAX_PLATFORMS", "").startswith("cpu")
+    gpus = [] if is_cpu else visible_gpus(environment)
     found = {GPUS: gpus[number % len(gpus)]} if gpus else {}
     if gpus and count > len(gpus) and MEMORY not in environment:
         found[MEMORY] = "false"  # else the first one takes three quarters of the memory
     return found
-
-
-def _gpus(environment: Mapping[str, str]) -> list[str]:
-    """What CUDA calls the GPUs of this machine that may be used; []: none."""
-    if environment.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return []
-    if GPUS in environment:
-        return [name for name in environment[GPUS].split(",") if name]
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
-        return [str(number) for number in range(len(lines))]
-    return []
 
 
 def _send(workers: Sequence[Worker], number: int) -> None:
@@ -220,7 +207,8 @@ def _last_words(one: Worker) -> str:
     """Why a worker ended, as its log says."""
     code = one.process.returncode or 0
     with contextlib.suppress(OSError):
-        lines = one.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        written = one.log.read_bytes()[one.begin :]
+        lines = written.decode("utf-8", errors="replace").splitlines()
         said = next((line for line in reversed(lines) if line.startswith("error: ")), "")
         if said and code > 0:
             return said.removeprefix("error: ")

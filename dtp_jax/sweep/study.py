@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dtp_jax.fields import first_line
+from dtp_jax.fields import first_line, local_path
 from dtp_jax.run.files import DiskError, disk_errors
 from dtp_jax.run.locks import alone
 from dtp_jax.sweep.dimensions import Dimension
@@ -54,6 +54,12 @@ def open_storage(given: str | None, folder: Path, *, writes: bool = True) -> Any
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if given and given.endswith(JOURNAL):
+        # From the top: its lock is a link to this path.
+        try:
+            given = str(local_path("--storage", given).absolute())
+        except ValueError as problem:
+            raise StudyError(str(problem)) from problem
     file = Path(given) if given else folder / DATABASE
     if given is None or given.endswith(JOURNAL):
         if not writes and not file.is_file():
@@ -104,7 +110,7 @@ def storage_errors() -> Iterator[None]:
 
     try:
         yield
-    except optuna.exceptions.StorageInternalError as problem:
+    except (optuna.exceptions.StorageInternalError, OSError) as problem:
         raise DiskError(
             f"the storage of the sweep cannot be used: {first_line(problem.__cause__ or problem)}"
         ) from problem
@@ -113,15 +119,20 @@ def storage_errors() -> Iterator[None]:
 class Study:
     """The study of one sweep."""
 
-    def __init__(self, storage: Any, folder: Path):
-        """Makes none; `record` says whether there is one."""
+    def __init__(self, storage: Any, folder: Path, *, is_own: bool = False):
+        """Makes none; `record` says whether there is one.
+
+        In a storage of its own a sweep keeps its name when its folder gets another one.
+        """
         self.storage, self.folder, self.name = storage, folder, folder.absolute().name or "sweep"
+        if is_own:
+            self.name = self._only() or self.name
 
     def make(self, record: Mapping[str, Any]) -> None:
         """Makes the study where it is not there; says of which sweep it is where nobody has yet."""
         import optuna
 
-        with storage_errors():
+        with disk_errors(self.folder), alone(self.folder / ADDING), storage_errors():
             study = optuna.create_study(
                 storage=self.storage,
                 study_name=self.name,
@@ -130,6 +141,13 @@ class Study:
             )
             if RECORD not in study.user_attrs:
                 study.set_user_attr(RECORD, dict(record))
+
+    def _only(self) -> str | None:
+        import optuna
+
+        with storage_errors():
+            names = optuna.get_all_study_names(self.storage)
+        return names[0] if len(names) == 1 else None
 
     def record(self) -> dict[str, Any] | None:
         """Of which sweep it is; None where there is no study."""

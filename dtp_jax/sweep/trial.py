@@ -14,6 +14,7 @@ from dtp_jax.run.layout import show
 from dtp_jax.run.owner import TakenError, lives
 from dtp_jax.run.results import read_metrics
 from dtp_jax.run.screen import BriefScreen
+from dtp_jax.run.signals import until_stopped
 from dtp_jax.run.workdir import Workdir, WorkdirError
 from dtp_jax.sweep.dimensions import fields_at
 from dtp_jax.sweep.plan import Plan
@@ -126,7 +127,11 @@ def _take(
     _tell_of_old(trial, folder)
     screen.start()
     watch = _watch(trial, made.experiment.config)
-    code = cli.train(made, plan.request, screen, mesh, watch=watch)
+    code = until_stopped(
+        lambda: cli.train(made, plan.request, screen, mesh, watch=watch),
+        "stopped before the first step",
+        screen.abandon,
+    )
     if code in DEEDS:
         return _come_to_nothing(study, trial, DEEDS[code], screen.problem)
     if code:
