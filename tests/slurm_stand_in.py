@@ -76,7 +76,7 @@ def run(number: str) -> None:
     """Runs a job, or the tasks of an array in turn, once what it depends on has done well."""
     asked = parameters((jobs() / f"{number}.sh").read_text())
     (jobs() / f"{number}.pid").write_text(str(os.getpid()))
-    if "dependency" in asked:
+    if ":" in asked.get("dependency", ""):
         before = asked["dependency"].partition(":")[2]
         while not (codes := list(jobs().glob(f"{before}.all"))):
             time.sleep(0.05)

@@ -16,7 +16,7 @@ from launching import TINY, summary, tree
 from PIL import Image
 from rich.console import Console
 
-from dtp_jax.compare import __main__, parse_configs, runs
+from dtp_jax.compare import __main__, command, parse_configs, runs
 from dtp_jax.compare.pictures import draw_pictures
 from dtp_jax.compare.plan import Entry
 from dtp_jax.compare.reading import read
@@ -25,6 +25,7 @@ from dtp_jax.compare.runs import Result
 from dtp_jax.run import cli, several
 from dtp_jax.run.loading import load_config
 from dtp_jax.run.screen import BriefScreen, Screen
+from dtp_jax.run.several import Outcome
 
 pytest_plugins = ["run_fixtures"]
 
@@ -403,6 +404,21 @@ def test_the_command_speaks_before_jax_is_there(args, code, out, err):
     assert found.stdout.startswith(out) and err in found.stderr
     assert found.stderr.endswith(f"{out.startswith('starting')}\n")
     assert out.startswith("usage") or found.stdout == out
+
+
+def test_a_comparison_ends_with_whichever_seed_was_stopped(tmp_path, monkeypatch):
+    """Trained together, one that has diverged may stand after those that were stopped."""
+
+    def seeds(argv, folder, heads, screen):
+        return [Outcome(n, folder, code, None) for n, code in enumerate((143, 143, 4))]
+
+    monkeypatch.setattr(runs, "_run", seeds)
+    code = command.compare("digits_dtp,digits_backprop", 3, str(tmp_path), [], "", Screen())
+    assert code == 143 and list(tmp_path.iterdir()) == []
+    (only,) = runs.run_all(
+        parse_configs("digits_dtp,digits_backprop", []), 3, tmp_path, [], Screen()
+    )
+    assert only.entry.label == "digits_dtp"
 
 
 @pytest.mark.parametrize(

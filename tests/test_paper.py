@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -206,6 +207,19 @@ def test_flags_are_checked(here, capsys, flag, said):
     with pytest.raises(SystemExit) as ended:
         paper.main([*here[1], flag])
     assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_row_that_was_only_searched_is_left(here, monkeypatch):
+    place, _ = here
+    groups = runpy.run_path("rows.py")["GROUPS"]
+    tasks = [(groups[0], groups[0].rows[0])]
+    asked = iter([False, True])  # the hours are over when the search has ended
+    monkeypatch.setattr(jobs, "_swept", lambda *_: {"best": None})
+    places = Places(place / "results", place / "work")
+    ended = jobs.compute(
+        tasks, places, is_over=lambda: next(asked, True), note="", say=lambda _: None
+    )
+    assert ended == jobs.Ended(0, 1)
 
 
 # The page.

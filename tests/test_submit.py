@@ -279,6 +279,14 @@ def test_data_that_is_not_on_this_machine_is_a_warning(slurm, place, monkeypatch
     assert err.startswith("warning: on this machine: ") and "imagenet32" in err
 
 
+def test_a_script_shows_no_password(place):
+    storage = "--storage=postgresql://me:secret@host/sweeps"
+    code, out, err = dtp(
+        "sweep", "--config=digits_dtp", "--trials=4", storage, *SLURM, "--submit.print"
+    )
+    assert (code, err) == (0, "") and "secret" not in out and "//me:***@host/sweeps" in out
+
+
 def test_workers_of_a_sweep_are_jobs(place, capsys):
     pytest.importorskip("dtp_jax.sweep.plan")
     asked = options.read([("submit", "slurm"), ("submit.time", "9")])

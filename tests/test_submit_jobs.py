@@ -88,7 +88,8 @@ def test_a_comparison_as_an_array_and_its_table(slurm, place):
 
 def test_a_run_that_fails_fails_the_job(slurm, place):
     """With its own exit code and its words, once; and what waits for it never begins."""
-    asked = options.read([("submit", "slurm"), ("submit.time", "9")])
+    own = ("submit.extra.dependency", "singleton")
+    asked = options.read([("submit", "slurm"), ("submit.time", "9"), own])
     fails = task.Command(("train", "--config=nix"), str(place), command.environment())
     logs = place / "logs"
     logs.mkdir()
@@ -96,6 +97,9 @@ def test_a_run_that_fails_fails_the_job(slurm, place):
     assert sending.send(made, [fails]) == ["100"]
     found = jobs.Jobs(place, [], [], afterwards=("--version",))
     assert sending.send_table(asked, logs, found, fails, "100") == "101"
+    scripts = [slurm_stand_in.parameters((slurm / f"{n}.sh").read_text()) for n in (100, 101)]
+    # What the user asks for is for the runs; the table waits for them.
+    assert [one["dependency"] for one in scripts] == ["singleton", "afterok:100"]
     assert exit_code(slurm, "100") == 2 and (slurm / "100.runs").read_text() == "1"
     before, last = lines(logs / "100_0_log.err")
     assert before.startswith("error: --config is 'nix', which does not exist")

@@ -13,6 +13,7 @@ from submitit import SlurmExecutor
 from dtp_jax.submit.jobs import Job, Jobs
 from dtp_jax.submit.options import Options
 from dtp_jax.submit.task import Command
+from dtp_jax.sweep.study import masked
 
 AT_ONCE = 256
 """Jobs of an array, where nobody says how many."""
@@ -137,4 +138,4 @@ def sent(numbers: list[str], jobs: list[Job], options: Options, logs: Path) -> l
 
 
 def _on_a_line(command: Sequence[str]) -> str:
-    return " ".join(shlex.join(["dtp", *command]).split())
+    return masked(" ".join(shlex.join(["dtp", *command]).split()))
