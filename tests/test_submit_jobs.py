@@ -1,6 +1,7 @@
 """Jobs of --submit: they run, save, are queued again and go on. Slurm is a stand-in; all else is real."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -213,12 +214,15 @@ def test_how_a_job_of_this_machine_has_ended(tmp_path, kind, result, code):
     assert local._line(one, 137).startswith("failed (exit code 137)")  # killed is not saved
 
 
-def test_a_run_that_ends_while_it_is_told_to_save(place, monkeypatch):
+@pytest.mark.parametrize("has_waitid", [True, False])
+def test_a_run_that_ends_while_it_is_told_to_save(place, monkeypatch, has_waitid):
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    if not has_waitid:  # macOS
+        monkeypatch.delattr(os, "waitid")
     for code in (0, 4):
         ended = task.Command((), str(place), {})
         ended.run = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
-        task.ended(ended.run)
+        assert task.ended(ended.run) == code
         with pytest.raises(task.Ended) as said:
             ended.checkpoint()
         assert local.ENDED.search(str(said.value))[1] == str(code)

@@ -18,14 +18,13 @@ from typing import IO, NamedTuple
 from benchmarks.paper import store
 from benchmarks.paper.rows import Group, Row
 from benchmarks.paper.store import Places
+from dtp_jax.run.failures import INTERRUPTED
 from dtp_jax.run.files import read_object
 from dtp_jax.sweep.dimensions import as_text
 
 SEARCH = Path(__file__).with_name("search.py")
 WAIT_SECONDS = 2.0
 """Between looks at rows that another process has."""
-INTERRUPTED = 128
-"""Exit codes from here on: the number of a signal above it."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Say = Callable[[str], None]
 Task = tuple[Group, Row]

@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.paper.rows import Group, Row
 from benchmarks.provenance import processor
+from dtp_jax.run.failures import EXIT_MEMORY
 from dtp_jax.run.files import read_object, replace_text
 from dtp_jax.run.locks import claimed
 from dtp_jax.run.results import Table, divergence, read_metrics
@@ -83,11 +84,7 @@ def outcome_of(folder: Path, code: int) -> tuple[str, str] | None:
     why = divergence(folder / "metrics.jsonl")
     if why is not None:
         return DIVERGED, why.partition("; the last good checkpoint")[0]
-    return (FAILED, "memory is used up") if code == MEMORY else None
-
-
-MEMORY = 7
-"""The exit code of a run that needs more memory than there is."""
+    return (FAILED, "memory is used up") if code == EXIT_MEMORY else None
 
 
 def write(

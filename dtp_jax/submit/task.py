@@ -118,7 +118,8 @@ class Command:
         if self.run is None:
             raise SystemExit(128 + number)
         self._note(number)
-        os.kill(self.run.pid, number)  # it is never reaped, so the number stays its own
+        if self.run.returncode is None:
+            os.kill(self.run.pid, number)  # it is not reaped yet, so the number is its own
 
     def _note(self, number: int) -> None:
         self.told = True
@@ -129,6 +130,10 @@ def ended(process: subprocess.Popen) -> int:
 
     Not `process.wait()`: that holds a lock, and the handler of a signal waits as well.
     """
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        while process.poll() is None:
+            time.sleep(0.1)
+        return process.returncode if process.returncode >= 0 else 128 - process.returncode
     found = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     return found.si_status if found.si_code == os.CLD_EXITED else 128 + found.si_status
 

@@ -13,6 +13,7 @@ from dtp_jax.data import DataError, locate
 from dtp_jax.fields import FOLDER, error, local_folder
 from dtp_jax.parallel import processes
 from dtp_jax.run import backend, cli
+from dtp_jax.run.failures import INTERRUPTED
 from dtp_jax.run.files import DiskError
 from dtp_jax.run.loading import load_config, load_plugins
 from dtp_jax.run.screen import Screen
@@ -24,9 +25,6 @@ from dtp_jax.sweep.study import Study, StudyError, is_finished, masked, open_sto
 from dtp_jax.sweep.tell import Teller, show
 from dtp_jax.sweep.trial import Ended
 from dtp_jax.sweep.worker import work
-
-INTERRUPTED = 128
-"""Exit codes from here on: the number of a signal above it."""
 
 
 def sweep(
