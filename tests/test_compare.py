@@ -2,8 +2,10 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -419,6 +421,17 @@ def test_a_comparison_ends_with_whichever_seed_was_stopped(tmp_path, monkeypatch
         parse_configs("digits_dtp,digits_backprop", []), 3, tmp_path, [], Screen()
     )
     assert only.entry.label == "digits_dtp"
+
+
+def test_a_disk_that_is_full_in_the_end_is_one_line(tmp_path, monkeypatch, capsys):
+    def refuses(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(runs, "_run", lambda *_: [Outcome(0, tmp_path, 0, None)])
+    monkeypatch.setattr(command, "write_report", refuses)
+    code = command.compare("digits_dtp", 1, str(tmp_path), [], "", Screen())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert code == cli.EXIT_DISK and "No space left on device; once that is mended" in line
 
 
 @pytest.mark.parametrize(

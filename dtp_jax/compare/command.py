@@ -9,6 +9,7 @@ from dtp_jax.fields import local_folder
 from dtp_jax.parallel import processes
 from dtp_jax.run import cli
 from dtp_jax.run.failures import INTERRUPTED
+from dtp_jax.run.files import DiskError, disk_errors
 from dtp_jax.run.screen import Screen
 
 
@@ -46,8 +47,12 @@ def compare(
     stopped = [code for code in codes if code >= INTERRUPTED]
     if stopped:
         return stopped[0]
-    with screen.task("drawing the pictures"):
-        rows, files = write_report(results, command, folder, training=training)
+    try:
+        with screen.task("drawing the pictures"), disk_errors(folder):
+            rows, files = write_report(results, command, folder, training=training)
+    except DiskError as problem:
+        screen.error(f"{problem}; once that is mended, the same command writes the report")
+        return cli.EXIT_DISK
     show(rows, screen)
     screen.note(f"{folder}: {', '.join(files)}")
     return codes[0] if codes else 0
