@@ -22,10 +22,11 @@ from helpers import REPOSITORY
 from launching import finish, launch, rows, tree, untimed_rows, wait_for
 from rich.console import Console
 
+import dtp_jax as dtp
 from dtp_jax.plots.search import Parameter, Trial, draw_search
 from dtp_jax.report import __main__ as report
 from dtp_jax.rules import RULES
-from dtp_jax.run import cli, loop, signals
+from dtp_jax.run import cli, loop, signals, trackers
 from dtp_jax.run.arguments import parse
 from dtp_jax.run.config import validate
 from dtp_jax.run.files import DiskError
@@ -605,6 +606,24 @@ def test_a_signal_when_all_is_saved_ends_the_sweep(place, monkeypatch):
     assert not (place / "w/trial_1").exists()
     assert sweep(*flags)[0] == 0
     assert [one.state.name for one in stored(place / "w")] == ["COMPLETE"] * 2
+
+
+def test_trackers_hear_that_a_trial_has_come_to_its_end(place):
+    ends = []
+
+    class Listens(trackers.Tracker):
+        def end(self, summary):
+            ends.append(summary)
+
+    dtp.trackers.register(Listens, name="listens")
+    try:
+        flags = ("--config.epochs=1", "--trials=1", "--config.trackers=listens", "--workdir=w")
+        assert sweep(own(place), *flags)[0] == 0
+    finally:
+        del trackers.TRACKERS["listens"]
+    (summary,) = ends
+    assert summary["val_accuracy"] == stored(place / "w")[0].value
+    assert not [name for name in summary if "test" in name and summary[name] is not None]
 
 
 def test_a_sweep_whose_folder_got_another_name_goes_on(whole, tmp_path):
