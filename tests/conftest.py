@@ -19,6 +19,8 @@ COMPILED = Path(tempfile.gettempdir()) / f"dtp_jax-tests-{os.getuid()}"
 """Of this machine: a program of one CPU may not run on another one."""
 QUICK = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
 """test_backprop_rule.py took 7.7 s of processor time with these two, and 18.8 s without."""
+APART = ("test_matrix.py",)
+"""Their tests share nothing. They come last, and fill what the others leave of the processes' time."""
 
 jax.config.update("jax_enable_x64", True)
 if "JAX_PLATFORMS" not in os.environ:
@@ -43,6 +45,14 @@ for number in signals.STOPPING:
     if signal.getsignal(number) == signal.SIG_IGN:
         plain = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, plain)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """A process has all tests of a file, which may share what was costly to make."""
+    for item in items:
+        if item.path.name not in APART:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture
