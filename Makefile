@@ -17,7 +17,7 @@ run: $(VENV)/.installed  ## install, then L-DRL and backprop on scikit-learn's d
 test: $(VENV)/.installed-dev  ## install, then all tests
 	$(BIN)/python -m pytest
 
-slow: $(VENV)/.installed-dev  ## the tests that `make test` leaves out: clusters, services, pages in a browser
+slow: $(VENV)/.installed-dev  ## the tests that `make test` leaves out: many processes, and more cases of what it has
 	$(BIN)/python -m pytest -m slow
 
 parity: $(VENV)/.installed  ## replay the recorded numbers of the original program

@@ -111,7 +111,7 @@ def test_a_run_from_a_file_is_the_run_it_would_have_been(reference, place):
     code, out, err = export("--to-workdir", place / "run", place / "start.safetensors")
     assert (code, err) == (0, "")
     assert checkpoint_steps(place / "run") == [0]
-    command = out.splitlines()[-1].partition("launch.py ")[2].split()
+    command = out.splitlines()[-1].partition("dtp train ")[2].split()
     found = launch(*command)
     assert found.code == 0 and "going on from step 0" in found.out
     assert_same_run(place / "run", reference[0])

@@ -156,6 +156,7 @@ def test_the_command_computes_draws_and_does_not_compute_again(tmp_path, monkeyp
     assert "are not there yet" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_rules_of_other_kinds_can_be_drawn(tmp_path):
     rules = "tp,feedback_alignment,direct_feedback_alignment,analytic"
     assert run("--workdir", tmp_path, f"--rules={rules}", "--iterations=1") == 0

@@ -252,6 +252,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert_same_run(place / "w", folder)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(place, monkeypatch, reference):
     folder, args = reference
     for call in (2, 1, 2, 5):

@@ -87,6 +87,7 @@ def test_extremes_are_finite_and_symmetric(monkeypatch, dtype, extreme):
     assert 0 < z[3] < 1e-6
 
 
+@pytest.mark.slow
 def test_every_float32_draw_is_the_quantile(monkeypatch):
     """All 2**24 values that there are, as one compiled program: XLA moves constants between operations."""
     kept = np.arange(-(2**23), 2**23, dtype=np.int32)

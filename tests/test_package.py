@@ -105,6 +105,7 @@ def test_train_resume_and_export(installed):
     assert (installed.folder / "out.safetensors").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_compare(installed):
     shown = installed.run(
         *("dtp", "compare", "--configs=digits_dtp,digits_backprop", "--seeds=1"),

@@ -130,6 +130,7 @@ def finished(tmp_path_factory):
     return json.loads(file.read_text()), picture.read_bytes()[:8]
 
 
+@pytest.mark.slow
 def test_quick_run(finished):
     result, picture = finished
     assert [(r["sweep"], r["x"]) for r in result["rows"]] == [
@@ -149,6 +150,7 @@ def test_quick_run(finished):
     assert picture == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.slow
 def test_a_run_checks_its_costs_on_a_setting_of_no_sweep(finished):
     result, _ = finished
     held_out = result["held_out"]

@@ -128,7 +128,8 @@ def test_killed_and_gone_on_with(place, monkeypatch, alone, flags, call):
     assert len(summary(place / "w")["seeds"]) == 3
 
 
-@pytest.mark.parametrize("way", ["together", pytest.param("in_turn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["together", "in_turn"])
 def test_a_signal_saves_all(place, alone, way):
     args = (*ARGS, "--config.seeds=3", f"--config.seeds_as={way}", "--workdir=w")
     process = start(*args, devices=1)

@@ -156,6 +156,7 @@ def test_a_comparison_on_this_machine(place, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_jobs_of_this_machine_with_saving(place, monkeypatch):
     as_here(monkeypatch, jax.device_count())
     args = (*TINY, "--config.epochs=200", "--workdir=w", "--submit=local")

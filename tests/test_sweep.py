@@ -26,7 +26,7 @@ import dtp_jax as dtp
 from dtp_jax.plots.search import Parameter, Trial, draw_search
 from dtp_jax.report import __main__ as report
 from dtp_jax.rules import RULES
-from dtp_jax.run import cli, loop, signals, trackers
+from dtp_jax.run import cli, gpus, loop, signals, trackers
 from dtp_jax.run.arguments import parse
 from dtp_jax.run.config import validate
 from dtp_jax.run.files import DiskError
@@ -845,7 +845,7 @@ def test_a_worker_has_a_gpu_of_its_own(monkeypatch):
     shared = {"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     assert pool._device(1, 2, one) == shared
     assert pool._device(0, 2, {"JAX_PLATFORMS": "cpu", **four}) == {}
-    monkeypatch.setattr(pool.shutil, "which", lambda name: None)
+    monkeypatch.setattr(gpus.shutil, "which", lambda name: None)
     assert pool._device(0, 2, {}) == {}
 
 
