@@ -14,7 +14,7 @@ OTHER_RECORDS := $(patsubst %,tests/golden/%.npz,init_facts schedule torch_layer
 run: $(VENV)/.installed  ## install, then L-DRL and backprop on scikit-learn's digits, three seeds each
 	$(BIN)/python -m dtp_jax.compare --configs=digits_dtp,digits_backprop --seeds=3 --workdir=runs/quick_start
 
-test: $(VENV)/.installed-dev  ## install, then all tests
+test: $(VENV)/.installed-dev  ## install, then the tests; `make slow` has the rest
 	$(BIN)/python -m pytest
 
 slow: $(VENV)/.installed-dev  ## the tests that `make test` leaves out: many processes, and more cases of what it has

@@ -14,7 +14,7 @@ from helpers import REPOSITORY
 from launching import finish, wait_for
 
 from benchmarks.paper import __main__ as paper
-from benchmarks.paper import jobs, page, rows, search
+from benchmarks.paper import jobs, page, rows, search, store
 from benchmarks.paper.rows import Group, Published, Row
 from benchmarks.paper.store import Places
 from dtp_jax.configs import fashion_mnist_small
@@ -220,6 +220,15 @@ def test_a_row_that_was_only_searched_is_left(here, monkeypatch):
         tasks, places, is_over=lambda: next(asked, True), note="", say=lambda _: None
     )
     assert ended == jobs.Ended(0, 1)
+
+
+def test_the_commit_is_that_of_the_program_that_trained(place):
+    for name, commit in (("a", "c0ffee"), ("b", "c0ffee"), ("c", "decaf")):
+        (place / name).mkdir()
+        origin = {"provenance": {"commit": commit}}
+        (place / name / "config.json").write_text(json.dumps(origin))
+    assert store._commits([place / name for name in "abc"]) == "c0ffee, decaf"
+    assert store._commits([place / "none"]) == ""
 
 
 # The page.

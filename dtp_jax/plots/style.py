@@ -118,5 +118,8 @@ def save(figure: Any, *files: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         # All at once: somebody may be about to read it, or to write it as well.
         temporary = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
-        figure.savefig(temporary, dpi=DPI)
-        temporary.replace(file)
+        try:
+            figure.savefig(temporary, dpi=DPI)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -282,8 +282,8 @@ def _together(
 
     def work() -> int:
         nonlocal found
-        options = {"take_over": arguments.take_over}
-        found = train_together(seeds, screen, live, arguments.request, **options)
+        take_over = arguments.take_over
+        found = train_together(seeds, screen, live, arguments.request, take_over=take_over)
         return max((one.code for one in found or ()), default=0)
 
     code = signals.until_stopped(work, "stopped before the first step", live.abandon)
