@@ -38,4 +38,4 @@ def processor() -> str:
         model = platform.processor()
     has_affinity = hasattr(os, "sched_getaffinity")  # not everywhere
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
-    return f"{model}, {cores} cores"
+    return f"{model}, {cores} core{'' if cores == 1 else 's'}"

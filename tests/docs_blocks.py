@@ -27,6 +27,13 @@ BLOCK = re.compile(
 CONTROL = re.compile(r"[;&|()]+")
 WORDS = ("do", "then", "else", "srun", "nohup", "time", "exec", "done", "fi", "wait")
 """What may stand in front of a command in its line."""
+OF_OTHERS = {
+    *("cd", "exit", "export", "kill", "sleep", "tail", "[", "for", "case", "esac"),  # of the shell
+    *("gcloud", "git", "pip", "python", "scontrol", "squeue", "tensorboard"),
+}
+"""Commands that are not ours, so that a name of ours which is misspelt is none of them."""
+NO_COMMAND = re.compile(r"\d+|code=.*|--unbuffered")
+"""Cases of a `case`, an assignment, the rest of a line that begins with a path."""
 
 
 class Block(NamedTuple):
@@ -122,6 +129,8 @@ def check(command: list[str], monkeypatch) -> str:
         module = command[2] + ("" if command[2].startswith("benchmarks.") else ".__main__")
         _main(module, command[3:], monkeypatch)
         return "python"
+    if command[0] not in OF_OTHERS and not NO_COMMAND.fullmatch(command[0]):
+        raise ValueError(f"{command[0]}: no such command; allowed: {', '.join(sorted(OF_OTHERS))}")
     return ""
 
 

@@ -32,6 +32,7 @@ from dtp_jax.run import diagnostics, loop, program, screen
 from dtp_jax.run.build import build_learner
 from dtp_jax.run.config import BOOKKEEPING, FIELDS, validate
 from dtp_jax.run.results import load_run
+from dtp_jax.run.rows import in_network_order
 from dtp_jax.run.workdir import Workdir
 
 pytest_plugins = ["run_fixtures"]
@@ -97,6 +98,47 @@ def test_a_short_run_compiles_nothing_for_it(reference):
     assert not (folder / "figures").exists()
     last = rows(folder, "train")[-1]
     assert last["norm_ratio/fc"] > 0 and last["angle/fc"] > 0
+
+
+def test_rows_and_curves_are_in_the_order_of_the_network(place):
+    """Also with ten layers and more: a compiled program returns fc10 before fc2."""
+    one = ("--config.noise=0.1", "--config.feedback_lr=0.01", "--config.feedback_iterations=2")
+    deep = ("--config.network=mlp", "--config.channels=()", f"--config.hidden={'3,' * 10}", *one)
+    looks = [f"--config.diagnostics_{part}=on" for part in ("iterations", "jacobians", "updates")]
+    args = (*TINY, *deep, "--config.max_steps=2", "--config.log_every=1", *looks)
+    found = launch("--workdir=w", *args)
+    assert found.code == 0
+    maps = [f"fc{n}" for n in range(2, 12)]
+    assert [name for name in re.findall(r"fc\d+", found.out) if name in maps][-1] == "fc11"
+    first, last = rows(place / "w", "train")
+    look, measured = rows(place / "w", "feedback")[0], rows(place / "w", "diagnostics")[0]
+    for row, kinds in (
+        (first, ("feedback_loss",)),
+        (last, ("angle", "distance", "norm_ratio")),
+        (look, ("loss_first", "angle_last")),
+        (measured, ("jacobian_distance",)),
+    ):
+        for kind in kinds:
+            assert [k.split("/")[1] for k in row if k.startswith(kind + "/")] == maps, kind
+    updated = [k.split("/")[1:] for k in measured if k.startswith("update_angle/")]
+    assert updated == [[f"fc{n}", part] for n in range(1, 12) for part in ("bias", "kernel")]
+    shown = list(curves(place / "w", 0))
+    assert [name for name in shown if name.startswith("loss/")] == [f"loss/{m}" for m in maps]
+
+
+def test_names_without_a_block_keep_their_place():
+    network = [type("Block", (), {"name": name}) for name in ("layer_1_0", "fc")]
+    found = {
+        "loss": 0,
+        "angle/fc": 1,
+        "angle/layer_1_0": 2,
+        "now": {"fc": 3, "layer_1_0": 4},
+        "end": 5,
+    }
+    ordered = in_network_order(found, network)
+    assert ordered == found
+    assert list(ordered) == ["loss", "angle/layer_1_0", "angle/fc", "now", "end"]
+    assert list(ordered["now"]) == ["layer_1_0", "fc"]
 
 
 @pytest.fixture

@@ -5,8 +5,10 @@ import math
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -201,12 +203,58 @@ def test_hours_that_are_over_begin_nothing(here, capsys):
         ),
         ("--hours=0", "--hours is 0.0; allowed: a number above 0"),
         ("--rows=none.py", "--rows is 'none.py'; allowed: a Python file with GROUPS"),
+        ("--results=benchmarks/results/paper", "allowed: with a --write and --results of your own"),
+        ("--write=docs/results.md", "allowed: with a --write and --results of your own"),
     ],
 )
 def test_flags_are_checked(here, capsys, flag, said):
     with pytest.raises(SystemExit) as ended:
         paper.main([*here[1], flag])
     assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_search_of_another_budget_is_no_result(here, epochs):
+    place, _ = here
+    group = runpy.run_path("rows.py")["GROUPS"][0]
+    places, said = Places(place / "results", place / "work"), []
+    sweep = places.folder(group.rows[0]) / "sweep"
+    sweep.mkdir(parents=True)
+    (sweep / "sweep.json").write_text(json.dumps({"order": [0, 1, 2], "epochs": epochs}))
+    tasks = [(group, group.rows[0])]
+    ended = jobs.compute(tasks, places, is_over=lambda: False, note="", say=said.append)
+    assert ended == jobs.Ended(1, 1)
+    assert said == [f"tiny-backprop: {sweep} has 3 trials of {epochs} epochs; the list says 2 of 1"]
+
+
+def test_a_signal_while_others_have_the_rows_ends_the_wait(here):
+    place, _ = here
+    group = runpy.run_path("rows.py")["GROUPS"][0]
+    places, task = Places(place / "results", place / "work"), (group, group.rows[0])
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with places.claim(task[1]):
+        ended = jobs.compute([task], places, is_over=lambda: False, note="", say=print)
+    assert ended == jobs.Ended(128 + signal.SIGTERM, 1)
+
+
+def test_a_seed_whose_run_only_stopped_is_no_result(place):
+    (place / "metrics.jsonl").write_text('{"step": 1, "split": "train", "loss": 2.3}\n')
+    assert (
+        store.outcome_of(place) is None
+    )  # memory that is used up, a full disk: another machine can
+    (place / "summary.json").write_text("{}")
+    assert store.outcome_of(place) == ("finished", "")
+
+
+def test_hardware_is_that_of_the_machine_that_trained(place):
+    here = {"host": socket.gethostname(), "device": "1 x cpu"}
+    for origin, said in (
+        (here, store.processor()),
+        ({**here, "device": "1 x NVIDIA H100"}, "1 x NVIDIA H100"),
+        ({"host": "far", "device": "1 x cpu"}, "1 x cpu of far"),
+    ):
+        (place / "config.json").write_text(json.dumps({"provenance": origin}))
+        assert store._hardware([place, place]) == said
 
 
 def test_a_row_that_was_only_searched_is_left(here, monkeypatch):
@@ -234,6 +282,20 @@ def test_the_commit_is_that_of_the_program_that_trained(place):
 # The page.
 
 
+def test_committed_results_are_of_the_budget_that_the_page_says():
+    found = [(group, row, COMMITTED.result(row)) for group, row in EVERY]
+    for group, row, one in found:
+        if one is None:
+            continue
+        assert (one["config"], tuple(one["overrides"])) == (row.config, row.overrides)
+        assert len(one["seeds"]) == group.seeds
+        search = one["search"]
+        budget = (search["trials"], search["epochs"]) if search else (0, group.trial_epochs)
+        assert budget == (group.trials, group.trial_epochs), row.name
+    names = {row.name for _, row in EVERY}
+    assert names >= {file.stem for file in COMMITTED.results.glob("*.json")}
+
+
 def test_the_committed_page_is_what_the_results_say():
     text = page.text(rows.GROUPS, COMMITTED, rows.EXPLAINED)
     assert (REPOSITORY / paper.PAGE).read_text() == text, "python -m benchmarks.paper --page"
@@ -245,6 +307,7 @@ def test_the_readme_has_a_part_of_it():
     text = (REPOSITORY / paper.README).read_text()
     assert len(page.EXCERPT.findall(text)) == text.count("<!-- results: ") >= 1
     assert page.with_excerpts(text, rows.GROUPS, COMMITTED) == text, "python -m benchmarks.paper"
+    assert len(text.split()) <= 900  # a front door
 
 
 def test_an_excerpt_has_the_rows_that_were_run(place):
@@ -254,7 +317,17 @@ def test_an_excerpt_has_the_rows_that_were_run(place):
     for row, values in ((found[0], (0.9, 0.8)), (found[2], (0.7, None))):
         content = result(*values, test_accuracy=0.7)
         places.file(row).write_text(json.dumps(content))
+    alone = Group("h", "H", "Words.", (found[2]._replace(name="c"),), seeds=2)
+    none = Group("i", "I", "Words.", (Row("d", "D", "x"),))
     before = "One.\n<!-- results: g -->\nold\n<!-- end of results -->\nTwo."
+    assert page.excerpt(none, places) == "I: not run yet.\n"
+    assert page.excerpt(alone, places).splitlines() == [
+        "H, 10 epochs, 2 seeds:",
+        "",
+        "| rule | test accuracy, % |",
+        "| -- | -- |",
+        "| C | 70.00 (n = 1) (1 diverged) |",
+    ]
     assert page.with_excerpts(before, [group], places).splitlines() == [
         "One.",
         "<!-- results: g -->",
@@ -263,7 +336,6 @@ def test_an_excerpt_has_the_rows_that_were_run(place):
         "| rule | test accuracy, % | published, 100 epochs |",
         "| -- | -- | -- |",
         "| A | 85.00 ± 7.07 | 90.00 |",
-        "| C | 70.00 (n = 1) (1 diverged) |  |",
         "<!-- end of results -->",
         "Two.",
     ]
@@ -290,6 +362,14 @@ def test_a_disagreement_is_explained_or_open(place):
         content = result(accuracy, test_accuracy=accuracy, test_accuracy_std=spread)
         places.file(group.rows[0]).write_text(json.dumps(content))
         assert said in page.text([group], places, {})
+    for accuracies, said in (
+        ((None, None), "**G, A**: 2 of 2 seeds diverged. Open."),
+        ((0.9, None), "**G, A**: 1 of 2 seeds diverged. Open."),
+        ((0.5, None), "**G, A**: 40.00 % less than published, after 10 epochs; 1 of 2 seeds"),
+    ):
+        content = result(*accuracies, test_accuracy=accuracies[0], test_accuracy_std=None)
+        places.file(group.rows[0]).write_text(json.dumps(content))
+        assert said in page.text([group], places, {}).replace("\n  ", " ")
     places.file(group.rows[0]).write_text(
         json.dumps(result(0.5, test_accuracy=0.5, test_accuracy_std=None))
     )

@@ -31,6 +31,7 @@ SECTIONS = {
         "fixed_point",
         "results",
         "performance",
+        "performance_notes",
         "repeatability",
         "reliability",
         "mutants",

@@ -15,6 +15,7 @@ INSIDE = {
             *(f"learning.{n}" for n in ("learner", "symmetric", "recovery")),
         )
     ),
+    "sweep.space": ("Uniform", "LogUniform", "IntUniform", "Choice", "PerMap"),
     "registry": ("Registry",),
     "fields": ("Field", "choice", "positive", "not_negative", "checked", "error"),
 }

@@ -39,7 +39,7 @@ ASK = "import jax; print(jax.default_backend())"
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     args = _parsed(argv)
-    from benchmarks.paper import jobs, page
+    from benchmarks.paper import jobs
     from benchmarks.paper.store import Places
 
     groups, explained = _list(args.rows)
@@ -50,23 +50,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     code = 0
     if not args.page:
-        begin = time.monotonic()
+        begin, runnable = time.monotonic(), _runnable(chosen, named=bool(args.only))
         ended = jobs.compute(
-            _runnable(chosen, named=bool(args.only)),
+            runnable,
             places,
             is_over=lambda: time.monotonic() - begin > 3600 * args.hours,
             note=args.note,
             say=_say,
+            is_done=lambda: _write(groups, places, explained, args),
         )
         code = ended.code
-        _say(_left(ended.left))
-    written = page.write(groups, places, explained, args.write)
-    if args.write == PAGE and args.rows is None and README.is_file():
-        replace_text(README, page.with_excerpts(README.read_text("utf-8"), groups, places))
-        written.append(README)
-    for file in written:
+        _say(_left(ended.left, len(chosen) - len(runnable)))
+    for file in _write(groups, places, explained, args):
         print(file)
     return code
+
+
+def _write(
+    groups: Sequence[Group], places: Any, explained: dict[str, str], args: argparse.Namespace
+) -> list[Path]:
+    """The page and its pictures, and of the committed results the README's tables. Returns the files."""
+    from benchmarks.paper import page
+
+    written = page.write(groups, places, explained, args.write)
+    if (args.rows, args.results, args.write) == (None, RESULTS, PAGE) and README.is_file():
+        replace_text(README, page.with_excerpts(README.read_text("utf-8"), groups, places))
+        written.append(README)
+    return written
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -82,6 +92,8 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--write", type=Path, default=PAGE, metavar="FILE", help=f"the page; default {PAGE}")
     add("--rows", type=Path, metavar="FILE", help="a Python file with GROUPS of your own")
     args = parser.parse_args(argv)
+    if args.rows and not args.list and (args.write == PAGE or args.results == RESULTS):
+        parser.error("--rows is given; allowed: with a --write and --results of your own")
     if not args.hours > 0:
         parser.error(f"--hours is {args.hours}; allowed: a number above 0")
     try:
@@ -135,10 +147,14 @@ def _show(tasks: list[Any], places: Any) -> None:
             print(f"  {row.name:{width}}  {state_of((group, row), places)}")
 
 
-def _left(count: int) -> str:
-    if not count:
-        return "all are done"
-    return f"{count} row{' is' if count == 1 else 's are'} left; the same command goes on"
+def _left(count: int, elsewhere: int) -> str:
+    """What remains to be run: here, and where there is a GPU."""
+    words = f"{_rows(count)} left; the same command goes on" if count else "all are done"
+    return words + (f"; {_rows(elsewhere)} for a machine with a GPU" if elsewhere else "")
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{' is' if count == 1 else 's are'}"
 
 
 def _say(words: str) -> None:

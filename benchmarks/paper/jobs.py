@@ -92,6 +92,8 @@ def compute(
                     return Ended(INTERRUPTED + stopped.number, left())
             if len(taken) == len(todo):
                 _wait(heard)
+                if heard:
+                    return Ended(INTERRUPTED + heard[0], left())
             todo = taken
     return Ended(int(bool(broken)), left())
 
@@ -121,14 +123,13 @@ def _try(
         commands["train"] = train_words(group, row, places, chosen)
         code = _run(commands["train"], row, f"{group.seeds} seeds", lock, places, say, heard)
         runs = places.folder(row) / "seeds"
-        if any(store.outcome_of(one, code) is None for one in store.seed_folders(group, runs)):
+        if any(store.outcome_of(one) is None for one in store.seed_folders(group, runs)):
             raise Failed(_problem(code, row, places))
         content = store.write(
             places,
             group,
             row,
             runs=runs,
-            code=code,
             commands={name: shlex.join(["dtp", *words]) for name, words in commands.items()},
             sweep=sweep,
             chosen=chosen,
@@ -204,12 +205,15 @@ def _swept(
 ) -> dict:
     """The content of the search's sweep.json, once it has all trials."""
     file = places.folder(row) / "sweep" / "sweep.json"
-    found = read_object(file)
+    found, budget = read_object(file), (group.trials, group.trial_epochs)
     if found is None or len(found["order"]) < group.trials:
         code = _run(words, row, f"a search of {group.trials} trials", lock, places, say, heard)
         found = read_object(file)
         if code or found is None:
             raise Failed(_problem(code, row, places))
+    if (len(found["order"]), found["epochs"]) != budget:
+        other = f"{len(found['order'])} trials of {found['epochs']} epochs"
+        raise Failed(f"{file.parent} has {other}; the list says {budget[0]} of {budget[1]}")
     return found
 
 
@@ -251,11 +255,9 @@ def _run(
 
 
 def _wait(heard: list[int]) -> None:
-    """Some time, while other processes have all rows that are left."""
+    """Some time, or until a signal, while other processes have all rows that are left."""
     end = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < end:
-        if heard:
-            raise SystemExit(INTERRUPTED + heard[0])
+    while not heard and time.monotonic() < end:
         time.sleep(0.1)
 
 

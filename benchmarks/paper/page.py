@@ -19,12 +19,17 @@ SIGNIFICANT = 0.5
 """Percent; a published value that is nearer, or within two standard deviations, is agreed with."""
 HEAD = """# Results
 
-What this program reaches, beside what is published. `make results` runs all of it, and goes on where
-it was stopped; `python -m benchmarks.paper --list` says how far it is.
+What this program reaches, beside what is published. `make results` runs what is missing and can be
+run where it is started. It goes on where it was stopped; `python -m benchmarks.paper --list` says how
+far it is.
 
 - **Accuracies** are those on the test images after the last epoch: the mean, the standard deviation
   (of a sample) and each seed.
-{budget}
+- **Every rule of a table has the same budget**: so many trials, of which bad ones end early, choose
+  its rates, beta and noise by the validation images. They look around the values of the config file,
+  which are the first trial ([search.py](../benchmarks/paper/search.py)).
+- **What that leaves unequal**: the values that they look around were found by hand, with more trials
+  for L-DRL than for others. Feedback iterations are not searched.
 - **Published values** stand beside the paper that they are from. Where something is different there,
   it is said.
 - **Rows without a number** are not run yet. A diverged seed is a result, and counts as such.
@@ -32,12 +37,11 @@ it was stopped; `python -m benchmarks.paper --list` says how far it is.
   [Fashion-MNIST](../benchmarks/results/2026-11-26_fashion_mnist_small_cpu.md),
   [CIFAR-10](../benchmarks/results/2026-11-26_cifar10_small_cpu.md).
 
-{existing}
+Every number is in [benchmarks/results/paper](../benchmarks/results/paper): a JSON and the curves of
+each row.
 """
 EXCERPT = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 """Where another page has a short table of a group."""
-EXISTING = """Every number is in [benchmarks/results/paper](../benchmarks/results/paper): a JSON and the curves of
-each row."""
 
 
 def text(groups: Sequence[Group], places: Places, explained: Mapping[str, str]) -> str:
@@ -46,36 +50,25 @@ def text(groups: Sequence[Group], places: Places, explained: Mapping[str, str]) 
     Args:
       explained: row -> why it is not what is published.
     """
-    parts = [HEAD.format(budget=_budget(groups), existing=EXISTING)]
+    parts = [HEAD]
     for group in groups:
         parts.append(_group(group, places))
     parts.append(_disagreements(groups, places, explained))
     return "\n".join(parts)
 
 
-def _budget(groups: Sequence[Group]) -> str:
-    """How the values of each rule are found."""
-    found: dict[str, list[str]] = {}
-    for one in groups:
-        if one.trials:
-            budget = f"{counted(one.trials, 'trial')} of up to {counted(one.trial_epochs, 'epoch')}"
-            found.setdefault(budget, []).append(one.title)
-    if not found:
-        return "- **Rates, beta and noise** are those of the config files."
-    (most, _), *others = sorted(found.items(), key=lambda item: -len(item[1]))
-    others = "; ".join(f"{', '.join(titles)}: {budget}" for budget, titles in others)
-    others = f" ({others})" if others else ""
-    words = (
-        f"- **Every rule of a table has the same budget**: {most}{others}, of which bad ones end early. So its "
-        "rates, beta and noise are chosen, by the validation images. They are looked for around the values of the "
-        "config file, which are the first trial ([search.py](../benchmarks/paper/search.py))."
-    )
-    return "\n".join(wrapped(words, "  "))
+def _budget(group: Group) -> str:
+    """How the values of each of its rules are found, and how often each is run."""
+    seeds = counted(group.seeds, "seed")
+    if not group.trials:
+        return f"Values of the config files; {seeds}."
+    trials, epochs = counted(group.trials, "trial"), counted(group.trial_epochs, "epoch")
+    return f"Budget of each rule: {trials} of up to {epochs}, then {seeds}."
 
 
 def _group(group: Group, places: Places) -> str:
     results = {row.name: places.result(row) for row in group.rows}
-    lines = [f"## {group.title}", "", *wrapped(group.about), ""]
+    lines = [f"## {group.title}", "", *wrapped(f"{group.about} {_budget(group)}"), ""]
     lines += _table(group, results)
     lines += ["", *_origin(group, results), ""]
     if _has_picture(results):
@@ -91,23 +84,25 @@ def with_excerpts(other: str, groups: Sequence[Group], places: Places) -> str:
 
 
 def excerpt(group: Group, places: Places) -> str:
-    """A short table of a group: its rows that have been run."""
+    """A short table of a group: its rows that have been run; where some are published, those alone."""
     results = results_of(group, places)
+    if not results:
+        return f"{group.title}: {NOT_RUN} yet.\n"
+    is_compared = any(row.published for row in group.rows)
     epochs = "/".join(sorted({str(one["epochs"]) for one in results.values()}))
     differs = dict.fromkeys(r.published.differs for r in group.rows if r.published)
     there = "; ".join(filter(None, differs))
-    lines = [
-        f"{group.title}, {epochs} epochs, {group.seeds} seeds:",
-        "",
-        f"| rule | test accuracy, % | published{f', {there}' if there else ''} |",
-        "| -- | -- | -- |",
-    ]
+    headings = ["rule", "test accuracy, %"]
+    if is_compared:
+        headings.append(f"published, {there}" if there else "published")
+    table = [headings, ["--"] * len(headings)]
     for row in group.rows:
-        if row.name in results:
+        if row.name in results and bool(row.published) == is_compared:
             accuracy = _accuracy(results[row.name]).replace(f" (n = {group.seeds})", "")
-            published = f"{row.published.accuracy:.2f}" if row.published else ""
-            lines.append(f"| {row.label} | {accuracy} | {published} |")
-    return "\n".join(lines) + "\n"
+            published = [f"{row.published.accuracy:.2f}"] if row.published else []
+            table.append([row.label, accuracy, *published])
+    head = f"{group.title}, {epochs} epochs, {group.seeds} seeds:"
+    return "\n".join([head, "", *(f"| {' | '.join(cells)} |" for cells in table)]) + "\n"
 
 
 def picture_name(group: Group) -> str:
@@ -199,7 +194,8 @@ def _search(found: Mapping[str, Any]) -> str:
     own = ", the config's own" if search["best_trial"] == 0 else ""
     trials = f"{search['trials']} trials{f' ({bad})' if bad else ''}{own}"
     values = ", ".join(f"{name} {_value(value)}" for name, value in found["chosen"].items())
-    return f"{values}; {trials}, {100 * best:.2f} on validation"
+    after = counted(search["epochs"], "epoch")
+    return f"{values}; {trials}, {100 * best:.2f} on validation after {after}"
 
 
 def _value(value: Any) -> str:
@@ -245,14 +241,21 @@ def _failures(row: Row, found: Result) -> list[str]:
     ]
 
 
-def disagrees(published: Published, found: Mapping[str, Any]) -> float | None:
-    """How many percent more than published a row reaches, where that is more than chance; else None."""
+def disagreement(published: Published, found: Mapping[str, Any]) -> str:
+    """How far a row is from what is published, in words, where that is more than chance or a seed failed."""
+    epochs, count = f"after {counted(found['epochs'], 'epoch')}", len(found["seeds"])
+    bad = sum(one["outcome"] != FINISHED for one in found["seeds"])
+    lost = f"{bad} of {counted(count, 'seed')} diverged" if bad else ""
     if found["test_accuracy"] is None:
-        return None
+        return lost
     more = 100 * found["test_accuracy"] - published.accuracy
     spread = 100 * (found["test_accuracy_std"] or 0.0)
     noise = (spread**2 + (published.spread or 0.0) ** 2) ** 0.5
-    return more if abs(more) > max(SIGNIFICANT, 2 * noise) else None
+    if abs(more) > max(SIGNIFICANT, 2 * noise):
+        side = "more" if more > 0 else "less"
+        far = f"{abs(more):.2f} % {side} than published, {epochs}"
+        return f"{far}; {lost}" if lost else far
+    return lost
 
 
 def _disagreements(groups: Sequence[Group], places: Places, explained: Mapping[str, str]) -> str:
@@ -271,17 +274,12 @@ def _disagreements(groups: Sequence[Group], places: Places, explained: Mapping[s
             if row.published is None or found is None:
                 continue
             compared += 1
-            more = disagrees(row.published, found)
-            if more is None:
+            said = disagreement(row.published, found)
+            if not said:
                 continue
             there = True
-            side = "more" if more > 0 else "less"
-            epochs = f"after {counted(found['epochs'], 'epoch')}"
             why = explained.get(row.name, "Open.")
-            lines += wrapped(
-                f"- **{group.title}, {row.label}**: {abs(more):.2f} % {side} than published, {epochs}. {why}",
-                "  ",
-            )
+            lines += wrapped(f"- **{group.title}, {row.label}**: {said}. {why}", "  ")
     nowhere = f"Nowhere so far; of rows with a published value, {compared} {'was' if compared == 1 else 'were'} run."
     return "\n".join([*lines, *([] if there else [nowhere])]) + "\n"
 

@@ -99,13 +99,13 @@ MLP = (
 LENET = (
     "A LeNet with 8 and 16 channels and 64 hidden units, on 10,000 images of Fashion-MNIST. Nobody has published "
     "this net. Of the full LeNet, Ernoult et al. 2022 say that L-DRL is within 1 % of backprop, and above s-DDTP "
-    "and p-DDTP by 0.3 % on MNIST and Fashion-MNIST."
+    "and p-DDTP by 0.3 % on MNIST and Fashion-MNIST. A narrower net does not test that."
 )
 SMALL = (
     "The VGG-like network with 16, 32 and 64 channels, on 45,000 images of CIFAR-10 (a JPEG re-encoding). Nobody "
     "has published this net; the full one, of 128 to 512 channels, is in the last table. Of the full LeNet on "
     "CIFAR-10, Ernoult et al. 2022 say that L-DRL is within 1 % of backprop, and at least 9 % above s-DDTP and "
-    "p-DDTP."
+    "p-DDTP. A narrow net of another kind does not test that."
 )
 DEPTH = (
     "L-DRL and backprop on Fashion-MNIST, with more and more layers, and Adam. An MLP of N layers has N - 1 hidden "

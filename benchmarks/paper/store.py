@@ -20,13 +20,13 @@ import numpy as np
 
 from benchmarks.paper.rows import Group, Row
 from benchmarks.provenance import processor
-from dtp_jax.run.failures import EXIT_MEMORY
 from dtp_jax.run.files import read_object, replace_text
 from dtp_jax.run.locks import claimed
 from dtp_jax.run.results import Table, divergence, read_metrics
+from dtp_jax.sweep.trial import ABOUT_CHECKPOINTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
+FINISHED, DIVERGED = "finished", "diverged"
 GIT_SECONDS = 10
 
 
@@ -43,17 +43,6 @@ class Places(NamedTuple):
     def result(self, row: Row) -> dict[str, Any] | None:
         """Its content; None where the row has not been run to its end."""
         return read_object(self.file(row))
-
-    def curves(self, row: Row) -> list[dict[str, float]]:
-        """The lines of its CSV; what is empty is left out."""
-        file = self.results / f"{row.name}.csv"
-        if not file.is_file():
-            return []
-        with file.open(newline="") as lines:
-            return [
-                {name: float(text) for name, text in line.items() if text}
-                for line in csv.DictReader(lines)
-            ]
 
     def folder(self, row: Row) -> Path:
         """Where it is computed."""
@@ -73,18 +62,12 @@ def seed_folders(group: Group, runs: Path) -> list[Path]:
     return [runs / f"seed_{number}" for number in range(group.seeds)]
 
 
-def outcome_of(folder: Path, code: int) -> tuple[str, str] | None:
-    """(how the run of a seed ended, why); None where it did not end.
-
-    Args:
-      code: the exit code of the command that trained it.
-    """
+def outcome_of(folder: Path) -> tuple[str, str] | None:
+    """(how the run of a seed ended, why); None where it did not end, or for a reason that a larger machine has not."""
     if (folder / "summary.json").is_file():
         return FINISHED, ""
     why = divergence(folder / "metrics.jsonl")
-    if why is not None:
-        return DIVERGED, why.partition("; the last good checkpoint")[0]
-    return (FAILED, "memory is used up") if code == EXIT_MEMORY else None
+    return None if why is None else (DIVERGED, ABOUT_CHECKPOINTS.sub("", why))
 
 
 def write(
@@ -93,7 +76,6 @@ def write(
     row: Row,
     *,
     runs: Path,
-    code: int,
     commands: Mapping[str, str],
     sweep: dict[str, Any] | None,
     chosen: Mapping[str, Any],
@@ -102,13 +84,13 @@ def write(
     """Writes the files of a row whose runs have ended, and returns the content of its JSON.
 
     Args:
-      runs: their folder. code: the exit code of the command that trained them.
+      runs: their folder.
       commands: "train", and "sweep" where there was a search.
       sweep: the content of sweep.json. chosen: fields that the search has set.
       note: what the user says of the machine.
     """
     folders = seed_folders(group, runs)
-    seeds = [_of_seed(number, folder, code) for number, folder in enumerate(folders)]
+    seeds = [_of_seed(number, folder) for number, folder in enumerate(folders)]
     config = read_object(runs / "config.json") or {}
     content = {
         "row": row.name,
@@ -134,8 +116,10 @@ def write(
     return content
 
 
-def _of_seed(number: int, folder: Path, code: int) -> dict[str, Any]:
-    how, why = outcome_of(folder, code) or (FAILED, "")
+def _of_seed(number: int, folder: Path) -> dict[str, Any]:
+    ended = outcome_of(folder)
+    assert ended is not None, folder
+    how, why = ended
     summary = read_object(folder / "summary.json") or {}
     metrics = read_metrics(folder / "metrics.jsonl")
     names = ("test_accuracy", "test_accuracy_of_best_val", "val_accuracy", "best_val_accuracy")
@@ -154,10 +138,15 @@ def _of_seed(number: int, folder: Path, code: int) -> dict[str, Any]:
     return found
 
 
+def _origins(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Where each run says that it came from."""
+    return [(read_object(f / "config.json") or {}).get("provenance", {}) for f in folders]
+
+
 def _commits(folders: Sequence[Path]) -> str:
     """Of the programs that trained: others may have been committed since."""
-    origins = ((read_object(f / "config.json") or {}).get("provenance", {}) for f in folders)
-    return ", ".join(dict.fromkeys(one["commit"] for one in origins if one.get("commit")))
+    commits = (one.get("commit") for one in _origins(folders))
+    return ", ".join(dict.fromkeys(filter(None, commits)))
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
@@ -232,12 +221,13 @@ def _curves(folders: Sequence[Path]) -> str:
 
 
 def _hardware(folders: Sequence[Path]) -> str:
-    """What the runs say that they were computed on; of a CPU, which one it is."""
-    summaries = [read_object(folder / "summary.json") or {} for folder in folders]
-    devices = dict.fromkeys(one["device"] for one in summaries if "device" in one)
-    return ", ".join(
-        processor() if one.endswith("x cpu") else one for one in devices or ["1 x cpu"]
-    )
+    """What the runs say that they were computed on; of a CPU of this machine, which one it is."""
+    here, found = socket.gethostname(), []
+    for origin in _origins(folders):
+        device, host = origin.get("device", "unknown"), origin.get("host", here)
+        is_known = device.endswith("x cpu") and host == here
+        found.append(processor() if is_known else device if host == here else f"{device} of {host}")
+    return ", ".join(dict.fromkeys(found))
 
 
 def commit() -> str | None:

@@ -23,7 +23,7 @@ from dtp_jax.plots.feedback import draw_feedback
 from dtp_jax.run import program
 from dtp_jax.run.build import Experiment
 from dtp_jax.run.files import DiskError, WorkdirError, replacing
-from dtp_jax.run.rows import Row, feedback_row, numbers_row, weight_rows
+from dtp_jax.run.rows import Row, feedback_row, in_network_order, numbers_row, weight_rows
 from dtp_jax.run.workdir import Workdir
 
 FEW_STEPS = 5_000
@@ -176,7 +176,7 @@ class Diagnostics:
         program_ = self._looks[trains]
         what, batch = "config.diagnostics_iterations", (*given[:2], given.batches[0])
         self.picture = None
-        seen = self._tried(what, _on_host, program_, state, *batch)
+        seen = self._tried(what, self._on_host, program_, state, *batch)
         if seen is None:
             del self._looks[trains]
             return []
@@ -210,13 +210,16 @@ class Diagnostics:
         numbers: Numbers = {}
         given = (on_own_device(state), *self._given) if self._measures else ()
         for name, program_ in list(self._measures.items()):
-            found = self._tried(f"config.diagnostics_{name}", _on_host, program_, *given)
+            found = self._tried(f"config.diagnostics_{name}", self._on_host, program_, *given)
             if found is None:
                 del self._measures[name]
                 continue
             self._say_of_odd_numbers(name, found)
             numbers |= found
         return [numbers_row(numbers, step, epoch)] if numbers else []
+
+    def _on_host(self, program_: Any, *given: Any) -> Any:
+        return in_network_order(jax.device_get(program_(*given)), self._learner.network)
 
     def _say_of_odd_numbers(self, name: str, numbers: Mapping[str, Any]) -> None:
         """A warning, once for every group: what is null in metrics.jsonl is not hidden."""
@@ -225,10 +228,6 @@ class Diagnostics:
             more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
             text = f"has {odd[0]}{more} not finite: null in metrics.jsonl"
             self._say(f"config.diagnostics_{name}", text)
-
-
-def _on_host(program_: Any, *given: Any) -> Any:
-    return jax.device_get(program_(*given))
 
 
 def _is_finite(value: Any) -> bool:

@@ -22,7 +22,14 @@ from dtp_jax.run.build import learning_rates
 from dtp_jax.run.files import DiskError
 from dtp_jax.run.progress import Progress
 from dtp_jax.run.provenance import Request, provenance
-from dtp_jax.run.rows import Row, guard_row, last_angle, mean_update_angle, step_rows
+from dtp_jax.run.rows import (
+    Row,
+    guard_row,
+    last_angle,
+    mean_update_angle,
+    metrics_in_order,
+    step_rows,
+)
 from dtp_jax.run.screen import Screen
 from dtp_jax.run.summing_up import early_end, summary_of
 from dtp_jax.run.trackers import TRACKERS, TrackedRun
@@ -345,6 +352,7 @@ class Run:
           Interrupted: a signal came; the state is saved. guard.Diverged, DiskError, WorkdirError.
         """
         parts, progress = self.parts, self.progress
+        found = metrics_in_order(found, parts.learner.network)
         epoch, trains = parts.passes[self.number()]
         first, count, seconds = progress.step, len(found.loss), seconds + self.reading_seconds
         position = first % parts.steps_per_epoch

@@ -1,15 +1,45 @@
 """The lines of metrics.jsonl, whose names TensorBoard has too."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from dtp_jax.blocks import Block
 from dtp_jax.learning.diagnostics import GROUPS
 from dtp_jax.learning.learner import Learner, Metrics, TrainState
 
 Row = dict[str, Any]
+
+
+def in_network_order(found: Any, network: Sequence[Block]) -> Any:
+    """The same, with what belongs to blocks in the order of the network.
+
+    A compiled program returns dicts sorted by name: fc10 before fc2, a resnet's fc before its layer_1_0.
+
+    Args:
+      found: a dict, with dicts inside. Its names are "<kind>", "<block>", or "<kind>/<block>/<more>"; kinds
+        stay in the order in which they come.
+    """
+    if not isinstance(found, Mapping):
+        return found
+    places = {block.name: place for place, block in enumerate(network)}
+
+    def parted(name: str) -> tuple[str, int]:
+        parts = name.split("/")
+        n = next((n for n, part in enumerate(parts) if part in places), None)
+        return (name, -1) if n is None else ("/".join(parts[:n]), places[parts[n]])
+
+    kinds = {kind: n for n, kind in reversed([*enumerate(parted(name)[0] for name in found)])}
+    ordered = sorted(found, key=lambda name: (kinds[parted(name)[0]], parted(name)[1]))
+    return {name: in_network_order(found[name], network) for name in ordered}
+
+
+def metrics_in_order(found: Metrics, network: Sequence[Block]) -> Metrics:
+    """The same, with its dicts in the order of the network."""
+    names = ("feedback_loss", "forward_loss", "guard")
+    return found.replace(**{n: in_network_order(getattr(found, n), network) for n in names})
 
 
 def step_rows(found: Metrics, first: int, epoch: int, every: int, *, last: bool) -> list[Row]:
@@ -78,6 +108,7 @@ def numbers_row(numbers: Mapping[str, Any], step: int, epoch: int) -> Row:
 def weight_rows(learner: Learner, state: TrainState) -> dict[str, float]:
     """Angle (degrees), distance and norm ratio of every feedback kernel and its forward one: "angle/<kernel>"."""
     found = GROUPS["weights"].measure(learner, state, None, None, None)
+    found = in_network_order(found, learner.network)
     return {name: float(value) for name, value in found.items()}
 
 
