@@ -5,6 +5,7 @@ quicker way to write kernels is on, and what is compiled is kept for other proce
 Programs that tests start inherit that, and are the same as those in this process.
 """
 
+import gc
 import os
 import signal
 import tempfile
@@ -22,6 +23,9 @@ QUICK = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_spli
 APART = ("test_matrix.py",)
 """Their tests share nothing. They come last, and fill what the others leave of the processes' time."""
 
+gc.set_threshold(
+    100_000, 20, 50
+)  # a process keeps millions of objects, through which it goes again and again
 jax.config.update("jax_enable_x64", True)
 if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")

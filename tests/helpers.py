@@ -9,6 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dtp_jax import blocks
 from dtp_jax.learning import learner, optim
@@ -24,6 +25,11 @@ NETWORKS = {
     "lenet": lambda **options: lenet((7, 10, 2), 5, channels=(3, 4), hidden=(6,), **options),
     "mlp": lambda **options: mlp((2, 3, 1), 5, hidden=(7, 4), **options),
 }
+
+
+def slow(*values):
+    """A case that `make test` leaves out and `make slow` has."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def double(tree):

@@ -14,6 +14,7 @@ from helpers import (
     make_state,
     normal,
     sgd_in_numpy,
+    slow,
 )
 
 from dtp_jax.blocks import forward_all
@@ -29,7 +30,7 @@ def mean_cross_entropy(network, forward, images, labels):
     return jnp.mean(jnp.log(jnp.sum(jnp.exp(logits), axis=1)) - own)
 
 
-@pytest.mark.parametrize("beta", [1.0, 0.3])
+@pytest.mark.parametrize("beta", [slow(1.0), 0.3])
 @pytest.mark.parametrize(
     ("name", "activation"),
     [("vgg", "elu"), ("lenet", "elu"), ("mlp", "elu"), ("mlp", "relu"), ("lenet", "tanh")],

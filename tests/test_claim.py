@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-from helpers import double, make_batch
+from helpers import double, make_batch, slow
 
 from dtp_jax.blocks import chain, conv_block, dense_block, forward_all
 from dtp_jax.learning import learner, metrics, optim
@@ -68,7 +68,7 @@ def train(state, images, labels):
     }
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2])
+@pytest.fixture(scope="module", params=[0, slow(1), slow(2)])
 def seen(request):
     seed = request.param
     state = double(jax.jit(lambda key: learner.init(LEARNER, key))(jax.random.key(seed)))

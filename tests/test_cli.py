@@ -12,7 +12,7 @@ import sys
 
 import data_files
 import pytest
-from helpers import REPOSITORY
+from helpers import REPOSITORY, slow
 from launching import (
     TINY,
     assert_same_run,
@@ -534,15 +534,20 @@ def test_processes_of_their_own(place):
     assert list(place.iterdir()) == []
 
 
-def test_stopped_by_every_signal(place):
-    """ctrl-C, SIGTERM and SIGKILL, one after the other: the same bits as a run left in peace."""
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGTERM,), slow((signal.SIGINT, signal.SIGTERM, signal.SIGKILL))],
+    ids=["one", "all"],
+)
+def test_stopped_by_every_signal(place, numbers):
+    """One after the other: the same bits as a run left in peace."""
     args = (
         *TINY,
         "--config.epochs=100000",
         "--config.diagnostics=False",
         "--config.checkpoint_every=7",
     )
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+    for number in numbers:
         process = start("--workdir=w", *args)
         wait_for_lines(process, place / "w", 12)
         process.send_signal(number)
@@ -649,6 +654,7 @@ def test_mesh_and_cluster_errors(place, args, words):
     assert not list(place.iterdir())
 
 
+@pytest.mark.slow
 def test_mesh_on_the_screen_and_the_same_numbers(place):
     args = ("--config.epochs=1", "--config.max_steps=6")
     assert launch("--workdir=one", *TINY, *args).code == 0
@@ -662,7 +668,7 @@ def test_mesh_on_the_screen_and_the_same_numbers(place):
     assert four["loss"] == pytest.approx(one["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("place_images", ["device", pytest.param("host", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("place_images", ["device", slow("host")])
 def test_a_run_goes_on_on_another_mesh(place, place_images):
     """From four devices to one and back, with no step done twice and the numbers of one device."""
     args = ("--config.epochs=1", "--config.max_steps=6", "--config.checkpoint_every=2")
@@ -683,6 +689,7 @@ def test_a_run_goes_on_on_another_mesh(place, place_images):
     assert not list((place / "moved" / "checkpoints").glob("damaged*"))
 
 
+@pytest.mark.slow
 def test_export_of_a_run_on_a_mesh_from_one_device(place):
     """In a process of its own: the devices of the run are not there any more."""
     args = ("--config.epochs=1", "--config.max_steps=2", "--config.data_parallel=2")

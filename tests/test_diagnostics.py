@@ -172,6 +172,7 @@ def test_streamed_images_change_nothing(place, observed, unseen):
             np.testing.assert_array_equal(curves(place / "w", step)[name], values)
 
 
+@pytest.mark.slow
 def test_a_mesh_changes_nothing(place, observed, unseen):
     """And what it sees is what one device sees."""
     mesh = ("--config.data_parallel=2", "--config.layer_parallel=2", "--config.max_steps=23")

@@ -8,6 +8,7 @@ A comment in front of a block says what is special about it:
 
 import contextlib
 import subprocess
+import sys
 
 import matplotlib
 import pytest
@@ -89,6 +90,44 @@ def test_commands_are_understood(page, place, registries, monkeypatch):
                 check(command, monkeypatch)
             except (SystemExit, ValueError, ImportError, AssertionError) as problem:
                 pytest.fail(f"{page}:{block.line}: {' '.join(command)}: {problem}")
+
+
+FEW = ("--config.channels=2,4", "--config.epochs=1", "--config.max_steps=3")
+BARS = ("--config.channels=2,4", "--config.hidden=5", "--config.batch_size=50", *FEW[1:])
+SMALLER = {
+    "train --config=": FEW,
+    "train --workdir=": ("--config.max_steps=40",),
+    "train --plugin=bars.py --config=": BARS,
+    "train --plugin=bars.py --workdir=": ("--config.max_steps=5",),
+    "compare ": FEW,
+    "sweep ": (*FEW, "--trials=1"),
+}
+"""Beginning of a command -> what makes it short: of a flag that is given twice, the last one holds."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/data.md"])
+def test_commands_run(page, place, monkeypatch):
+    """Those of the first pages that a reader sees, one after the other, in one folder; figures want CIFAR-10."""
+    (place / "tests").symlink_to(REPOSITORY / "tests")
+    write_files(page, place)
+    if page == "docs/data.md":  # its arrays, which it stores
+        names = {"__name__": "docs"}
+        for block in python_of(page):
+            exec(compile(block.code, page, "exec"), names)
+    ours = [c for b in blocks(page, "bash") for c in commands(b.code) if c[0] == "dtp"]
+    done = 0
+    for command in ours:
+        words = " ".join(command[1:])
+        if command[1] == "figures" or page == "docs/data.md" and "bars" not in words:
+            continue  # wants data that is not here
+        more = next((more for head, more in SMALLER.items() if words.startswith(head)), ())
+        found = subprocess.run(
+            [sys.executable, "-m", "dtp_jax", *command[1:], *more], capture_output=True, text=True
+        )
+        assert found.returncode == 0, f"{page}: {words}: {found.stderr}"
+        done += 1
+    assert done >= 2, page
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from helpers import slow
 from launching import (
     TINY,
     assert_same_run,
@@ -58,8 +59,8 @@ def fail_as_tensorstore_does(*_):
     [
         (workdir.Workdir, "rewind_metrics", 1, None),
         (Checkpoints, "_write", 3, fail_as_tensorstore_does),
-        (Checkpoints, "_require_same", 3, fail),
-        ("file", "metrics.jsonl", 6, fail),
+        slow(Checkpoints, "_require_same", 3, fail),
+        slow("file", "metrics.jsonl", 6, fail),
         ("file", ".summary.json.", 1, fail),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),

@@ -14,6 +14,7 @@ from helpers import (
     make_learner,
     make_parameters,
     normal,
+    slow,
     softmax_in_numpy,
 )
 
@@ -111,7 +112,7 @@ def test_fw_dtp_uses_the_targets_of_dtp():
     assert_close(found, expected)
 
 
-@pytest.mark.parametrize("activation", ["elu", "tanh"])
+@pytest.mark.parametrize("activation", ["elu", slow("tanh")])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_analytic_feedback_minimises_the_jacobian_matching_loss(name, activation):
     """The gradient of ||J_G - J_F^T||^2 at the pool indices of the clean pass is zero there."""

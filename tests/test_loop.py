@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import slow
 from launching import (
     STEPS_PER_EPOCH,
     TINY,
@@ -232,12 +233,12 @@ def write_half_a_line(workdir_, lines):
 @pytest.mark.parametrize(
     "owner, name, call, before",
     [
-        (loop.Run, "_save", 2, None),  # its steps are in metrics.jsonl, but in no checkpoint
+        slow(loop.Run, "_save", 2, None),  # its steps are in metrics.jsonl, but in no checkpoint
         (loop.Run, "_save", 12, None),  # in the middle of the second epoch
-        (workdir.Checkpoints, "steps", 20, None),
+        slow(workdir.Checkpoints, "steps", 20, None),
         (loop.Run, "_compile", 1, None),  # before the first step
         (workdir.Workdir, "append_metrics", 9, write_half_a_line),
-        (workdir, "write_json", 1, None),  # config.json: nothing is there yet
+        slow(workdir, "write_json", 1, None),  # config.json: nothing is there yet
         (workdir.Workdir, "write_summary", 1, None),  # summary.json: everything else is there
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import slow
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -41,12 +42,21 @@ def build(rule_name, network_name):
     )
 
 
+def is_quick(rule_name, network_name):
+    """Every rule, and every network with L-DRL; all blocks of resnet18 are in resnet34 as well."""
+    if network_name in ("mlp", "simple_vgg"):
+        return True
+    return rule_name == "ldrl" and network_name != "resnet18"
+
+
 @pytest.mark.parametrize(
-    "network_name",
-    # Every kind of its blocks is in resnet34 as well.
-    [pytest.param(n, marks=pytest.mark.slow) if n == "resnet18" else n for n in networks.NETWORKS],
+    "rule_name, network_name",
+    [
+        (rule, network) if is_quick(rule, network) else slow(rule, network)
+        for rule in rules.RULES
+        for network in networks.NETWORKS
+    ],
 )
-@pytest.mark.parametrize("rule_name", rules.RULES)
 def test_step(rule_name, network_name):
     made = build(rule_name, network_name)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])

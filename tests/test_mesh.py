@@ -46,6 +46,7 @@ LEARNERS = {
     "backprop": lambda: vgg(rules.backprop()),
     "batch norm": lambda: batch_normed(),
 }
+QUICK = ("ldrl", "drl", "batch norm")
 
 
 def batch_normed():
@@ -84,13 +85,18 @@ def train(made, mesh, images, labels):
     )
 
 
-@pytest.mark.parametrize("name", LEARNERS)
-def test_the_numbers_are_those_of_one_device(name):
+@pytest.mark.parametrize(
+    "name, meshes",
+    [(name, ["both"]) for name in QUICK]
+    + [helpers.slow("ldrl", ["data", "layers"])]
+    + [helpers.slow(name, ["both"]) for name in LEARNERS if name not in QUICK],
+)
+def test_the_numbers_are_those_of_one_device(name, meshes):
     made = LEARNERS[name]()
     batch = jax.device_get(helpers.make_batch(made.network, BATCH))
     expected = train(made, None, *batch)
-    for mesh in (MESHES.values()) if name == "ldrl" else ((2, 4),):
-        found = train(made, mesh_.make_mesh(*mesh), *batch)
+    for mesh in meshes:
+        found = train(made, mesh_.make_mesh(*MESHES[mesh]), *batch)
         chex.assert_trees_all_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
@@ -103,7 +109,7 @@ def test_layer_parallel_iterations_do_not_communicate():
 
 
 @pytest.mark.parametrize("platform", ops.FORMS)
-@pytest.mark.parametrize("shape", [(8, 1), (4, 2)])
+@pytest.mark.parametrize("shape", [helpers.slow((8, 1)), (4, 2)])
 def test_data_parallel_iterations_only_sum_gradients(platform, shape):
     """A kernel's gradient and a loss per iteration, and the forward gradients: no byte more, in every form."""
     iterations = (7, 5, 8)
@@ -201,7 +207,7 @@ def of_run(tree, number):
     return jax.tree.map(lambda a: a[number], tree)
 
 
-@pytest.mark.parametrize("devices", [None, 1, 2, 4])
+@pytest.mark.parametrize("devices", [*map(helpers.slow, [None, 1, 4]), 2])
 def test_seeds_at_once_are_the_seeds_alone(devices):
     """By a vmap, by XLA's own division, and two or one on each device, of which none asks another."""
     spec = DATASETS["digits"]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import NETWORKS, degrees_between, double, make_batch, make_parameters, normal
+from helpers import NETWORKS, degrees_between, double, make_batch, make_parameters, normal, slow
 
 from dtp_jax.blocks import forward_all
 from dtp_jax.learning import learner, metrics, optim
@@ -204,7 +204,9 @@ def scale(name, block, size=4):
     return 2 * metrics.SMALL_BETA / (size * elements)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(
+    "name", [n if n in ("ldrl", "drl", "backprop") else slow(n) for n in RULES]
+)
 def test_updates_of_every_rule_against_a_training_step(name):
     """Its gradient at the small beta beside backprop's; the measured rule has another beta."""
     network, found, gradients, references = updates_of(name, beta=0.7)

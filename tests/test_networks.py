@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from helpers import slow
 
 from dtp_jax import blocks
 from dtp_jax.blocks import table
@@ -144,7 +145,8 @@ FIXED = {"meulemans": "tanh", "resnet18": "relu", "resnet34": "relu"}
 
 @pytest.mark.parametrize(
     ("name", "activation"),
-    [(n, a) for n in NETWORKS for a in ([None] if n in FIXED else [*RANGES, None])],
+    [(n, None) for n in NETWORKS]
+    + [slow(n, a) for n in NETWORKS if n not in FIXED for a in RANGES],
 )
 def test_all_blocks_but_the_last_have_the_activation(name, activation):
     """Told by the range of their outputs for large inputs; ELU is the default. Logits have none."""

@@ -119,6 +119,7 @@ def test_compare(installed):
     assert page.startswith("<!doctype html>") and "validation accuracy" in page
 
 
+@pytest.mark.slow
 def test_parity(installed):
     shown = installed.run("dtp", "parity", GOLDEN / "symmetric_init.npz")
     assert "every quantity within its tolerance" in shown

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from helpers import GOLDEN, load
+from helpers import GOLDEN, load, slow
 
 from dtp_jax.parity import ParityError, __main__, compare, open_case, replay
 from dtp_jax.parity.compare import rounding_of_angle
@@ -48,7 +48,7 @@ def test_recorded_case(name):
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in SINGLE else pytest.param(name, marks=pytest.mark.slow) for name in RECORDED],
+    [name if name in SINGLE else slow(name) for name in RECORDED],
 )
 def test_recorded_case_in_float32(name):
     check_recorded_case(name, "float32")

@@ -9,7 +9,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from helpers import config_fields
+from helpers import config_fields, slow
 from launching import (
     TINY,
     arrays,
@@ -84,7 +84,7 @@ def test_in_turn_every_bit_is_that_of_a_run_alone(place, alone):
     assert found.out.count("reading digits") == 1
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize("devices", [1, 2, slow(4)])
 def test_together_they_are_alike(place, alone, monkeypatch, devices):
     """Three seeds on two devices: one of them trains the last seed twice; on four, each alone."""
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:devices])
@@ -115,7 +115,7 @@ def test_the_summary_of_a_folder_of_seeds(place, alone):
 
 
 @pytest.mark.parametrize("flags", [(), (TOGETHER,)], ids=["in turn", "together"])
-@pytest.mark.parametrize("call", [2, 5])
+@pytest.mark.parametrize("call", [slow(2), 5])
 def test_killed_and_gone_on_with(place, monkeypatch, alone, flags, call):
     """In the middle of a round of saving, too: some seeds then have a checkpoint that others lack."""
     args = (*ARGS, "--config.seeds=3", *flags, "--workdir=w")
