@@ -83,7 +83,7 @@ def test_the_list_has_every_rule_and_no_name_twice():
 
 def test_every_published_value_has_a_source():
     published = [row.published for _, row in EVERY if row.published]
-    assert len(published) == 11
+    assert len(published) == 17
     for one in published:
         assert one.source in (rows.TABLE_1, rows.TABLE_4) and 50 < one.accuracy < 100
     assert not rows.EXPLAINED.keys() - {row.name for _, row in EVERY if row.published}
@@ -225,6 +225,29 @@ def test_a_search_of_another_budget_is_no_result(here, epochs):
     ended = jobs.compute(tasks, places, is_over=lambda: False, note="", say=said.append)
     assert ended == jobs.Ended(1, 1)
     assert said == [f"tiny-backprop: {sweep} has 3 trials of {epochs} epochs; the list says 2 of 1"]
+
+
+def test_a_row_has_the_values_that_were_found_for_another(here):
+    place, _ = here
+    row = Row("long", "L", "digits_dtp", ("--config.epochs=2",), values_of="short")
+    group, places, said = Group("g", "G", "Words.", (row,), trials=0), Places(place, place), []
+    ended = jobs.compute([(group, row)], places, is_over=lambda: False, note="", say=said.append)
+    assert ended == jobs.Ended(1, 1)
+    assert said == ["long: has the values of short, which is not run yet"]
+    chosen = {"beta": 0.25, "noise": [0.1, 0.2]}
+    (place / "short.json").write_text(json.dumps({"chosen": chosen}))
+    found = jobs.train_words(group, row, places, jobs._values_of(row, places))
+    assert {"--config.epochs=2", "--config.beta=0.25", "--config.noise=0.1,0.2"} <= set(found)
+    content = result(0.9, chosen=chosen, test_accuracy=0.9, test_accuracy_std=None)
+    places.file(row).write_text(json.dumps(content))
+    text = page.text([group], places, {})
+    assert "| beta 0.25, noise 0.1 0.2 |" in text and "Words. 3 seeds." in text
+
+
+def test_rows_that_take_values_come_after_those_that_find_them():
+    names = [row.name for _, row in EVERY]
+    for _, row in EVERY:
+        assert not row.values_of or names.index(row.values_of) < names.index(row.name)
 
 
 def test_a_signal_while_others_have_the_rows_ends_the_wait(here):

@@ -113,7 +113,7 @@ def _try(
             return False
         if places.result(row) is not None:  # of another process, meanwhile
             return True
-        commands, chosen, sweep = {}, {}, None
+        commands, chosen, sweep = {}, _values_of(row, places), None
         if group.trials:
             commands["sweep"] = sweep_words(group, row, places)
             sweep = _swept(group, row, places, commands["sweep"], lock, say, heard)
@@ -192,6 +192,16 @@ def state_of(task: Task, places: Places) -> str:
         return f"{state}: {finished} of {group.seeds} seeds"
     begun = len(list((folder / "sweep").glob("trial_*")))
     return f"{state}: {begun} of {group.trials} trials begun"
+
+
+def _values_of(row: Row, places: Places) -> dict:
+    """What a search has chosen for another row."""
+    if not row.values_of:
+        return {}
+    found = read_object(places.results / f"{row.values_of}.json")
+    if found is None:
+        raise Failed(f"has the values of {row.values_of}, which is not run yet")
+    return found["chosen"]
 
 
 def _swept(

@@ -61,7 +61,8 @@ def _budget(group: Group) -> str:
     """How the values of each of its rules are found, and how often each is run."""
     seeds = counted(group.seeds, "seed")
     if not group.trials:
-        return f"Values of the config files; {seeds}."
+        values = "" if any(row.values_of for row in group.rows) else "Values of the config files; "
+        return f"{values}{seeds}."
     trials, epochs = counted(group.trials, "trial"), counted(group.trial_epochs, "epoch")
     return f"Budget of each rule: {trials} of up to {epochs}, then {seeds}."
 
@@ -185,7 +186,7 @@ def _angles(found: Mapping[str, Any]) -> str:
 def _search(found: Mapping[str, Any]) -> str:
     search = found["search"]
     if search is None:
-        return "the config's own"
+        return _values(found) or "the config's own"
     states = search["states"]
     bad = ", ".join(f"{states[s]} {s}" for s in ("diverged", "failed") if states.get(s))
     best = search["val_accuracy"]
@@ -193,9 +194,12 @@ def _search(found: Mapping[str, Any]) -> str:
         return f"{search['trials']} trials, none good ({bad}): the config's own"
     own = ", the config's own" if search["best_trial"] == 0 else ""
     trials = f"{search['trials']} trials{f' ({bad})' if bad else ''}{own}"
-    values = ", ".join(f"{name} {_value(value)}" for name, value in found["chosen"].items())
     after = counted(search["epochs"], "epoch")
-    return f"{values}; {trials}, {100 * best:.2f} on validation after {after}"
+    return f"{_values(found)}; {trials}, {100 * best:.2f} on validation after {after}"
+
+
+def _values(found: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in found.get("chosen", {}).items())
 
 
 def _value(value: Any) -> str:
