@@ -1,7 +1,7 @@
 """The notebooks of the documentation run from their first cell to the last, without a network."""
 
 import pytest
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 from website import notebooks
 
@@ -49,6 +49,17 @@ def test_invent_a_rule(tmp_path):
     assert all(
         f"'{rule}': '9" in shown(notebook) for rule in ("backprop", "L-DRL", "weight mirror")
     )
+
+
+def test_a_notebook_has_its_time_as_a_whole(tmp_path, monkeypatch):
+    import nbformat
+
+    slow = [nbformat.v4.new_code_cell("import time; time.sleep(3)") for _ in range(4)]
+    notebook = nbformat.v4.new_notebook(cells=slow)
+    monkeypatch.setattr(notebooks, "read", lambda name: notebook)
+    monkeypatch.setattr(notebooks, "SECONDS", 6)
+    with pytest.raises(CellTimeoutError):
+        notebooks.executed("slow", tmp_path)
 
 
 def test_a_notebook_that_fails_or_asks_for_a_network_is_seen(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import shutil
 
 import nbformat
 import pytest
-from helpers import REPOSITORY
+from helpers import REPOSITORY, slow
 
 from website import DOCS, build, equations, links, navigation, notebooks, outside
 
@@ -83,22 +83,29 @@ def test_an_equation_has_the_colour_and_size_of_the_text():
     assert re.search(r'width="[\d.]+em"', drawn) and "vertical-align:" in drawn
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
-def test_pages_fit_a_phone_and_ask_for_nothing(built):
+@pytest.mark.parametrize("width", [390, 1280], ids=["phone", "desktop"])
+@pytest.mark.parametrize(
+    "pages",
+    [["index.html", "add_a_rule.html", "reference/rules.html"], slow(["**/*.html"])],
+    ids=["three", "all"],
+)
+def test_pages_fit_a_screen_and_ask_for_nothing(built, pages, width):
     """In a real browser without a network: nothing is wider than the screen but what can be moved."""
     from playwright.sync_api import sync_playwright
 
     asked = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
+        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme="dark")
         context.set_offline(True)
         page = context.new_page()
         page.on("request", lambda request: asked.append(request.url))
-        for file in sorted(built[1].rglob("*.html")):
+        files = sorted(file for one in pages for file in built[1].glob(one))
+        assert len(files) >= 3
+        for file in files:
             page.goto(file.as_uri(), wait_until="domcontentloaded")
-            assert page.evaluate("document.documentElement.scrollWidth") <= 390, file
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, file
             assert page.evaluate(TOO_WIDE) == [], file
         browser.close()
     assert asked and all(url.startswith(("file:", "data:")) for url in asked)
@@ -131,13 +138,15 @@ def test_dead_links_of_a_site_are_found(tmp_path):
 
 def test_links_out_of_the_docs_lead_to_functions_pages_and_copies():
     found = outside.Outside({"dtp_jax.rules.ldrl.ldrl"})
+    with pytest.raises(LookupError, match="`drld` is not defined in dtp_jax/rules/ldrl.py"):
+        found.rewritten("[`drld`](../dtp_jax/rules/ldrl.py)", DOCS / "page.md", "page.md")
     text = (
-        "[`ldrl`](../dtp_jax/rules/ldrl.py) [`other`](../dtp_jax/rules/ldrl.py) "
+        "[`ldrl`](../dtp_jax/rules/ldrl.py) [`feedback_loss`](../dtp_jax/rules/ldrl.py) "
         "[x](../ARCHITECTURE.md#rooms) [c](../dtp_jax/configs/mnist_dtp.py) [y](tutorial.md#a)\n"
         "```\n[x](../ARCHITECTURE.md)\n```\n"
     )
     assert found.rewritten(text, DOCS / "page.md", "page.md") == (
-        "[`ldrl`](#dtp_jax.rules.ldrl.ldrl) [`other`](files/dtp_jax/rules/ldrl.py) "
+        "[`ldrl`](#dtp_jax.rules.ldrl.ldrl) [`feedback_loss`](files/dtp_jax/rules/ldrl.py) "
         "[x](architecture.md#rooms) [c](reference/configs.md#mnist-dtp) [y](tutorial.md#a)\n"
         "```\n[x](../ARCHITECTURE.md)\n```\n"
     )

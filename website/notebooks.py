@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from website import REPOSITORY
 FOLDER = REPOSITORY / "docs" / "notebooks"
 CACHE = REPOSITORY / ".cache" / "notebooks"
 SECONDS = 120
-"""Of a cell."""
+"""That a notebook has, from its first cell to its last."""
 NO_NETWORK = """
 import socket as _socket
 _connect = _socket.socket.connect
@@ -47,6 +48,7 @@ def executed(name: str, folder: Path) -> nbformat.NotebookNode:
 
     Raises:
       nbclient.exceptions.CellExecutionError: a cell raises.
+      nbclient.exceptions.CellTimeoutError: it takes longer than SECONDS.
     """
     from nbclient import NotebookClient  # here: a build without notebooks needs no kernel
 
@@ -54,10 +56,11 @@ def executed(name: str, folder: Path) -> nbformat.NotebookNode:
     notebook.cells.insert(0, nbformat.v4.new_code_cell(NO_NETWORK))
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [before])])
+    end = time.monotonic() + SECONDS
     try:
         NotebookClient(
             notebook,
-            timeout=SECONDS,
+            timeout_func=lambda cell: max(end - time.monotonic(), 1),
             kernel_name="python3",
             extra_arguments=["--log-level=40"],  # errors: it warns of its port on this machine
             resources={"metadata": {"path": str(folder)}},

@@ -28,7 +28,7 @@ MADE = {
 }
 """Sources, and the pages that are made of them."""
 LINK = re.compile(r"\[((?:[^\]\[]|\[[^\]]*\])*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
-NAME = re.compile(r"`(?:\w+\.)*(\w+)(?:\(\))?`")
+NAME = re.compile(r"`(?:\w+\.)*(?!py`)(\w+)(?:\(\))?`")
 
 
 class Outside:
@@ -46,6 +46,9 @@ class Outside:
         Args:
           source: the file, from whose folder its links start.
           page: its path in the site.
+
+        Raises:
+          LookupError: a link by a name leads to a file of Python that does not define it.
         """
         up = "../" * page.count("/")
         return outside_code(
@@ -66,6 +69,10 @@ class Outside:
             definition = ".".join([*path.with_suffix("").parts, name[1]])
             if definition in self.shown:
                 return f"[{text}](#{definition})"
+            if not re.search(
+                rf"^\s*(?:def|class) {name[1]}\b|^{name[1]}\b", file.read_text(), re.MULTILINE
+            ):
+                raise LookupError(f"{source}: {text} is not defined in {path}")
         if file.is_dir():
             return text
         # Sphinx would look for a page; a browser shows it as text.
