@@ -229,6 +229,7 @@ def test_the_last_workdir_and_take_over_hold(place):
     assert not cli.parse(["x", "--take-over", "--take-over=False"]).take_over
 
 
+@pytest.mark.slow
 def test_nobody_without_a_home_trains(place):
     """An unknown user without $HOME, as in a container."""
     program = (

@@ -104,7 +104,7 @@ def test_rows_and_curves_are_in_the_order_of_the_network(place):
     """Also with ten layers and more: a compiled program returns fc10 before fc2."""
     one = ("--config.noise=0.1", "--config.feedback_lr=0.01", "--config.feedback_iterations=2")
     deep = ("--config.network=mlp", "--config.channels=()", f"--config.hidden={'3,' * 10}", *one)
-    looks = [f"--config.diagnostics_{part}=on" for part in ("iterations", "jacobians", "updates")]
+    looks = [f"--config.diagnostics_{part}=on" for part in ("iterations", "updates")]
     args = (*TINY, *deep, "--config.max_steps=2", "--config.log_every=1", *looks)
     found = launch("--workdir=w", *args)
     assert found.code == 0
@@ -116,7 +116,6 @@ def test_rows_and_curves_are_in_the_order_of_the_network(place):
         (first, ("feedback_loss",)),
         (last, ("angle", "distance", "norm_ratio")),
         (look, ("loss_first", "angle_last")),
-        (measured, ("jacobian_distance",)),
     ):
         for kind in kinds:
             assert [k.split("/")[1] for k in row if k.startswith(kind + "/")] == maps, kind
@@ -164,6 +163,7 @@ def test_a_killed_run_has_every_row_and_figure_once(place, monkeypatch, observed
             np.testing.assert_array_equal(curves(place / "w", step)[name], values)
 
 
+@pytest.mark.slow
 def test_streamed_images_change_nothing(place, observed, unseen):
     args = ("--config.images_on=host", "--config.max_steps=22")
     assert launch("--workdir=w", *observed[1], *ONLY_LOOKS, *args).code == 0

@@ -101,6 +101,7 @@ def test_the_first_epochs_have_the_rate_that_they_had(finished, copy):
     assert arrays(copy, END) == arrays(finished, END)
 
 
+@pytest.mark.slow
 def test_stopped_in_the_added_epochs(copy):
     """It goes on as the extended run that it is, also from the command that extended it."""
     command = ("--workdir=w", "--config.epochs=3")
@@ -122,6 +123,7 @@ def test_another_minimum_on_request(copy):
     assert "this run is finished" in launch(*command).out
 
 
+@pytest.mark.slow
 def test_twice(copy):
     for epochs in (3, 4):
         assert launch("--workdir=w", f"--config.epochs={epochs}").code == 0
@@ -130,6 +132,7 @@ def test_twice(copy):
     np.testing.assert_allclose(rates(copy)[2:], [1e-5, 1e-5], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_run_again_with_all_its_extensions(copy, place):
     """From config.json alone: the same rates, numbers and words."""
     assert launch("--workdir=w", "--config.epochs=3").code == 0

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from helpers import slow
 
 from dtp_jax.data import load_splits, locate
 from dtp_jax.figures import __main__ as command
@@ -46,7 +47,7 @@ def run(*args):
     return command.main(["4.3", "--quick", *FLAGS, *map(str, args)])
 
 
-@pytest.mark.parametrize("rule", ["ldrl", "drl"])
+@pytest.mark.parametrize("rule", ["ldrl", slow("drl")])
 def test_a_job_trains_a_map_as_a_training_step_does(rule, tmp_path):
     made, learner, batch = prepared(rule, rules=(rule,))
     store = opened(tmp_path, made)

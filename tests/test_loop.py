@@ -210,7 +210,7 @@ def test_streamed_images_change_no_number(place, monkeypatch, reference):
     assert_same_run(place / "v", folder)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["one step", "as long as possible"])
+@pytest.mark.parametrize("seconds", [slow(0.0), 1e9], ids=["one step", "as long as possible"])
 def test_the_length_of_a_chunk_changes_no_number(place, monkeypatch, reference, seconds):
     folder, args = reference
     counts, steps_of_next_chunk = set(), loop.Run.steps_of_next_chunk
@@ -279,7 +279,7 @@ def remove(checkpoint):
     (checkpoint / "state" / "manifest.ocdbt").unlink()
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, remove])
+@pytest.mark.parametrize("damage", [slow(truncate), flip, slow(remove)])
 def test_a_damaged_checkpoint_is_passed_over(place, monkeypatch, reference, damage):
     folder, args = reference
     killed(monkeypatch, loop.Run, "_save", 5, "--workdir=w", *args)

@@ -108,6 +108,7 @@ def test_max_unpool_gives_overwritten_values_no_gradient(pooled):
     np.testing.assert_array_equal(pooled.g_v, expected)
 
 
+@pytest.mark.slow
 def test_the_widest_window_is_unpooled():
     """256 positions are all that an index of eight bits tells apart: none is left to mean "nowhere"."""
     x = jax.random.permutation(jax.random.key(0), jnp.arange(1.0, 24 * 24 + 1)).reshape(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import NETWORKS, assert_close, make_batch, make_learner, make_parameters, normal
+from helpers import NETWORKS, assert_close, make_batch, make_learner, make_parameters, normal, slow
 from test_ldrl import make_setting, python_loop, small_network
 
 from dtp_jax import ops
@@ -49,7 +49,7 @@ def test_feedback_training_is_the_loop_over_the_formulas_in_every_form(platform,
 
 
 @pytest.mark.parametrize("platform", ACCELERATORS)
-@pytest.mark.parametrize("rule", [ldrl, dtp])
+@pytest.mark.parametrize("rule", [ldrl, slow(dtp)])
 def test_a_training_step_in_every_form(platform, rule):
     network = NETWORKS["vgg"]()
     made = make_learner(network, rule(noise=0.3, beta=0.5), iterations=5)
@@ -120,7 +120,7 @@ def test_uses_are_computed_apart_on_a_tpu_alone():
             assert np.isclose(jax.jit(lambda x: both(x))(1.0), 2 * np.sin(1.0))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.float32, slow(jnp.float64)])
 @pytest.mark.parametrize("platform", ops.FORMS)
 @pytest.mark.parametrize("window", [2, 3])
 def test_pooling_of_tiles(platform, window, dtype):

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import REPOSITORY, config_fields
+from helpers import REPOSITORY, config_fields, slow
 from launching import TINY, launch, rows
 
 import dtp_jax as dtp
@@ -217,7 +217,7 @@ def test_a_field_that_exists_and_an_argument_that_none_has():
 # Nothing runs by itself.
 
 
-@pytest.mark.parametrize("value", ["hostile", "hostile.py", "/nowhere/hostile.py"])
+@pytest.mark.parametrize("value", [slow("hostile"), "hostile.py", slow("/nowhere/hostile.py")])
 def test_a_workdir_that_names_a_hostile_module_runs_nothing(
     place, reference, monkeypatch, value, capsys
 ):

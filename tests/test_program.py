@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, copied, cross_entropy_in_numpy, make_learner
+from helpers import assert_close, copied, cross_entropy_in_numpy, make_learner, slow
 
 from dtp_jax import blocks, ops
 from dtp_jax.data import DatasetSpec, Split
@@ -78,7 +78,7 @@ def assert_same_bits(first, second):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("augmented", [False, True])
+@pytest.mark.parametrize("augmented", [slow(False), True])
 def test_flat_images_change_no_bit(made, state, augmented):
     """As they lie on a TPU: training, the loss of a batch, an evaluation."""
     chunk = program.train_chunk(made, DATA, augmented=augmented)
@@ -198,7 +198,7 @@ def one_by_one(chunk, state, steps=5):
     return state
 
 
-@pytest.mark.parametrize("lengths", [(1, 1, 1, 1, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize("lengths", [slow((1, 1, 1, 1, 1)), (2, 3), slow((3, 2))])
 def test_a_bad_batch_is_the_same_in_chunks_of_all_lengths(mended, lengths):
     _, _, chunk, state = mended
     whole, expected = run(chunk, state, BATCHES)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import config_fields, normal
+from helpers import config_fields, normal, slow
 from jax.sharding import AxisType
 
 import dtp_jax as dtp
@@ -346,7 +346,7 @@ def lowered(learner):
     return step.lower(shapes_of(learner), *batch_of()).as_text()
 
 
-@pytest.mark.parametrize("name", ["ldrl", "dtp", "tp", "drl"])
+@pytest.mark.parametrize("name", ["ldrl", "drl", *map(slow, ["dtp", "tp"])])
 def test_scalars_and_tuples_are_the_same_program(name):
     factory = dtp.rules.RULES[name]
     one = make(rule=factory(noise=0.1, beta=0.7), feedback_optimizers=SGD, feedback_iterations=3)
@@ -480,7 +480,7 @@ def loss_of_step(rule):
     return metrics.feedback_loss, after.forward
 
 
-@pytest.mark.parametrize("kind", ["scalar", "tuple", "array", "beta"])
+@pytest.mark.parametrize("kind", [slow("scalar"), "tuple", slow("array"), "beta"])
 def test_hyper_parameters_that_are_traced_pass(kind):
     """vmap over sigma or beta: each as if it had been built with that number."""
     make_rule = {

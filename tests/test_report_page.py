@@ -8,6 +8,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from helpers import slow
 from test_report import WILD, write_run
 
 from dtp_jax.report import __main__
@@ -101,8 +102,11 @@ def wait_for(page, expression, seconds=30):
         page.wait_for_timeout(50)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 390, 1280])
+@pytest.mark.parametrize(
+    "width, scheme",
+    [(390, "dark"), (1280, "light"), slow(390, "light"), slow(1280, "dark")]
+    + [slow(320, scheme) for scheme in ("light", "dark")],
+)
 def test_it_is_quiet_and_fits(show, file, width, scheme):
     """No message, no request but for the page itself, nothing wider than the window, every picture there."""
     page = show(width, scheme)

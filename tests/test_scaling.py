@@ -159,6 +159,7 @@ def test_a_run_checks_its_costs_on_a_setting_of_no_sweep(finished):
     assert held_out["predicted_seconds"] == costs.seconds(Load(**held_out["load"]))
 
 
+@pytest.mark.slow
 def test_devices_exchange_what_is_predicted(finished):
     """One axis at a time, in processes of their own: counted in the program, and from shapes."""
     work = count_work(scaling.learner_of(SMALL))

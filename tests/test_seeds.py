@@ -84,7 +84,7 @@ def test_in_turn_every_bit_is_that_of_a_run_alone(place, alone):
     assert found.out.count("reading digits") == 1
 
 
-@pytest.mark.parametrize("devices", [1, 2, slow(4)])
+@pytest.mark.parametrize("devices", [slow(1), 2, slow(4)])
 def test_together_they_are_alike(place, alone, monkeypatch, devices):
     """Three seeds on two devices: one of them trains the last seed twice; on four, each alone."""
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:devices])
@@ -166,7 +166,7 @@ def test_a_signal_when_all_is_saved_ends_what_would_come_next(place, monkeypatch
     assert launch(*args).code == 0 and len(summary(place / "w")["seeds"]) == 2
 
 
-@pytest.mark.parametrize("flags", [(), (TOGETHER,)], ids=["in turn", "together"])
+@pytest.mark.parametrize("flags", [slow(()), (TOGETHER,)], ids=["in turn", "together"])
 def test_one_that_diverges_does_not_end_the_others(place, monkeypatch, alone, flags):
     check = loop.Run._guard
 

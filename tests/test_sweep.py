@@ -561,6 +561,7 @@ def owner_of(run):
     return None
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed(place):
     """None of the trials is lost, none is there twice, and the killed one's run goes on from its checkpoint."""
     flags = (own(place), "--config.epochs=6", "--pruner=none", f"--workdir={place / 'w'}")

@@ -12,6 +12,7 @@ from helpers import (
     make_parameters,
     make_state,
     normal,
+    slow,
     softmax_in_numpy,
 )
 
@@ -133,7 +134,7 @@ def test_drl_takes_its_targets_from_the_feedback_before_this_batch():
         assert (after.feedback[name]["kernel"] != feedback[name]["kernel"]).any()
 
 
-@pytest.mark.parametrize("stale", ["none", "kept", "zeroed"])
+@pytest.mark.parametrize("stale", [slow("none"), slow("kept"), "zeroed"])
 def test_stale_gradients_in_a_loop_of_steps(stale):
     """The original's order of optimizer steps, written as a loop over all maps at once."""
     network, rule, forward, feedback, images, labels = drl_case()
