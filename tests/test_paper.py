@@ -244,6 +244,27 @@ def test_a_row_has_the_values_that_were_found_for_another(here):
     assert "| beta 0.25, noise 0.1 0.2 |" in text and "Words. 3 seeds." in text
 
 
+def test_a_row_waits_for_the_values_that_another_process_finds(here, monkeypatch):
+    place, _ = here
+    short, long = Row("short", "S", "digits_dtp"), Row("long", "L", "digits_dtp", values_of="short")
+    group, places, order = (
+        Group("g", "G", "Words.", (short, long), trials=0),
+        Places(place, place),
+        [],
+    )
+
+    def tried(task, *_):
+        order.append(task[1].name)
+        places.file(task[1]).write_text("{}")
+        return order.count("short") > 1  # at first, another process has it
+
+    monkeypatch.setattr(jobs, "_try", tried)
+    monkeypatch.setattr(jobs, "WAIT_SECONDS", 0.1)
+    tasks = [(group, short), (group, long)]
+    ended = jobs.compute(tasks, places, is_over=lambda: False, note="", say=print)
+    assert ended == jobs.Ended(0, 0) and order == ["short", "short", "long"]
+
+
 def test_rows_that_take_values_come_after_those_that_find_them():
     names = [row.name for _, row in EVERY]
     for _, row in EVERY:

@@ -77,6 +77,9 @@ def compute(
         while todo:
             taken = []
             for task in todo:
+                if task[1].values_of in (row.name for _, row in taken):  # it is being searched
+                    taken.append(task)
+                    continue
                 try:
                     if is_over():
                         return Ended(int(bool(broken)), left())
