@@ -164,15 +164,25 @@ def git(folder, *args):
 
 
 def test_the_commit_of_a_checkout_and_of_nothing_else(tmp_path, monkeypatch):
-    here = tmp_path / "provenance.py"
+    package = tmp_path / "package"
+    here, other = package / "run" / "provenance.py", tmp_path / "README.md"
+    here.parent.mkdir(parents=True)
     here.write_text("1\n")
+    other.write_text("1\n")
     monkeypatch.setattr(provenance, "__file__", str(here))
     assert provenance.commit() is None  # no repository
     git(tmp_path, "init")
     assert provenance.commit() is None  # one that it does not belong to
-    git(tmp_path, "add", "provenance.py")
+    git(tmp_path, "add", "README.md")
+    git(tmp_path, "commit", "-m", "x")
+    assert provenance.commit() is None  # nor does it yet
+    git(tmp_path, "add", "package")
     git(tmp_path, "commit", "-m", "x")
     assert provenance.commit() == git(tmp_path, "rev-parse", "--short=12", "HEAD")
+    other.write_text("2\n")
+    assert "dirty" not in provenance.commit()
+    (package / "rules.py").write_text("not known to git\n")
+    assert "dirty" not in provenance.commit()
     here.write_text("2\n")
     assert provenance.commit().endswith("-dirty")
     monkeypatch.setattr(provenance.shutil, "which", lambda _: None)  # no git

@@ -69,13 +69,14 @@ def device(mesh: Mesh | None) -> str:
 def commit() -> str | None:
     """The commit of the checkout that this package runs from; None where it does not run from one.
 
+    It ends with -dirty where a file of the package is not that of the commit.
     A package that lies in a repository without belonging to it, as in a virtual environment, has none.
     """
     here, git = Path(__file__).resolve(), shutil.which("git")
     if git is None:
         return None
 
-    def ask(*args: str) -> str | None:
+    def ask(*args: str | Path) -> str | None:
         try:
             done = subprocess.run(
                 [git, "-C", here.parent, *args],
@@ -91,7 +92,10 @@ def commit() -> str | None:
 
     if not ask("ls-files", "--error-unmatch", here.name):
         return None
-    return ask("describe", "--always", "--dirty", "--abbrev=12")
+    name = ask("describe", "--always", "--abbrev=12")
+    # Of the package: results and pages of a checkout change without any other number.
+    is_changed = ask("status", "--porcelain", "--untracked-files=no", "--", here.parents[1])
+    return f"{name}-dirty" if name and is_changed else name
 
 
 def versions() -> dict[str, str]:
