@@ -429,6 +429,16 @@ def test_means_are_of_the_seeds_that_finished(place):
     assert f"| A | {cells}" in page.text([group], places, {})
 
 
+def test_the_origin_names_each_commit_once_and_no_search_that_was_not(place):
+    rows_ = (Row("a", "A", "x"), Row("b", "B", "x"))
+    places = Places(place, place)
+    for row, commit in zip(rows_, ("c0ffee, decaf", "decaf"), strict=True):
+        content = result(0.9, commit=commit, test_accuracy=0.9, test_accuracy_std=None)
+        places.file(row).write_text(json.dumps(content))
+    text = page.text([Group("g", "G", "Words.", rows_)], places, {}).replace("\n", " ")
+    assert "; commits c0ffee, decaf; a CPU; 2026-11-27; 2 minutes of training." in text
+
+
 def test_angles_are_means_over_seeds(place):
     seeds = [{"outcome": "finished", "angles": {"fc1": a, "fc2": 10.0}} for a in (20.0, 30.0)]
     found = page.angles_of({"seeds": [*seeds, {"outcome": "diverged"}]})

@@ -212,7 +212,7 @@ def _origin(group: Group, results: Mapping[str, Result]) -> list[str]:
     command = f"`python -m benchmarks.paper --only={group.name}`"
     if not known:
         return [command + (", on a machine with a GPU." if group.needs_gpu else ".")]
-    commits = sorted({one["commit"] or "no commit" for one in known})
+    commits = sorted({c for one in known for c in (one["commit"] or "no commit").split(", ")})
     machines = sorted({one["hardware"] for one in known})
     notes = sorted({one["note"] for one in known if one["note"]})
     dates = sorted({one["date"] for one in known})
@@ -224,7 +224,8 @@ def _origin(group: Group, results: Mapping[str, Result]) -> list[str]:
         f"commit{'s' if commits[1:] else ''} {', '.join(commits)}",
         "; ".join([*machines, *notes]),
         days,
-        f"{counted(round(searched), 'minute')} of search, {counted(round(minutes), 'minute')} of training",
+        *([f"{counted(round(searched), 'minute')} of search"] if searched else []),
+        f"{counted(round(minutes), 'minute')} of training",
     ]
     return wrapped("; ".join(parts) + ".")
 
