@@ -26,8 +26,15 @@ GEOMETRIES = [
     ((1, 1), 1, 2, 1),  # every window sees nothing but padding
 ]
 FITS = {"winograd": [(3, 1), (5, 1)], "winograd_4": [(3, 1)]}
+ALSO = GEOMETRIES[1::2]
+"""Those that `make test` leaves out."""
 CASES = [
-    pytest.param(name, *geometry, id=f"{name}-{geometry}")
+    pytest.param(
+        name,
+        *geometry,
+        id=f"{name}-{geometry}",
+        marks=[pytest.mark.slow] if geometry in ALSO else [],
+    )
     for name in OWN
     for geometry in GEOMETRIES
     if geometry[1:3] in FITS.get(name, (geometry[1:3],))

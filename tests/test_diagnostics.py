@@ -407,7 +407,7 @@ def test_looks_and_figures_that_fail_are_one_line_each(place, monkeypatch, refer
     found = launch("--workdir=drawing", *reference[1], *flags)
     assert found.code == 0 and len(found.err.splitlines()) == 1 and "figures failed" in found.err
     assert len(rows(place / "drawing", "feedback")) == 12
-    monkeypatch.setattr(diagnostics, "_on_host", raising)
+    monkeypatch.setattr(diagnostics.Diagnostics, "_on_host", raising)
     found = launch("--workdir=looking", *reference[1], *flags, "--config.max_steps=10")
     assert found.code == 0 and len(found.err.splitlines()) == 1
     assert "config.diagnostics_iterations failed, and the run goes on without: no such" in found.err

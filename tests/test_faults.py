@@ -131,7 +131,7 @@ def test_a_workdir_that_is_removed_stops_the_run(place, monkeypatch, again):
     assert not (place / "w").exists() or list((place / "w").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["lr=[0.1]", "a*b?{x,y}"])
+@pytest.mark.parametrize("name", [slow("lr=[0.1]"), "a*b?{x,y}"])
 def test_a_name_that_others_take_for_a_pattern(place, monkeypatch, reference, name):
     """Beside it lies what the pattern would find."""
     folder, args = reference

@@ -136,6 +136,7 @@ def test_scanned_difference_form_is_a_loop_over_the_formulas(name, i, samples):
     assert_close(setting.train(feedback_training.literal(fast), i), expected, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_batch_of_large_images_is_trained_like_a_small_one():
     """Which a CPU goes through in slices: a quarter of a megabyte per image in float32, 40 images."""
     network = chain(

@@ -4,7 +4,7 @@ import json
 import tempfile
 
 import pytest
-from helpers import REPOSITORY, slow
+from helpers import REPOSITORY
 
 from benchmarks import timing, versus_commit
 from benchmarks.step import Side
@@ -76,7 +76,8 @@ class Tiny(versus_commit.Step):
         return TINY | {"rule": self.rule}
 
 
-@pytest.mark.parametrize("rule", ["ldrl", slow("backprop")])
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["ldrl", "backprop"])
 def test_head_against_this_checkout(rule, repository, tmp_path, monkeypatch, capsys):
     """Both for real, on a tiny network."""
     monkeypatch.setattr(versus_commit, "Step", Tiny)
