@@ -25,10 +25,10 @@ far it is.
 
 - **Accuracies** are those on the test images after the last epoch: the mean, the standard deviation
   (of a sample) and each seed.
-- **Every rule of a table has the same budget**: so many trials, of which bad ones end early, choose
-  its rates, beta and noise by the validation images. They look around the values of the config file,
-  which are the first trial ([search.py](../benchmarks/paper/search.py)).
-- **What that leaves unequal**: the values that they look around were found by hand, with more trials
+- **Every rule of a table has the same budget**, which stands above it. Its trials choose rates, beta
+  and noise by the validation images; bad ones end early. They look around the values of the config
+  file, which are the first trial ([search.py](../benchmarks/paper/search.py)).
+- **What that leaves unequal**: the values of the config files were found by hand, with more trials
   for L-DRL than for others. Feedback iterations are not searched.
 - **Published values** stand beside the paper that they are from. Where something is different there,
   it is said.

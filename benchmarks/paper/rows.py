@@ -248,7 +248,7 @@ GROUPS = (
 )
 
 LONGER = "It is the number of epochs: [MLP, 100 epochs](#mlp-100-epochs)."
-PARTLY_LONGER = "About half of it is the number of epochs: [MLP, 100 epochs](#mlp-100-epochs)."
+PARTLY_LONGER = "More than half of it is the number of epochs: [MLP, 100 epochs](#mlp-100-epochs)."
 BATCH_NORM = "Open; table 2 of the publication speaks of FW-DTP with batch norm, which is not here."
 EXPLAINED: dict[str, str] = {
     "mnist_mlp-ldrl": "Open. It is not the number of feedback iterations: "
