@@ -44,9 +44,9 @@ class Block(NamedTuple):
     language: str
     code: str
     mark: str
-    """What the comment in front of it asks for: "not run", "before", "file"; "" without one."""
+    """What the comment in front of it asks for: "before", "file"; "" without one."""
     said: str
-    """Why it is not run, what is run before it, or the file that it is."""
+    """What is run before it, or the file that it is."""
 
 
 def blocks(page: str, language: str | None = None) -> list[Block]:

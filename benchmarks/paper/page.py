@@ -33,7 +33,7 @@ far it is.
 - **Published values** stand beside the paper that they are from. Where something is different there,
   it is said.
 - **Rows without a number** are not run yet. A diverged seed is a result, and counts as such.
-- **Older comparisons**, with the values of the config files, are beside them:
+- **Older comparisons**, with the values of the config files:
   [Fashion-MNIST](../benchmarks/results/2026-11-26_fashion_mnist_small_cpu.md),
   [CIFAR-10](../benchmarks/results/2026-11-26_cifar10_small_cpu.md).
 
@@ -132,15 +132,18 @@ def _table(group: Group, results: Mapping[str, Result]) -> list[str]:
 
 def _line(group: Group, row: Row, found: Result) -> list[str]:
     published = _published(row.published)
+    label = row.label
+    if group.needs_gpu:
+        label += f" (`{' '.join([row.config, *row.overrides])}`)"
     if found is None:
-        return [row.label, NOT_RUN, "", "", "" if group.picture == "depth" else published, ""]
+        return [label, NOT_RUN, "", "", "" if group.picture == "depth" else published, ""]
     accuracy = _accuracy(found)
     each = ", ".join(
         f"{100 * one['test_accuracy']:.2f}" if one["outcome"] == FINISHED else one["outcome"]
         for one in found["seeds"]
     )
     column = _angles(found) if group.picture == "depth" else published
-    return [row.label, accuracy, each, str(found["epochs"]), column, _search(found)]
+    return [label, accuracy, each, str(found["epochs"]), column, _search(found)]
 
 
 def _accuracy(found: Mapping[str, Any]) -> str:
