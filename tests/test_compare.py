@@ -24,6 +24,9 @@ from dtp_jax.compare.plan import Entry
 from dtp_jax.compare.reading import read
 from dtp_jax.compare.report import Row, Spread, show, write_report
 from dtp_jax.compare.runs import Result
+from dtp_jax.report import reading
+from dtp_jax.report.folders import Group
+from dtp_jax.report.series import LEARNING, measured
 from dtp_jax.run import cli, several
 from dtp_jax.run.loading import load_config
 from dtp_jax.run.screen import BriefScreen, Screen
@@ -235,6 +238,26 @@ def test_what_pictures_show_is_read_as_it_is(tmp_path):
     assert curve == ({1: 50.0, 2: 100.0}, {1: 50.0}, {0: 2 / 60, 1: 3 / 60})
     assert angles == {"fc": {0: 80.0, 1: 20.0}} and updates == {"fc": 8.0}
     assert read(tmp_path / "none", 4) == (({}, {}, {}), {}, {})
+
+
+def test_a_report_reads_of_a_run_what_a_comparison_reads(tmp_path):
+    """Of an epoch of two passes, the second of which trains feedback maps alone."""
+    rows = [{"split": "train", "step": 0, "epoch": 0, "accuracy": 0.0, "angle/fc": 90.0}]
+    for epoch in (1, 2):
+        row = {"split": "train", "step": epoch, "epoch": epoch, "feedback_loss/fc": 1.0}
+        rows.append(row | {"loss": 1.0, "accuracy": 0.75, "forward_loss/fc": 1.0, "angle/fc": 60.0})
+        rows.append(row | {"loss": 1.0, "accuracy": 0.25, "angle/fc": 40.0})
+        for angle in (12.0, 8.0):
+            rows.append({"split": "diagnostics", "epoch": epoch, "update_angle/fc/kernel": angle})
+    folder = write_run(tmp_path / "run", rows)
+    curve, angles, updates = read(folder, batch_size=4)
+    group = Group("run", [reading.read(folder)])
+    (angle,), (update,) = (measured([group], kind) for kind in ("angle", "update_angle"))
+    training = next(one for one in LEARNING if one.name == "train-accuracy")
+    assert training.of(group.runs[0]) == curve.train == {1: 75.0, 2: 75.0}
+    assert angles == {"fc": {0: 90.0, 1: 40.0, 2: 40.0}}
+    assert angle.of(group.runs[0]) == {1: 40.0, 2: 40.0}
+    assert [updates] == [{"fc": value} for value in update.last(group)] == [{"fc": 8.0}]
 
 
 def a_result(folder, label, rows_of_seeds, *, codes=(0,), network="lenet"):

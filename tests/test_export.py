@@ -16,9 +16,9 @@ from safetensors.numpy import load_file, save_file
 from dtp_jax.export import __main__, read, write
 from dtp_jax.learning import learner
 from dtp_jax.run.build import build_learner
-from dtp_jax.run.checkpoints import CHECKSUMS, checksums
+from dtp_jax.run.checkpoints import CHECKSUMS, Checkpoints, checksums
 from dtp_jax.run.config import validate
-from dtp_jax.run.files import write_json
+from dtp_jax.run.files import DiskError, write_json
 from dtp_jax.version import __version__
 
 pytest_plugins = ["run_fixtures"]
@@ -208,6 +208,17 @@ def test_pickles_are_not_opened(place):
     assert code == 3 and "w.npz cannot be read" in err and "allow_pickle" in err
 
 
+def test_no_folder_has_a_config_and_no_weights(exported, monkeypatch, place):
+    """Training would begin there with random ones."""
+
+    def is_full(*args, **kwargs):
+        raise DiskError("a test")
+
+    monkeypatch.setattr(Checkpoints, "save", is_full)
+    code, _, err = export("--to-workdir", "run", exported)
+    assert code == 3 and "a test" in err and not (place / "run/config.json").exists()
+
+
 def test_wrong_arguments(exported, reference, place):
     np.savez(place / "w.npz", a=np.zeros(1))
     for args, said in [
@@ -216,6 +227,7 @@ def test_wrong_arguments(exported, reference, place):
         (("--to-workdir", reference[0], exported), "it holds a run; allowed: a new folder"),
         (("--to-workdir", "run", "w.npz"), "w.npz holds no config; allowed: --config=FILE"),
         (("--to-workdir", "run", exported, "--config.epochs=x"), "config.epochs is 'x'"),
+        (("--to-workdir", "run", exported, "--config.seeds=3"), "config.seeds is 3; allowed: 1"),
     ]:
         code, out, err = export(*args)
         assert (code, out) == (2, "") and len(err.splitlines()) == 1 and said in err, err

@@ -237,6 +237,92 @@ def test_a_damaged_unfinished_job_begins_anew(tmp_path):
     assert len(store.load("x")["loss"]) == SMALL["iterations"]
 
 
+DAMAGED = b"PK\x03\x04 half a file"
+
+
+def test_damaged_jobs_are_computed_again(tmp_path, monkeypatch):
+    """A training whose map is measured anew, too; not one whose measures are all there."""
+    made = protocol("4.3", {**SMALL, "rules": ("tp",)}, quick=True)
+    store, done = opened(tmp_path, made), []
+    *trainings, random, trained = (job.name for job in jobs.jobs_of(made))
+    assert "random" in random and len(trainings) == 3
+
+    def train_map(store, name, *_):
+        done.append(name)
+        store.save(name, {"omega/kernel": np.zeros(1)})
+
+    def measure(store, name, series, learner, batch, needs):
+        assert all(store.load(job) is not None for job in needs.values())
+        done.append(name)
+        store.save(name, {"angle": np.zeros(4)})
+
+    monkeypatch.setattr(jobs, "_prepared", lambda *_: (None, None))
+    monkeypatch.setattr(jobs, "train_map", train_map)
+    monkeypatch.setattr(jobs, "measure", measure)
+    jobs.compute(made, store, lambda *_: None)
+    assert sorted(done) == sorted([*trainings, random, trained])
+    for damaged, again in (
+        ([], []),
+        ([random], [random]),
+        ([trainings[0]], []),
+        ([trainings[1], trained], [trainings[0], trainings[1], trained]),
+    ):
+        done.clear()
+        for name in damaged:
+            (store.jobs / f"{name}.npz").write_bytes(DAMAGED)
+            assert not store.has(name) and store.is_damaged(name)
+        jobs.compute(made, store, lambda *_: None)
+        assert sorted(done) == sorted(again)
+
+
+def of_figure_4_2(folder, seeds):
+    """Jobs of DRL and L-DRL that nobody has computed, whose angles end at 3.024 degrees. Returns their names."""
+    made = protocol("4.2", {**SMALL, "seeds": seeds}, quick=True)
+    store = opened(folder, made)
+    names = [job.name for job in jobs.jobs_of(made)]
+    for name in names:
+        store.save(name, {"angle": np.array([90, 3.024]), "distance": np.array([1, 0.05])})
+    return names
+
+
+def test_damaged_jobs_are_not_drawn_and_not_there_yet(tmp_path, capsys):
+    names = of_figure_4_2(tmp_path, seeds=2)
+    command_line = ["4.2", "--quick", *FLAGS, "--seeds=2", f"--workdir={tmp_path}", "--draw"]
+    assert command.main(command_line) == 0
+    assert "not there yet" not in capsys.readouterr().out
+    (tmp_path / f"jobs/{names[0]}.npz").write_bytes(DAMAGED)
+    assert command.main(command_line) == 0
+    out, err = capsys.readouterr()
+    said = f"1 of 4 jobs are not there yet, and {names[0]}.npz cannot be read\n"
+    assert said in out and err == ""
+    with (tmp_path / "figure_4.2.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2
+    for name in names:
+        (tmp_path / f"jobs/{name}.npz").write_bytes(DAMAGED)
+    assert command.main(command_line) == 2
+    said = f"no job has finished in {tmp_path}, and {names[0]}.npz and 3 more cannot be read; allowed: without --draw\n"
+    assert capsys.readouterr().err == f"error: --draw: {said}"
+
+
+def test_a_command_says_which_jobs_it_computes_again(tmp_path, monkeypatch, capsys):
+    names = of_figure_4_2(tmp_path, seeds=1)
+    (tmp_path / f"jobs/{names[1]}.npz").write_bytes(DAMAGED)
+    sound = {"angle": np.ones(2), "distance": np.ones(2)}
+    monkeypatch.setattr(jobs, "_prepared", lambda *_: (None, None))
+    monkeypatch.setattr(jobs, "train_map", lambda store, name, *_: store.save(name, sound))
+    assert command.main(["4.2", "--quick", *FLAGS, f"--workdir={tmp_path}"]) == 0
+    out, err = capsys.readouterr()
+    assert err == f"warning: {names[1]}.npz of {tmp_path / 'jobs'} cannot be read: computed again\n"
+    assert "not there yet" not in out
+
+
+def test_one_seed_has_no_deviation(tmp_path, capsys):
+    of_figure_4_2(tmp_path, seeds=1)
+    assert command.main(["4.2", "--quick", *FLAGS, f"--workdir={tmp_path}", "--draw"]) == 0
+    out = capsys.readouterr().out
+    assert "3.02" in out and "±" not in out.partition("published\n")[2] and "nan" not in out
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [

@@ -133,6 +133,18 @@ def test_parameters_and_optimizer_states(place, suspect, single_precision):
     assert text.startswith("step 17: ") and suspect in text and text.endswith("no checkpoint yet")
 
 
+def test_the_rate_that_was_used_is_named(single_precision):
+    own = make_learner(NETWORK, ldrl(noise=(0.1, 0.1), beta=0.7))
+    state = learner.init(own, jax.random.key(0))
+    spoilt = state.replace(forward={**state.forward, LAST: not_finite(state.forward[LAST])})
+    rates = {"block_forward_lr": (0.1, 0.2, 0.3), "normalize_lr": True, "beta": 0.7}
+    with pytest.raises(guard.Diverged) as caught:
+        guard.check_parameters(spoilt, {**CONFIG, **rates}, LEARNER, "no checkpoint yet")
+    assert f"block {LAST}, config.block_forward_lr 0.3 / config.beta 0.7; " in str(caught.value)
+    with pytest.raises(guard.Diverged, match=r"config.block_forward_lr \(0.1, 0.2, 0.3\) / config"):
+        guard.check_loss("the loss", np.nan, 7, {**CONFIG, **rates}, LEARNER, "none")
+
+
 def test_an_exploded_map_is_no_good_checkpoint(single_precision):
     state = learner.init(LEARNER, jax.random.key(0)).replace(step=jnp.int32(17))
     state.feedback[LAST]["kernel"] = state.feedback[LAST]["kernel"].at[0, 0].set(-3e20)

@@ -31,6 +31,20 @@ def make_ldrl(name="vgg", channels=None, **options):
     return make_learner(network, ldrl(noise=sigma, beta=0.7), **options)
 
 
+# A chain of one block: it has no feedback map.
+
+
+@pytest.mark.parametrize("rule", [ldrl(noise=0.1, beta=0.7), dtp(noise=0.1, beta=0.7)])
+def test_one_block_learns_by_its_target_alone(rule):
+    made = make_learner(mlp((2, 2, 1), 3, hidden=()), rule)
+    state, (x, y) = make_state(made), make_batch(made.network, 6)
+    after, record = learner.step(made, state, x, y)
+    h = record.activations.h[-1]
+    target = h + 0.7 * (jax.nn.one_hot(y, 3) - jax.nn.softmax(h))
+    assert_close(record.targets[-1], target)
+    assert record.observations == {} and after.feedback.keys() == state.feedback.keys()
+
+
 # State.
 
 

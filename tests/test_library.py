@@ -248,3 +248,61 @@ def test_minutes_of_training_at_a_changing_speed():
         {"step": 1200, "epoch": 2, "split": "epoch", "images_per_second": 50.0},
     ]
     assert Table.of_rows(rows).minutes(10) == pytest.approx({1: 1.0, 2: 3.0})
+
+
+def of_a_pass(epoch, split="train", local=False, **numbers):
+    """Two steps of a pass, the second of which ends it: (loss, accuracy) of each, what is measured after it."""
+    rows = []
+    for loss, accuracy in numbers.pop("steps"):
+        row = {"step": 1, "epoch": epoch, "split": split, "loss": loss, "accuracy": accuracy}
+        rows.append(row | ({"forward_loss/fc": 0.5} if local else {}))
+    rows[-1] |= {f"{kind}/fc": number for kind, number in numbers.items()}
+    return rows
+
+
+STILL = {"steps": [(9.0, 0.0), (9.0, 0.0)], "feedback_loss": 4.0}
+"""Of a pass that trains feedback maps alone."""
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_numbers_by_epoch_are_those_of_the_pass_that_moves_the_weights(before):
+    """Whether the pass that trains feedback maps alone comes before it (s-DDTP) or after it (DRL)."""
+    moves = {"local": True, "steps": [(2.0, 0.25), (1.0, 0.75)], "feedback_loss": 2.0}
+    rows = of_a_pass(0, **STILL)
+    for epoch in (1, 2):
+        passes = [(STILL, 60.0 / epoch), (moves, 40.0 / epoch)]
+        for one, angle in passes if before else reversed(passes):
+            rows += of_a_pass(epoch, **one, angle=angle)
+        rows.append({"step": 1, "epoch": epoch, "split": "val", "loss": 7.0, "accuracy": 0.5})
+    rows += of_a_pass(3, **STILL)  # the weights have yet to move
+    table = Table.of_rows(rows)
+    for one in (table, table.of("train")):
+        assert one.by_epoch("accuracy") == {1: 0.5, 2: 0.5}
+        assert one.by_epoch("loss") == {1: 1.5, 2: 1.5}
+        assert one.by_epoch("feedback_loss/fc") == {1: 3.0, 2: 3.0, 3: 4.0}
+        assert one.by_epoch("angle/fc") == ({1: 40.0, 2: 20.0} if before else {1: 60.0, 2: 30.0})
+    assert table.of("train").by_epoch("accuracy", first=0).keys() == {1, 2}
+    assert table.of("train").by_epoch("feedback_loss/fc", first=0)[0] == 4.0
+
+
+def test_without_local_losses_all_steps_of_an_epoch_count():
+    """Backprop, and pre-training of a rule that has not come to its first epoch."""
+    rows = of_a_pass(1, steps=[(2.0, 0.25), (1.0, 0.75)], angle=3.0)
+    rows += of_a_pass(1, steps=[(None, None), (6.0, 0.5)])
+    table = Table.of_rows(rows)
+    assert table.by_epoch("loss") == {1: 3.0} and table.by_epoch("accuracy") == {1: 0.5}
+    assert table.by_epoch("angle/fc") == {1: 3.0} and table.by_epoch("nix") == {}
+
+
+def test_what_is_measured_after_an_epoch_is_what_was_measured_last():
+    """Of an epoch that ended early and was gone on with, too."""
+    rows = of_a_pass(1, "val", steps=[(2.0, 0.25), (1.0, 0.75)])
+    assert Table.of_rows(rows).by_epoch("accuracy") == {1: 0.75}
+    measured = [("diagnostics", "update_angle/fc", v) for v in (9.0, 5.0, None)]
+    measured += [("feedback", "loss_first/fc", v) for v in (3.0, 2.0)]  # no loss of training
+    rows += [{"epoch": 1, "split": split, name: v} for split, name, v in measured]
+    table = Table.of_rows([*rows, *of_a_pass(1, steps=[(4.0, 0.0), (2.0, 1.0)])])
+    assert table.by_epoch("update_angle/fc") == {1: 5.0}
+    assert table.by_epoch("loss_first/fc") == {1: 2.0}
+    assert table.by_epoch("accuracy") == {1: 0.5}
+    assert table.of("val").by_epoch("accuracy") == {1: 0.75}

@@ -1,14 +1,17 @@
 """The list of planted defects fits the present code and tests, and the program that plants them is right."""
 
 import ast
+import re
 import subprocess
+import threading
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from dtp_jax.run.locks import alone
 from tests.mutants import REPOSITORY, page
-from tests.mutants.__main__ import DEFECTS
+from tests.mutants.__main__ import DEFECTS, main
 from tests.mutants.copies import FOUND, PASSED, Copy, Judged, Said, files_of
 from tests.mutants.defect import Defect
 
@@ -50,6 +53,17 @@ def test_the_page_has_every_defect_and_all_were_found():
         by = row.split(" | ")[3].strip("`")
         file, _, name = by.partition("::")
         assert name.partition("[")[0] in names_in(file), f"{defect.name}: {by}"
+
+
+def test_the_page_does_not_say_that_all_rows_are_of_one_day():
+    """--only leaves the others as they are."""
+    dated = r"Last changed on \d{4}-\d\d-\d\d: dtp-jax \S+, .*; \d+ cores of .*\.\n"
+    text = page.PAGE.read_text()
+    for head in (
+        page.head() + "\n",
+        text.partition(f"{page.BEGIN}\n")[2].partition("\n\n")[0] + "\n",
+    ):
+        assert re.fullmatch(f"{dated}{re.escape(page.KEPT)}\n", head), head
 
 
 # The program, on a project of one function and two tests.
@@ -159,3 +173,29 @@ def test_rows_stay_where_their_defects_are_not_tried(tmp_path):
     page.write([], [OTHER], file)
     assert page.rows(file).keys() == {"other"}
     assert text.startswith("Before\n") and text.endswith("\n\nAfter\n")
+
+
+def test_two_processes_keep_each_others_rows(tmp_path):
+    """What another one writes while this one waits for its turn is not lost."""
+    file, defects = tmp_path / "page.md", [DEFECT, OTHER]
+    file.write_text(f"{page.BEGIN}\n{page.END}\n")
+    judged = [Judged(OTHER, "test_code.py::test", 1.0)]
+    writer = threading.Thread(target=page.write, args=(judged, defects, file))
+    with alone(Path(page.__file__)):
+        writer.start()
+        writer.join(0.2)
+        assert not page.rows(file)
+        line = page.row(Judged(DEFECT, "test_code.py::test", 1.0))
+        file.write_text(f"{page.BEGIN}\n{line}\n{page.END}\n")
+    writer.join()
+    assert page.found(file) == {"found", "other"}
+
+
+def test_a_pattern_that_is_none_is_a_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["mutants", "--only=momentum", "--only=["])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "error: --only is '['; allowed: a pattern of names; unterminated" in (
+        capsys.readouterr().err
+    )

@@ -1,9 +1,11 @@
 """docs/results.md: the list of its rows is valid, rows are run once and go on, the page is what the results say."""
 
+import datetime
 import json
 import math
 import os
 import runpy
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from helpers import REPOSITORY
-from launching import finish, wait_for
+from launching import finish, launch, wait_for
 
 from benchmarks.paper import __main__ as paper
 from benchmarks.paper import jobs, page, rows, search, store
@@ -24,6 +26,7 @@ from dtp_jax.plots.results import Result, draw_results
 from dtp_jax.rules import RULES
 from dtp_jax.run.arguments import parse
 from dtp_jax.run.config import validate
+from dtp_jax.run.locks import alone
 from dtp_jax.sweep import plan
 from dtp_jax.sweep.dimensions import own_values
 from dtp_jax.sweep.space import LogUniform, PerMap
@@ -213,9 +216,164 @@ def test_flags_are_checked(here, capsys, flag, said):
     assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_a_search_of_another_budget_is_no_result(here, epochs):
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("GROUPS = (Group(),)", "NameError: name 'Group' is not defined"),
+        ("import nowhere_at_all", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("GROUPS = (", "SyntaxError: '(' was never closed"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("raise ValueError('One.\\nTwo.')", "ValueError: One."),
+        ("ROWS = ()", "KeyError: 'GROUPS'"),
+        ("GROUPS = ('a',)", "AttributeError: 'str' object has no attribute 'rows'"),
+        ("GROUPS = ()", "ValueError: one or more groups, with one or more rows each"),
+        (LIST + "GROUPS = (GROUPS[0]._replace(rows=()),)", "ValueError: one or more groups"),
+    ],
+)
+@pytest.mark.parametrize("more", ["--list", "--page"])
+def test_a_list_that_is_none_is_a_line(here, capsys, text, said, more):
+    place, flags = here
+    (place / "rows.py").write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        paper.main([*flags, more])
+    said_last = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2
+    assert f"error: --rows is 'rows.py'; allowed: a Python file with GROUPS; {said}" in said_last
+
+
+@pytest.mark.parametrize("more", [(), ("--list",), ("--page",), ("--only=tiny",)])
+def test_a_result_that_cannot_be_read_is_not_run_again(here, capsys, more):
+    """As with the marks of a merge, where two machines have shared results."""
+    place, flags = here
+    file = place / "results" / "tiny-later.json"
+    file.parent.mkdir()
+    file.write_text("<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> theirs\n")
+    assert paper.main([*flags, *more]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err == (
+        "error: results/tiny-later.json cannot be read; allowed: the JSON of a result, or no such file: its row is "
+        "then run\n"
+    )
+    assert sorted(file.name for file in place.rglob("*")) == ["results", "rows.py", file.name]
+    assert file.read_text().startswith("<<<<<<<")
+
+
+def test_nor_is_one_whose_values_are_to_be_taken(place):
+    row = Row("long", "L", "digits_dtp", values_of="short")
+    (place / "short.json").write_text("[]")
+    with pytest.raises(store.Unreadable, match="short.json cannot be read"):
+        jobs._values_of(row, Places(place, place))
+
+
+def test_pages_are_written_one_after_the_other(here):
+    """A process that has not seen the newest result would write last."""
+    place, flags = here
+    writer = threading.Thread(target=paper.main, args=([*flags, "--page"],))
+    with alone(Path(paper.__file__)):
+        writer.start()
+        writer.join(0.3)
+        (place / "results").mkdir()
+        content = result(0.9, 0.9, test_accuracy=0.9, test_accuracy_std=0.0)
+        (place / "results" / "tiny-later.json").write_text(json.dumps(content))
+        assert not (place / "page.md").exists()
+    writer.join()
+    assert "| later | 90.00 ± 0.00 (n = 2) |" in (place / "page.md").read_text()
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """`dtp train` runs in this process: quickly."""
+
+    def run(words, row, what, lock, places, say, heard):
+        ended = launch(*words[1:])
+        command = shlex.join(["dtp", *words])
+        jobs._log(row, places).write_text(f"$ {command}\n{ended.out}{ended.err}")
+        return ended.code
+
+    monkeypatch.setattr(jobs, "_run", run)
+
+
+def computed(row, places, seeds):
+    """(how a row ended, its result, what was said in the end)."""
+    task, said = (Group("g", "G", "Words.", (row,), seeds=seeds, trials=0), row), []
+    ended = jobs.compute([task], places, is_over=lambda: False, note="", say=said.append)
+    return ended, places.result(row), said[-1]
+
+
+@pytest.mark.parametrize("seeds, first", [(1, 0), (1, 5), (2, 5)])
+def test_seeds_are_as_many_as_are_asked_for_from_any_on(place, in_process, seeds, first):
+    row, places = (
+        Row("a", "A", "digits_backprop", (*TINY, f"--config.seed={first}")),
+        Places(place / "results", place / "work"),
+    )
+    ended, found, _ = computed(row, places, seeds)
+    assert ended == jobs.Ended(0, 0)
+    assert [one["seed"] for one in found["seeds"]] == list(range(first, first + seeds))
+    assert all(one["test_accuracy"] > 0.2 for one in found["seeds"])
+    curves = places.file(row).with_suffix(".csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in curves[1:]] == [
+        [str(one["seed"]), "1"] for one in found["seeds"]
+    ]
+    task = (Group("g", "G", "Words.", (row,), seeds=seeds, trials=0), row)
+    places.file(row).unlink()
+    counted = "1 of 1 seed" if seeds == 1 else "2 of 2 seeds"
+    assert jobs.state_of(task, places) == f"stopped: {counted}"
+
+
+def test_runs_of_a_config_that_was_changed_are_no_result(place, in_process):
+    """Somebody takes a result away, for the row to be run again; what was run before is still there."""
+    row, places = Row("a", "A", "digits_backprop", TINY), Places(place / "results", place / "work")
+    ended, found, _ = computed(row, places, seeds=1)
+    assert ended == jobs.Ended(0, 0)
+    places.file(row).unlink()
+    other = row._replace(overrides=(*TINY, "--config.forward_lr=0.5"))
+    ended, nothing, said = computed(other, places, seeds=1)
+    assert ended == jobs.Ended(1, 1) and nothing is None
+    assert said.startswith("a: exit code 2: ") and "it belongs to another config" in said
+    assert computed(row, places, seeds=1) == (jobs.Ended(0, 0), found, f"a: {jobs.in_words(found)}")
+
+
+@pytest.mark.parametrize("code, left", [(0, 0), (4, 0), (1, 1), (2, 1), (6, 1), (7, 1)])
+def test_a_command_that_failed_leaves_its_row(place, monkeypatch, code, left):
+    """Also where all of its seeds have come to something before; 4: a seed diverged."""
+    row, places = Row("a", "A", "digits_backprop"), Places(place / "results", place / "work")
+    (place / "work" / "a" / "seeds").mkdir(parents=True)
+    (place / "work" / "a" / "seeds" / "summary.json").write_text("{}")
+    (place / "work" / "a" / "log.txt").write_text("$ dtp train\nerror: no luck\n")
+    monkeypatch.setattr(jobs, "_run", lambda *_: code)
+    ended, found, said = computed(row, places, seeds=1)
+    assert ended == jobs.Ended(int(bool(left)), left) and (found is None) == bool(left)
+    assert not left or said.startswith(f"a: exit code {code}: no luck (")
+
+
+def test_a_search_that_is_done_is_checked(here, monkeypatch):
+    """`dtp sweep` knows of which space it is."""
     place, _ = here
+    group = runpy.run_path("rows.py")["GROUPS"][0]
+    row, places, said = group.rows[0], Places(place / "results", place / "work"), []
+    sweep = places.folder(row) / "sweep"
+    sweep.mkdir(parents=True)
+    (sweep / "sweep.json").write_text(json.dumps({"order": [0, 1], "epochs": 1}))
+    asked = []
+
+    def refused(words, *_):
+        asked.append(words[0])
+        jobs._log(row, places).write_text("$ dtp sweep\nerror: its sweep has another space\n")
+        return 2
+
+    monkeypatch.setattr(jobs, "_run", refused)
+    tasks = [(group, row)]
+    ended = jobs.compute(tasks, places, is_over=lambda: False, note="", say=said.append)
+    assert ended == jobs.Ended(1, 1) and asked == ["sweep"]
+    assert said == [
+        f"tiny-backprop: exit code 2: its sweep has another space ({jobs._log(row, places)})"
+    ]
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_search_of_another_budget_is_no_result(here, monkeypatch, epochs):
+    place, _ = here
+    monkeypatch.setattr(jobs, "_run", lambda *_: 0)
     group = runpy.run_path("rows.py")["GROUPS"][0]
     places, said = Places(place / "results", place / "work"), []
     sweep = places.folder(group.rows[0]) / "sweep"
@@ -298,7 +456,8 @@ def test_hardware_is_that_of_the_machine_that_trained(place):
         ({"host": "far", "device": "1 x cpu"}, "1 x cpu of far"),
     ):
         (place / "config.json").write_text(json.dumps({"provenance": origin}))
-        assert store._hardware([place, place]) == said
+        assert store._hardware(store._origins([place, place])) == said
+    assert store._hardware(store._origins([place / "none"])) == "unknown"
 
 
 def test_a_row_that_was_only_searched_is_left(here, monkeypatch):
@@ -319,8 +478,30 @@ def test_the_commit_is_that_of_the_program_that_trained(place):
         (place / name).mkdir()
         origin = {"provenance": {"commit": commit}}
         (place / name / "config.json").write_text(json.dumps(origin))
-    assert store._commits([place / name for name in "abc"]) == "c0ffee, decaf"
-    assert store._commits([place / "none"]) == ""
+    assert store._commits(store._origins(place / name for name in "abc")) == "c0ffee, decaf"
+    assert store._commits(store._origins([place / "none"])) is None
+
+
+def test_a_seed_that_went_on_elsewhere_is_of_both(place):
+    """config.json has its first start, summary.json its last; one that diverged is taken up by the last of all."""
+
+    def write(file, commit, device, jax, **more):
+        origin = {"commit": commit, "host": "far", "device": device, "versions": {"jax": jax}}
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps({"provenance": {**origin, **more}, "seeds": []}))
+
+    write(place / "a/config.json", "c0ffee", "1 x old", "0.9")
+    write(place / "a/summary.json", "decaf", "1 x new", "0.10")
+    write(place / "b/config.json", "c0ffee", "1 x old", "0.9")
+    origins = store._origins([place / "a", place / "b"])
+    assert store._commits(origins) == "c0ffee, decaf"
+    assert store._hardware(origins) == "1 x old of far, 1 x new of far"
+    assert store._versions(origins) == {"jax": "0.9, 0.10"}
+    write(place / "summary.json", "bean", "1 x last", "0.10", date="2026-11-20T23:59:00+00:00")
+    assert store._commits(store._origins([place / "a"])) == "c0ffee, decaf"
+    assert store._commits(store._origins([place / "b"])) == "c0ffee, bean"
+    assert store._day(place) == "2026-11-20"
+    assert store._day(place / "none") == str(datetime.date.today())
 
 
 # The page.
@@ -383,11 +564,28 @@ def test_an_excerpt_has_the_rows_that_were_run(place):
         "<!-- end of results -->",
         "Two.",
     ]
+    places.file(found[0]).unlink()  # what is left is not compared
+    assert page.excerpt(group, places) == "G: not run yet.\n"
+
+
+def test_an_excerpt_has_the_epochs_of_its_rows(place):
+    published = Published(90.0, "a paper")
+    found, places = (Row("a", "A", "x", (), published), Row("b", "B", "x")), Places(place, place)
+    for row, epochs in zip(found, (1, 7), strict=True):
+        content = result(0.9, test_accuracy=0.9, epochs=epochs)
+        places.file(row).write_text(json.dumps(content))
+    text = page.excerpt(Group("g", "G", "Words.", found, seeds=1), places)
+    assert text.startswith("G, 1 epoch, 1 seed:\n")
 
 
 def result(*accuracies, **more):
     seeds = [
-        {"seed": n, "outcome": "finished" if a else "diverged", "test_accuracy": a, "seconds": 60}
+        {
+            "seed": n,
+            "outcome": "finished" if a else "diverged",
+            "test_accuracy": a,
+            "seconds": 60 if a else None,
+        }
         for n, a in enumerate(accuracies)
     ]
     origin = {"commit": "c0ffee", "hardware": "a CPU", "note": "", "date": "2026-11-27"}
@@ -417,7 +615,11 @@ def test_a_disagreement_is_explained_or_open(place):
     places.file(group.rows[0]).write_text(
         json.dumps(result(0.5, test_accuracy=0.5, test_accuracy_std=None))
     )
-    assert "10 epochs. Fewer images." in page.text([group], places, {"a": "Fewer images."})
+    text = page.text([group], places, {"a": "Fewer images."}).replace("\n  ", " ")
+    assert "10 epochs; one seed has no deviation. Fewer images." in text
+    assert "standard deviations, as far as there are any: one seed has none" in (
+        text.replace("\n", " ")
+    )
 
 
 def test_means_are_of_the_seeds_that_finished(place):
@@ -426,7 +628,34 @@ def test_means_are_of_the_seeds_that_finished(place):
     places = Places(place, place)
     places.file(group.rows[0]).write_text(json.dumps(content))
     cells = "85.00 ± 7.07 (n = 2) (1 diverged) | 90.00, diverged, 80.00 | 10 |"
-    assert f"| A | {cells}" in page.text([group], places, {})
+    text = page.text([group], places, {})
+    assert f"| A | {cells}" in text
+    said = "Means and deviations are of the seeds that finished, which n counts."
+    assert said in text.replace("\n  ", " ")
+
+
+def test_minutes_say_of_what_they_are(place):
+    """Nothing says how long a seed took that diverged, or such a trial."""
+    group, places = Group("g", "G", "Words.", (Row("a", "A", "x"),)), Places(place, place)
+    search = {"trials": 3, "epochs": 1, "seconds": 180, "best_trial": 1, "val_accuracy": 0.9}
+    for accuracies, states, said in (
+        ((0.9, 0.9), {"complete": 3}, "3 minutes of search; 2 minutes of training."),
+        (
+            (0.9, None),
+            {"complete": 2, "diverged": 1},
+            "3 minutes of search, without trials that came to nothing; 1 minute of training, of the seeds that "
+            "finished.",
+        ),
+        ((None, None), {"complete": 3}, "0 minutes of training, of the seeds that finished."),
+    ):
+        content = result(
+            *accuracies,
+            test_accuracy=accuracies[0],
+            test_accuracy_std=None,
+            search={**search, "states": states},
+        )
+        places.file(group.rows[0]).write_text(json.dumps(content))
+        assert said in page.text([group], places, {}).replace("\n", " ")
 
 
 def test_the_origin_names_each_commit_once_and_no_search_that_was_not(place):

@@ -10,15 +10,16 @@ from matplotlib.legend import Legend
 from matplotlib.text import Text
 
 from dtp_jax.compare import pictures
+from dtp_jax.compare import report as comparison
 from dtp_jax.compare.reading import Reading
 from dtp_jax.figures import drawing
 from dtp_jax.plots import style
 from dtp_jax.plots.bars import Series, draw_bars
 from dtp_jax.plots.curves import Curve, Group, draw_groups, mean_and_spread
 from dtp_jax.plots.ends import spread
-from dtp_jax.plots.labels import short_labels
+from dtp_jax.plots.labels import plus_minus, short_labels
 from dtp_jax.plots.panels import Line, Panel, draw_panels
-from dtp_jax.report import figures
+from dtp_jax.report import figures, words
 
 NAN = float("nan")
 
@@ -371,3 +372,13 @@ def test_deviations_are_those_of_a_sample(of, monkeypatch):
     mean, deviation = of(values, monkeypatch)
     assert mean == pytest.approx(statistics.mean(values))
     assert deviation == pytest.approx(statistics.stdev(values))
+
+
+def test_a_mean_and_its_deviation_are_written_alike():
+    """By comparisons and by reports; one value has no deviation."""
+    for values, written in (([1.0, 3.0], "2.00 ± 1.41"), ([2.0], "2.00")):
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        spread = comparison.Spread(statistics.mean(values), deviation)
+        assert comparison._spread(spread) == words.spread(values) == written
+    assert plus_minus(3.024, NAN, ".3g", ".2g") == "3.02"
+    assert plus_minus(17.04, 0.123, ".3g", ".2g") == "17 ± 0.12"

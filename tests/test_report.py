@@ -2,10 +2,12 @@
 reading changes nothing."""
 
 import contextlib
+import errno
 import html.parser
 import io
 import json
 import math
+import os
 import re
 import xml.etree.ElementTree as ET
 
@@ -16,6 +18,7 @@ from launching import TINY, launch, tree
 from rich.console import Console
 
 from dtp_jax.data import DATASETS, load_splits, locate, prepare_images
+from dtp_jax.export import __main__ as export_command
 from dtp_jax.learning.evaluation import infer
 from dtp_jax.plots import images, matrix, style
 from dtp_jax.plots.panels import Line
@@ -23,10 +26,12 @@ from dtp_jax.plots.svg import svg
 from dtp_jax.report import (
     __main__,
     drawing,
+    figures,
     folders,
     looks,
     predictions,
     reading,
+    series,
     tables,
     text,
     words,
@@ -52,6 +57,14 @@ def report(*args):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), jax.enable_x64(False):
         code = __main__.main(list(map(str, args)), "dtp report")
+    return code, out.getvalue(), err.getvalue()
+
+
+def export(*args):
+    """The command line of `dtp export` in this process -> (exit code, stdout, stderr)."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), jax.enable_x64(False):
+        code = export_command.main(list(map(str, args)))
     return code, out.getvalue(), err.getvalue()
 
 
@@ -387,6 +400,60 @@ def test_nothing_in_a_run_breaks_out_of_the_page(tmp_path):
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", printed)
 
 
+# Several seeds.
+
+
+def seeds_of_a_config(folder):
+    """Two that go on to 50 %, and one that ended after its first epoch."""
+    whole, early = (0.5, 2, 20.0), (0.1, 1, 80.0)
+    for seed, (accuracy, epochs, angle) in enumerate((whole, early, whole)):
+        row = {"step": 10 * epochs, "epoch": epochs, "split": "diagnostics"}
+        rows = [row | {"update_angle/fc/kernel": angle}]
+        ended = {"accuracy": accuracy, "epochs": epochs, "finished": epochs == 2, "rows": rows}
+        write_run(folder / f"seed_{seed}", seed, **ended)
+
+
+def test_means_are_of_the_seeds_that_have_finished(tmp_path):
+    """Elsewhere, one that diverged would cut the curves of its config, and enter its means."""
+    seeds_of_a_config(tmp_path / "c/mine")
+    (group,) = folders.find([str(tmp_path / "c")]).groups
+    (line,) = figures._lines([group], series.ACCURACY.of)
+    assert (list(line.x), list(line.mean), list(line.spread)) == ([1, 2], [25, 50], [0, 0])
+    assert [one.last(group) for one in series.measured([group], "update_angle")] == [[20, 20]]
+    found = page_of(tmp_path / "c")
+    assert ["fc/kernel", "20.0 ± 0.0"] in found.rows
+    assert "means over 2 finished of 3 seeds, bands one standard deviation." in found.text
+    _, printed, _ = report(tmp_path / "c", "--text", "--no-predictions")
+    assert "Curves, means over 2 finished of 3 seeds" in printed
+    assert "25 to 50" in printed and "36.7" not in printed
+
+
+def test_a_config_of_which_no_seed_has_finished_shows_what_there_is(tmp_path):
+    seeds_of_a_config(tmp_path / "c/mine")
+    write_run(tmp_path / "c/other/seed_0", beta=0.25)
+    for file in (tmp_path / "c/mine").glob("*/summary.json"):
+        file.unlink()
+    mine, other = folders.find([str(tmp_path / "c")]).groups
+    mean, _ = figures._lines([mine, other], series.ACCURACY.of)
+    assert (list(mean.x), list(mean.mean)) == ([1], [20])  # of 25, 10 and 25 %
+    assert [one.last(mine) for one in series.measured([mine], "update_angle")] == [[20, 80, 20]]
+    _, printed, _ = report(tmp_path / "c", "--text", "--no-predictions")
+    assert "20 to 36.7" in printed
+    said = "Lines, here and below, are means over 3 unfinished seeds of mine and 1 seed of other, bands"
+    assert said in page_of(tmp_path / "c").text
+
+
+def test_of_how_many_seeds_means_are(tmp_path):
+    counts = {"a": 2, "b": 2, "d": 1}
+    for label, count in counts.items():
+        for seed in range(count):
+            write_run(tmp_path / f"{label}/seed_{seed}", seed)
+    write_run(tmp_path / "d/seed_1", 1, finished=False)
+    a, b, d = folders.find([str(tmp_path)]).groups
+    assert folders.seeds_of([a, b]) == "2 seeds"
+    assert folders.seeds_of([a, d, b]) == "2 seeds of a and b and 1 finished of 2 seeds of d"
+
+
 # States of runs.
 
 
@@ -537,6 +604,86 @@ def test_what_cannot_be_reported_is_one_line(place, args, code, said):
     found, _, err = report(*args, "--no-predictions")
     assert found == code and err.startswith(f"error: {said}") and err.count("\n") == 1, err
     assert tree(place) == before
+
+
+@contextlib.contextmanager
+def locked(folder, mode=0):
+    """A context in which nobody may enter the folder. Root may enter any, and is somebody else there."""
+    user = os.geteuid()
+    folder.chmod(mode)
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)
+
+
+def of_load_run(path):
+    """Its error as that of a command."""
+    with pytest.raises(ValueError) as raised:
+        results.load_run(path)
+    return 2, "", f"error: {raised.value}\n"
+
+
+@pytest.mark.parametrize("inside", ["", "/c", "/c/x/seed_0"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: report(path, "--no-predictions"),
+        lambda path: export(path, "w.safetensors"),
+        lambda path: export("--to-workdir", path, "w.safetensors"),
+        of_load_run,
+    ],
+    ids=["report", "export", "import", "load_run"],
+)
+def test_a_folder_that_may_not_be_entered_is_one_line(place, read, inside):
+    write_run(place / "own/c/x/seed_0")
+    write_run(place / "own/run")
+    with locked(place / "own"):
+        code, out, err = read(f"own{inside}")
+    assert code == 2 and err.count("\n") == 1, err
+    problem = "it cannot be entered: Permission denied; allowed: a folder that may be entered"
+    assert err == f"error: WORKDIR is 'own{inside}': {problem}\n"
+
+
+def test_a_folder_that_may_be_entered_and_not_read_is_one_line(place):
+    write_run(place / "c/x/seed_0")
+    with locked(place / "c", mode=0o111):
+        code, _, err = report("c", "--no-predictions")
+    problem = "it cannot be read: Permission denied; allowed: a folder that may be read"
+    assert (code, err) == (2, f"error: WORKDIR is 'c': {problem}\n")
+
+
+def test_metrics_that_may_not_be_read(reference, monkeypatch, single_precision):
+    def refuses(file):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(results, "read_metrics", refuses)
+    with pytest.raises(ValueError, match="its metrics.jsonl cannot be read: Permission denied; "):
+        results.load_run(reference[0])
+
+
+def test_a_seed_that_may_not_be_entered_is_passed_over(place):
+    write_run(place / "c/x/seed_0")
+    write_run(place / "c/x/seed_1", 1)
+    with locked(place / "c/x/seed_1"):
+        found = folders.find(["c"])
+    assert [run.seed for run in found.groups[0].runs] == [0]
+    (said,) = found.passed_over
+    assert said.startswith("WORKDIR is 'c/x/seed_1': its config.json cannot be read: ")
+    assert "Permission denied" in said
+
+
+def test_a_page_cannot_go_into_a_folder_that_may_not_be_entered(place):
+    write_run(place / "a")
+    (place / "own").mkdir()
+    assert report("a", "--no-predictions", "--text")[0] == 0  # everything is imported
+    with locked(place / "own"):
+        code, _, err = report("a", "--no-predictions", "--out=own/x.html")
+    assert (code, err.count("\n")) == (6, 1)
+    assert err.startswith("error: own/x.html cannot be written to: ")
 
 
 def test_a_run_of_a_comparison_that_holds_nothing_is_passed_over(place):

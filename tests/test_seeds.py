@@ -370,6 +370,21 @@ def test_a_config_of_seeds_is_valid_as_a_whole():
     assert json.loads(json.dumps(found))["seeds_as"] == "auto"
 
 
+def test_a_seed_without_a_checkpoint_costs_the_others_nothing(place, monkeypatch):
+    trained = cli.train
+
+    def fails(made, *args, **options):
+        if made.experiment.config["seed"] == 1:
+            made.workdir.create(made.experiment.config)
+            return cli.EXIT_DIVERGED
+        return trained(made, *args, **options)
+
+    monkeypatch.setattr(cli, "train", fails)
+    good, bad = dtp.train_seeds("digits_dtp", "w", seeds=2, quiet=True, **NOTEBOOK)
+    assert good.summary["seed"] == 0 and good.state is not None
+    assert (bad.summary, bad.state, bad.experiment.config["seed"]) == (None, None, 1)
+
+
 def test_from_a_program(place):
     runs = dtp.train_seeds("digits_dtp", "w", seeds=2, quiet=True, seed=3, **NOTEBOOK)
     assert [run.summary["seed"] for run in runs] == [3, 4]

@@ -209,6 +209,7 @@ def test_submitit_is_missing(place, monkeypatch):
         ({}, {}, [None]),
         ({"array": "3"}, {}, [None] * 3),
         ({"array": "2"}, {"CUDA_VISIBLE_DEVICES": "1"}, ["1", "1"]),
+        ({"array": "2"}, {"CUDA_VISIBLE_DEVICES": "-1"}, [None] * 2),
         ({"gpus": "1"}, {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, ["0", "1", "2", "3"]),
         ({"gpus": "2"}, {"CUDA_VISIBLE_DEVICES": "4,5,6,7,8"}, ["4,5", "6,7"]),
         (
@@ -230,6 +231,12 @@ def test_more_gpus_than_there_are(flags):
         ValueError, match="--submit.gpus is .*; allowed: what this machine has: 2 GPUs"
     ):
         local.slots(options.read(given), {"CUDA_VISIBLE_DEVICES": "0,1"})
+
+
+def test_gpus_that_are_hidden():
+    """CUDA uses those in front of the first that is none."""
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "-1"}) == []
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "2,-1,3"}) == ["2"]
 
 
 def test_gpus_are_counted(place, monkeypatch):

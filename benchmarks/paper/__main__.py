@@ -9,7 +9,8 @@
 Stop it at any time; the same command goes on. Start it several times, and the processes share the rows. What is
 done is in RESULTS, small files to be committed: another machine that has them goes on with the rest. Groups that
 need a GPU are run where there is one, or where --only names them. Exit codes: 0 done, or the hours are over; 1
-something failed, in the way that the last lines say; 2 a flag is not valid; 129, 130 or 143 stopped by a signal.
+something failed, in the way that the last lines say; 2 a flag is not valid, or a result cannot be read; 129, 130
+or 143 stopped by a signal.
 """
 
 import argparse
@@ -24,8 +25,10 @@ from typing import Any
 from benchmarks.paper import rows
 from benchmarks.paper.rows import Group
 from benchmarks.program import parser_of
+from dtp_jax.fields import first_line
 from dtp_jax.output import steady_streams
 from dtp_jax.run.files import replace_text
+from dtp_jax.run.locks import alone
 
 PAGE = Path("docs/results.md")
 README = Path("README.md")
@@ -39,12 +42,24 @@ ASK = "import jax; print(jax.default_backend())"
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     args = _parsed(argv)
-    from benchmarks.paper import jobs
+    from benchmarks.paper.store import Unreadable
+
+    try:
+        return _done(args)
+    except Unreadable as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+
+
+def _done(args: argparse.Namespace) -> int:
+    """Does what is asked for. Returns the exit code."""
+    from benchmarks.paper import jobs, page
     from benchmarks.paper.store import Places
 
-    groups, explained = _list(args.rows)
     places = Places(args.results, args.workdir)
-    chosen = _chosen(groups, args.only)
+    for group in args.groups:  # the page has all of them: before anything is run for it
+        page.results_of(group, places)
+    chosen = _chosen(args.groups, args.only)
     if args.list:
         _show(chosen, places)
         return 0
@@ -57,25 +72,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             is_over=lambda: time.monotonic() - begin > 3600 * args.hours,
             note=args.note,
             say=_say,
-            is_done=lambda: _write(groups, places, explained, args),
+            is_done=lambda: _write(places, args),
         )
         code = ended.code
         _say(_left(ended.left, len(chosen) - len(runnable)))
-    for file in _write(groups, places, explained, args):
+    for file in _write(places, args):
         print(file)
     return code
 
 
-def _write(
-    groups: Sequence[Group], places: Any, explained: dict[str, str], args: argparse.Namespace
-) -> list[Path]:
+def _write(places: Any, args: argparse.Namespace) -> list[Path]:
     """The page and its pictures, and of the committed results the README's tables. Returns the files."""
     from benchmarks.paper import page
 
-    written = page.write(groups, places, explained, args.write)
-    if (args.rows, args.results, args.write) == (None, RESULTS, PAGE) and README.is_file():
-        replace_text(README, page.with_excerpts(README.read_text("utf-8"), groups, places))
-        written.append(README)
+    # One process at a time: else one that has not seen the newest result may write last. This file stays.
+    with alone(Path(__file__)):
+        written = page.write(args.groups, places, args.explained, args.write)
+        if (args.rows, args.results, args.write) == (None, RESULTS, PAGE) and README.is_file():
+            text = README.read_text("utf-8")
+            replace_text(README, page.with_excerpts(text, args.groups, places))
+            written.append(README)
     return written
 
 
@@ -97,9 +113,11 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     if not args.hours > 0:
         parser.error(f"--hours is {args.hours}; allowed: a number above 0")
     try:
-        known = [name for g in _list(args.rows)[0] for name in (g.name, *(r.name for r in g.rows))]
-    except (OSError, KeyError, SyntaxError) as problem:
-        parser.error(f"--rows is {str(args.rows)!r}; allowed: a Python file with GROUPS; {problem}")
+        args.groups, args.explained = _list(args.rows)
+        known = [name for g in args.groups for name in (g.name, *(r.name for r in g.rows))]
+    except (Exception, SystemExit) as problem:  # of any kind: it is a program
+        why = f"{type(problem).__name__}: {first_line(problem)}"
+        parser.error(f"--rows is {str(args.rows)!r}; allowed: a Python file with GROUPS; {why}")
     for name in args.only:
         if name not in known:
             parser.error(f"--only is {name!r}; allowed: {', '.join(known)}")
@@ -107,11 +125,14 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _list(file: Path | None) -> tuple[tuple[Group, ...], dict[str, str]]:
-    """(groups, explanations)."""
+    """(groups, explanations). Raises what a file of somebody's own raises, and ValueError where it has no rows."""
     if file is None:
         return rows.GROUPS, rows.EXPLAINED
     found = runpy.run_path(str(file))
-    return tuple(found["GROUPS"]), found.get("EXPLAINED", {})
+    groups = tuple(found["GROUPS"])
+    if not groups or not all(group.rows for group in groups):
+        raise ValueError("one or more groups, with one or more rows each")
+    return groups, dict(found.get("EXPLAINED", {}))
 
 
 def _chosen(groups: Sequence[Group], only: Sequence[str]) -> list[Any]:

@@ -18,7 +18,8 @@ from typing import IO, NamedTuple
 from benchmarks.paper import store
 from benchmarks.paper.rows import Group, Row
 from benchmarks.paper.store import Places
-from dtp_jax.run.failures import INTERRUPTED
+from dtp_jax.report.words import several
+from dtp_jax.run.failures import EXIT_DIVERGED, INTERRUPTED
 from dtp_jax.run.files import read_object
 from dtp_jax.sweep.dimensions import as_text
 
@@ -66,6 +67,9 @@ def compute(
       is_over: asked before every job; from True on none is begun.
       note: what the results are to say of the machine.
       is_done: called after every row that has a result.
+
+    Raises:
+      Unreadable: see `Places.result_of`.
     """
     todo = [task for task in tasks if places.result(task[1]) is None]
     broken: list[Task] = []
@@ -124,9 +128,12 @@ def _try(
             if is_over():
                 return True
         commands["train"] = train_words(group, row, places, chosen)
-        code = _run(commands["train"], row, f"{group.seeds} seeds", lock, places, say, heard)
+        what = several(group.seeds, "seed")
+        code = _run(commands["train"], row, what, lock, places, say, heard)
         runs = places.folder(row) / "seeds"
-        if any(store.outcome_of(one) is None for one in store.seed_folders(group, runs)):
+        outcomes = [store.outcome_of(one) for one in store.seed_folders(group, runs).values()]
+        # Where it was refused, what lies there is of another config.
+        if code not in (0, EXIT_DIVERGED) or None in outcomes:
             raise Failed(_problem(code, row, places))
         content = store.write(
             places,
@@ -189,10 +196,11 @@ def state_of(task: Task, places: Places) -> str:
     with places.claim(row) as lock:
         state = "running" if lock is None else "stopped"
     finished = sum(
-        (f / "summary.json").is_file() for f in store.seed_folders(group, folder / "seeds")
+        (one / "summary.json").is_file()
+        for one in store.seed_folders(group, folder / "seeds").values()
     )
     if (folder / "seeds").is_dir() or not group.trials:
-        return f"{state}: {finished} of {group.seeds} seeds"
+        return f"{state}: {finished} of {several(group.seeds, 'seed')}"
     begun = len(list((folder / "sweep").glob("trial_*")))
     return f"{state}: {begun} of {group.trials} trials begun"
 
@@ -201,7 +209,7 @@ def _values_of(row: Row, places: Places) -> dict:
     """What a search has chosen for another row."""
     if not row.values_of:
         return {}
-    found = read_object(places.results / f"{row.values_of}.json")
+    found = places.result_of(row.values_of)
     if found is None:
         raise Failed(f"has the values of {row.values_of}, which is not run yet")
     return found["chosen"]
@@ -216,14 +224,16 @@ def _swept(
     say: Say,
     heard: list[int],
 ) -> dict:
-    """The content of the search's sweep.json, once it has all trials."""
+    """The content of the search's sweep.json, once it has all trials.
+
+    `dtp sweep` is asked for one that is done, too, which takes seconds: it knows of which config and space it is.
+    """
     file = places.folder(row) / "sweep" / "sweep.json"
+    what = f"a search of {several(group.trials, 'trial')}"
+    code = _run(words, row, what, lock, places, say, heard)
     found, budget = read_object(file), (group.trials, group.trial_epochs)
-    if found is None or len(found["order"]) < group.trials:
-        code = _run(words, row, f"a search of {group.trials} trials", lock, places, say, heard)
-        found = read_object(file)
-        if code or found is None:
-            raise Failed(_problem(code, row, places))
+    if code or found is None:
+        raise Failed(_problem(code, row, places))
     if (len(found["order"]), found["epochs"]) != budget:
         other = f"{len(found['order'])} trials of {found['epochs']} epochs"
         raise Failed(f"{file.parent} has {other}; the list says {budget[0]} of {budget[1]}")

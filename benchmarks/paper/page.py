@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.paper.rows import Group, Published, Row
 from benchmarks.paper.store import FINISHED, Places
+from dtp_jax.report.words import several
 from dtp_jax.run.files import replace_text
 
 Result = Mapping[str, Any] | None
@@ -32,7 +33,8 @@ far it is.
   for L-DRL than for others. Feedback iterations are not searched.
 - **Published values** stand beside the paper that they are from. Where something is different there,
   it is said.
-- **Rows without a number** are not run yet. A diverged seed is a result, and counts as such.
+- **Rows without a number** are not run yet. A diverged seed is a result, and is listed as one. Means
+  and deviations are of the seeds that finished, which n counts.
 - **Older comparisons**, with the values of the config files:
   [Fashion-MNIST](../benchmarks/results/2026-11-26_fashion_mnist_small_cpu.md),
   [CIFAR-10](../benchmarks/results/2026-11-26_cifar10_small_cpu.md).
@@ -59,11 +61,11 @@ def text(groups: Sequence[Group], places: Places, explained: Mapping[str, str]) 
 
 def _budget(group: Group) -> str:
     """How the values of each of its rules are found, and how often each is run."""
-    seeds = counted(group.seeds, "seed")
+    seeds = several(group.seeds, "seed")
     if not group.trials:
         values = "" if any(row.values_of for row in group.rows) else "Values of the config files; "
         return f"{values}{seeds}."
-    trials, epochs = counted(group.trials, "trial"), counted(group.trial_epochs, "epoch")
+    trials, epochs = several(group.trials, "trial"), several(group.trial_epochs, "epoch")
     return f"Budget of each rule: {trials} of up to {epochs}, then {seeds}."
 
 
@@ -87,22 +89,23 @@ def with_excerpts(other: str, groups: Sequence[Group], places: Places) -> str:
 def excerpt(group: Group, places: Places) -> str:
     """A short table of a group: its rows that have been run; where some are published, those alone."""
     results = results_of(group, places)
-    if not results:
-        return f"{group.title}: {NOT_RUN} yet.\n"
     is_compared = any(row.published for row in group.rows)
-    epochs = "/".join(sorted({str(one["epochs"]) for one in results.values()}))
+    shown = [r for r in group.rows if r.name in results and bool(r.published) == is_compared]
+    if not shown:
+        return f"{group.title}: {NOT_RUN} yet.\n"
+    epochs = "/".join(sorted({str(results[row.name]["epochs"]) for row in shown}))
     differs = dict.fromkeys(r.published.differs for r in group.rows if r.published)
     there = "; ".join(filter(None, differs))
     headings = ["rule", "test accuracy, %"]
     if is_compared:
         headings.append(f"published, {there}" if there else "published")
     table = [headings, ["--"] * len(headings)]
-    for row in group.rows:
-        if row.name in results and bool(row.published) == is_compared:
-            accuracy = _accuracy(results[row.name]).replace(f" (n = {group.seeds})", "")
-            published = [f"{row.published.accuracy:.2f}"] if row.published else []
-            table.append([row.label, accuracy, *published])
-    head = f"{group.title}, {epochs} epochs, {group.seeds} seeds:"
+    for row in shown:
+        accuracy = _accuracy(results[row.name]).replace(f" (n = {group.seeds})", "")
+        published = [f"{row.published.accuracy:.2f}"] if row.published else []
+        table.append([row.label, accuracy, *published])
+    length = f"{epochs} epoch{'' if epochs == '1' else 's'}"
+    head = f"{group.title}, {length}, {several(group.seeds, 'seed')}:"
     return "\n".join([head, "", *(f"| {' | '.join(cells)} |" for cells in table)]) + "\n"
 
 
@@ -190,15 +193,19 @@ def _search(found: Mapping[str, Any]) -> str:
     search = found["search"]
     if search is None:
         return _values(found) or "the config's own"
-    states = search["states"]
-    bad = ", ".join(f"{states[s]} {s}" for s in ("diverged", "failed") if states.get(s))
-    best = search["val_accuracy"]
+    bad, best = _bad_trials(search), search["val_accuracy"]
     if best is None:
         return f"{search['trials']} trials, none good ({bad}): the config's own"
     own = ", the config's own" if search["best_trial"] == 0 else ""
     trials = f"{search['trials']} trials{f' ({bad})' if bad else ''}{own}"
-    after = counted(search["epochs"], "epoch")
+    after = several(search["epochs"], "epoch")
     return f"{_values(found)}; {trials}, {100 * best:.2f} on validation after {after}"
+
+
+def _bad_trials(search: Mapping[str, Any]) -> str:
+    """How many of a search came to nothing, in words."""
+    states = search.get("states", {})
+    return ", ".join(f"{states[s]} {s}" for s in ("diverged", "failed") if states.get(s))
 
 
 def _values(found: Mapping[str, Any]) -> str:
@@ -219,16 +226,21 @@ def _origin(group: Group, results: Mapping[str, Result]) -> list[str]:
     machines = sorted({one["hardware"] for one in known})
     notes = sorted({one["note"] for one in known if one["note"]})
     dates = sorted({one["date"] for one in known})
-    minutes = sum(one["seconds"] or 0 for row in known for one in row["seeds"]) / 60
-    searched = sum((row["search"] or {}).get("seconds", 0) for row in known) / 60
+    seconds = [one["seconds"] for row in known for one in row["seeds"]]
+    minutes, searches = sum(filter(None, seconds)) / 60, [row["search"] or {} for row in known]
+    searched = sum(one.get("seconds", 0) for one in searches) / 60
+    # Nothing says how long one took that came to no end.
+    finished = ", of the seeds that finished" if None in seconds else ""
+    is_whole = not any(_bad_trials(one) for one in searches)
+    lost = "" if is_whole else ", without trials that came to nothing"
     days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     parts = [
         command,
         f"commit{'s' if commits[1:] else ''} {', '.join(commits)}",
         "; ".join([*machines, *notes]),
         days,
-        *([f"{counted(round(searched), 'minute')} of search"] if searched else []),
-        f"{counted(round(minutes), 'minute')} of training",
+        *([f"{several(round(searched), 'minute')} of search{lost}"] if searched else []),
+        f"{several(round(minutes), 'minute')} of training{finished}",
     ]
     return wrapped("; ".join(parts) + ".")
 
@@ -250,10 +262,13 @@ def _failures(row: Row, found: Result) -> list[str]:
 
 
 def disagreement(published: Published, found: Mapping[str, Any]) -> str:
-    """How far a row is from what is published, in words, where that is more than chance or a seed failed."""
-    epochs, count = f"after {counted(found['epochs'], 'epoch')}", len(found["seeds"])
+    """How far a row is from what is published, in words, where that is more than chance or a seed failed.
+
+    Without a standard deviation, as of one seed, chance is taken for less than it is: that is said.
+    """
+    epochs, count = f"after {several(found['epochs'], 'epoch')}", len(found["seeds"])
     bad = sum(one["outcome"] != FINISHED for one in found["seeds"])
-    lost = f"{bad} of {counted(count, 'seed')} diverged" if bad else ""
+    lost = f"{bad} of {several(count, 'seed')} diverged" if bad else ""
     if found["test_accuracy"] is None:
         return lost
     more = 100 * found["test_accuracy"] - published.accuracy
@@ -262,7 +277,8 @@ def disagreement(published: Published, found: Mapping[str, Any]) -> str:
     if abs(more) > max(SIGNIFICANT, 2 * noise):
         side = "more" if more > 0 else "less"
         far = f"{abs(more):.2f} % {side} than published, {epochs}"
-        return f"{far}; {lost}" if lost else far
+        alone = "" if found["test_accuracy_std"] is not None else "one seed has no deviation"
+        return "; ".join(filter(None, [far, lost, alone]))
     return lost
 
 
@@ -271,7 +287,8 @@ def _disagreements(groups: Sequence[Group], places: Places, explained: Mapping[s
         "## Where this disagrees with publications",
         "",
         *wrapped(
-            f"By more than {SIGNIFICANT} % and two standard deviations. What was not measured is called open."
+            f"By more than {SIGNIFICANT} % and two standard deviations, as far as there are any: one seed has none, "
+            "and many publications give none. What was not measured is called open."
         ),
         "",
     ]
@@ -290,11 +307,6 @@ def _disagreements(groups: Sequence[Group], places: Places, explained: Mapping[s
             lines += wrapped(f"- **{group.title}, {row.label}**: {said}. {why}", "  ")
     nowhere = f"Nowhere so far; of rows with a published value, {compared} {'was' if compared == 1 else 'were'} run."
     return "\n".join([*lines, *([] if there else [nowhere])]) + "\n"
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def wrapped(words: str, indent: str = "") -> list[str]:
@@ -330,11 +342,11 @@ def write(
     """Writes the page, and the pictures beside it. Returns the files."""
     from benchmarks.paper.pictures import draw
 
-    drawn = []
+    words, drawn = text(groups, places, explained), []  # before anything is written: it may raise
     for group in groups:
         if _has_picture(results_of(group, places)):
             drawn.append(file.parent / picture_name(group))
             draw(group, places, drawn[-1])
     file.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(file, text(groups, places, explained))
+    replace_text(file, words)
     return [file, *drawn]

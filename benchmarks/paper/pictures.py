@@ -40,7 +40,7 @@ def _bars(group: Group, results: dict[str, Any]) -> Any:
 
 
 def _depth(group: Group, results: dict[str, Any]) -> Any:
-    """Accuracy and alignment, each against the place of a block in its network."""
+    """Alignment of feedback weights and of updates, each kernel at its place in its network."""
     lines, updates = [], []
     for row in group.rows:
         found = results.get(row.name)

@@ -99,8 +99,8 @@ MLP = (
     "6,000 for validation. The published values are of 100 epochs; here there are 10."
 )
 LONG = (
-    "The rules whose epochs are short on a CPU, for as many epochs as they are published with, and with the values "
-    "that were chosen for ten."
+    "The rules whose epochs are short on a CPU, for as many epochs as they are published with. Their values are "
+    "those of the tables above, which trials of up to 3 epochs have chosen."
 )
 LENET = (
     "A LeNet with 8 and 16 channels and 64 hidden units, on 10,000 images of Fashion-MNIST. Nobody has published "

@@ -8,10 +8,10 @@ import csv
 import datetime
 import io
 import json
+import os
 import socket
 import statistics
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -25,9 +25,11 @@ from dtp_jax.run.locks import claimed
 from dtp_jax.run.results import Table, divergence, read_metrics
 from dtp_jax.sweep.trial import ABOUT_CHECKPOINTS
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 FINISHED, DIVERGED = "finished", "diverged"
-GIT_SECONDS = 10
+
+
+class Unreadable(Exception):
+    """A result is there, and nobody can read it: it is neither run again nor left out. One line, for the user."""
 
 
 class Places(NamedTuple):
@@ -41,8 +43,24 @@ class Places(NamedTuple):
         return self.results / f"{row.name}.json"
 
     def result(self, row: Row) -> dict[str, Any] | None:
-        """Its content; None where the row has not been run to its end."""
-        return read_object(self.file(row))
+        """Its content; see `result_of`."""
+        return self.result_of(row.name)
+
+    def result_of(self, name: str) -> dict[str, Any] | None:
+        """What the row of this name came to; None where it has not been run to its end.
+
+        Raises:
+          Unreadable: as with the marks of a merge in it.
+        """
+        file = self.results / f"{name}.json"
+        if not os.path.lexists(file):
+            return None
+        found = read_object(file)
+        if found is None:
+            raise Unreadable(
+                f"{file} cannot be read; allowed: the JSON of a result, or no such file: its row is then run"
+            )
+        return found
 
     def folder(self, row: Row) -> Path:
         """Where it is computed."""
@@ -57,9 +75,12 @@ class Places(NamedTuple):
         return claimed(self.folder(row) / "lock")
 
 
-def seed_folders(group: Group, runs: Path) -> list[Path]:
-    """The run folders of a row's seeds."""
-    return [runs / f"seed_{number}" for number in range(group.seeds)]
+def seed_folders(group: Group, runs: Path) -> dict[int, Path]:
+    """Seed -> its run folder, as `dtp train` has them: from the config's seed on; one alone has the folder of all."""
+    first = (read_object(runs / "config.json") or {}).get("seed", 0)
+    if group.seeds == 1:
+        return {first: runs}
+    return {seed: runs / f"seed_{seed}" for seed in range(first, first + group.seeds)}
 
 
 def outcome_of(folder: Path) -> tuple[str, str] | None:
@@ -90,7 +111,8 @@ def write(
       note: what the user says of the machine.
     """
     folders = seed_folders(group, runs)
-    seeds = [_of_seed(number, folder) for number, folder in enumerate(folders)]
+    seeds = [_of_seed(number, folder) for number, folder in folders.items()]
+    origins = _origins(folders.values())
     config = read_object(runs / "config.json") or {}
     content = {
         "row": row.name,
@@ -102,12 +124,12 @@ def write(
         "seeds": seeds,
         **_means(seeds),
         "command": commands["train"],
-        "commit": _commits(folders) or commit(),
+        "commit": _commits(origins),
         "host": socket.gethostname(),
-        "hardware": _hardware(folders),
+        "hardware": _hardware(origins),
         "note": note,
-        "versions": config.get("provenance", {}).get("versions", {}),
-        "date": str(datetime.date.today()),
+        "versions": _versions(origins),
+        "date": _day(runs),
     }
     places.results.mkdir(parents=True, exist_ok=True)
     replace_text(places.results / f"{row.name}.csv", _curves(folders))
@@ -138,15 +160,40 @@ def _of_seed(number: int, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _origins(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Where each run says that it came from."""
-    return [(read_object(f / "config.json") or {}).get("provenance", {}) for f in folders]
+def _origins(folders: Iterable[Path]) -> list[dict[str, Any]]:
+    """Where the runs say that they came from: config.json at their first start, summary.json at their last."""
+    found = []
+    for folder in folders:
+        last = folder / "summary.json"
+        if not last.is_file():  # diverged, as it does at every start of all: up to the last
+            last = folder.parent / "summary.json"
+        of_both = (read_object(file) or {} for file in (folder / "config.json", last))
+        found += [one["provenance"] for one in of_both if "provenance" in one]
+    return found
 
 
-def _commits(folders: Sequence[Path]) -> str:
+def _commits(origins: Iterable[Mapping[str, Any]]) -> str | None:
     """Of the programs that trained: others may have been committed since."""
-    commits = (one.get("commit") for one in _origins(folders))
-    return ", ".join(dict.fromkeys(filter(None, commits)))
+    return _each(one.get("commit") for one in origins) or None
+
+
+def _versions(origins: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Of what they trained with."""
+    versions = [one.get("versions", {}) for one in origins]
+    names = dict.fromkeys(name for one in versions for name in one)
+    return {name: _each(one.get(name) for one in versions) for name in names}
+
+
+def _each(found: Iterable[str | None]) -> str:
+    """What there is, each once."""
+    return ", ".join(dict.fromkeys(filter(None, found)))
+
+
+def _day(runs: Path) -> str:
+    """The day on which the last seed ended, for which several are summed up; else today: they have just ended."""
+    summary = read_object(runs / "summary.json") or {}
+    when = summary.get("provenance", {}).get("date") if "seeds" in summary else None
+    return when[:10] if when else str(datetime.date.today())
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
@@ -198,10 +245,10 @@ def _seconds(file: Path) -> float:
         return round(sum(float(line["seconds"] or 0) for line in csv.DictReader(lines)), 1)
 
 
-def _curves(folders: Sequence[Path]) -> str:
+def _curves(folders: Mapping[int, Path]) -> str:
     """CSV: a line for every epoch of every seed, with accuracies and angles after it."""
     lines: list[dict[str, Any]] = []
-    for number, folder in enumerate(folders):
+    for number, folder in folders.items():
         metrics = read_metrics(folder / "metrics.jsonl")
         train, val = metrics.of("train"), metrics.of("val")
         columns = {
@@ -220,33 +267,11 @@ def _curves(folders: Sequence[Path]) -> str:
     return text.getvalue()
 
 
-def _hardware(folders: Sequence[Path]) -> str:
+def _hardware(origins: Iterable[Mapping[str, Any]]) -> str:
     """What the runs say that they were computed on; of a CPU of this machine, which one it is."""
     here, found = socket.gethostname(), []
-    for origin in _origins(folders):
+    for origin in origins:
         device, host = origin.get("device", "unknown"), origin.get("host", here)
         is_known = device.endswith("x cpu") and host == here
         found.append(processor() if is_known else device if host == here else f"{device} of {host}")
-    return ", ".join(dict.fromkeys(found))
-
-
-def commit() -> str | None:
-    """Of this checkout; with -dirty where the program is not that of the commit, whatever pages and results are."""
-
-    def ask(*args: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", REPOSITORY, *args],
-            capture_output=True,
-            text=True,
-            timeout=GIT_SECONDS,
-            check=True,
-        )
-        return done.stdout.strip()
-
-    try:
-        changed = ask(
-            "status", "--porcelain", "--untracked-files=no", "--", "dtp_jax", "benchmarks/paper"
-        )
-        return ask("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
+    return _each(found) or "unknown"

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from dtp_jax.plots.curves import Curve
 from dtp_jax.run.results import Table, read_metrics
 from dtp_jax.run.workdir import Workdir
@@ -38,12 +36,10 @@ def read(workdir: Path, batch_size: int) -> Reading:
 
 
 def _columns(rows: Table, begin: str, end: str = "") -> dict[str, dict[int, float]]:
-    """Of all columns begin + NAME + end that hold anything: NAME -> the last number by epoch."""
-    found = {}
-    for column in rows:
-        if column.startswith(begin) and column.endswith(end):
-            pairs = zip(rows["epoch"].tolist(), rows[column].tolist(), strict=True)
-            known = {int(epoch): x for epoch, x in pairs if np.isfinite([epoch, x]).all()}
-            if known:
-                found[column.removeprefix(begin).removesuffix(end)] = known
-    return found
+    """Of all columns begin + NAME + end that hold anything: NAME -> its numbers by epoch, 0 among them."""
+    found = {
+        column.removeprefix(begin).removesuffix(end): rows.by_epoch(column, first=0)
+        for column in rows
+        if column.startswith(begin) and column.endswith(end)
+    }
+    return {name: by_epoch for name, by_epoch in found.items() if by_epoch}

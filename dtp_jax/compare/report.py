@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from dtp_jax.compare.pictures import Picture, draw_pictures
 from dtp_jax.compare.runs import Result
-from dtp_jax.plots.labels import fitting_labels
+from dtp_jax.plots.labels import fitting_labels, plus_minus
 from dtp_jax.run.files import replace_text
 from dtp_jax.run.layout import NO_BREAK, duration
 from dtp_jax.run.screen import Screen
@@ -151,9 +151,7 @@ def _cell(one: Row, name: str) -> str:
 
 
 def _spread(value: Spread | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value.mean:.2f}" + ("" if value.std is None else f" ± {value.std:.2f}")
+    return "-" if value is None else plus_minus(*value)
 
 
 def _markdown(rows: list[Row], results: list[Result], command: str, pictures: list[Picture]) -> str:

@@ -22,6 +22,7 @@ from dtp_jax.fields import local_folder, local_path
 from dtp_jax.output import steady_streams
 from dtp_jax.run import arguments, cli, signals
 from dtp_jax.run.loading import load_plugins
+from dtp_jax.run.results import require_enterable
 from dtp_jax.run.screen import Screen
 from dtp_jax.tools import parser_of
 
@@ -55,6 +56,7 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.export
     try:
         load_plugins(args.plugin)
         folder, file = local_folder("WORKDIR", args.workdir), local_path("FILE", args.file)
+        require_enterable(folder)
         print(
             import_weights(folder, file, config=args.config, overrides=tuple(overrides))
             if args.to_workdir

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dtp_jax import fields
 from dtp_jax.export.weights import WeightsError, match, read, write
 from dtp_jax.learning import learner
 from dtp_jax.learning.learner import Learner, TrainState
@@ -83,6 +84,10 @@ def import_weights(
     """
     weights = read(file)
     experiment = validate(drawn(_config_for(file, weights.metadata, config, overrides)))
+    if experiment.config["seeds"] > 1:
+        raise fields.error(
+            "config.seeds", experiment.config["seeds"], "1: the weights are those of one run"
+        )
     folder = Workdir(path)
     if folder.config_file.exists():
         raise ValueError(f"WORKDIR is {str(path)!r}: it holds a run; allowed: a new folder")
@@ -96,9 +101,10 @@ def import_weights(
     state = _fresh_state(learner_, experiment.config["seed"], found)
     try:
         with folder.owned():
-            folder.create(experiment.config, provenance(request, experiment.config, None))
+            # Weights first: a folder with a config and none would begin with random ones.
             checkpoints = folder.checkpoints(experiment.config["keep_checkpoints"])
             checkpoints.save(0, state, dataclasses.asdict(Progress()))
+            folder.create(experiment.config, provenance(request, experiment.config, None))
     except DiskError as error:
         raise WeightsError(str(error)) from error
     return (

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from dtp_jax import broken, torch_layout
 from dtp_jax.blocks import Network
+from dtp_jax.run.files import replacing
 from dtp_jax.torch_layout import Place, Trees
 
 SHOWN = 3
@@ -43,13 +44,12 @@ def write(file: Path, trees: Trees, metadata: Mapping[str, str]) -> int:
       WeightsError: the file system refuses.
     """
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in torch_layout.named(trees).items()}
-    temporary = file.with_name(f".{file.name}.tmp")
+    content = save(arrays, dict(metadata))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, temporary, dict(metadata))
-        temporary.replace(file)
-    except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with replacing(file) as opened:
+            opened.write(content)
+    except OSError as error:
         raise WeightsError(f"{file} cannot be written: {broken.first_line(error)}") from error
     return len(arrays)
 

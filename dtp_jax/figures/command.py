@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dtp_jax import fields
 from dtp_jax.data import DataError
 from dtp_jax.figures.drawing import draw
-from dtp_jax.figures.jobs import Progress, compute, jobs_of, missing
+from dtp_jax.figures.jobs import Job, Progress, compute, jobs_of, missing
 from dtp_jax.figures.protocol import FIGURES, Protocol, protocol
 from dtp_jax.figures.store import Store
 from dtp_jax.run import backend, cli
@@ -47,10 +47,13 @@ def figures(args: argparse.Namespace, command: str, screen: Screen) -> int:
         return cli.EXIT_INVALID
     try:
         with disk_errors(folder):
+            jobs = jobs_of(made)
             if not only_draw:
+                if damaged := _damaged(missing(jobs, store), store):
+                    screen.warn(f"{damaged} of {store.jobs} cannot be read: computed again")
                 with _progress(screen) as progress:
                     compute(made, store, progress)
-            return _drawn(made, store, command, screen)
+            return _drawn(made, jobs, store, command, screen)
     except ValueError as error:  # the images that are there are too few
         screen.error(str(error))
         return cli.EXIT_INVALID
@@ -62,12 +65,21 @@ def figures(args: argparse.Namespace, command: str, screen: Screen) -> int:
         return cli.EXIT_DISK
 
 
-def _drawn(made: Protocol, store: Store, command: str, screen: Screen) -> int:
+def _damaged(left: list[Job], store: Store) -> str:
+    """The file of a job that cannot be read, and how many more; "" where all can be."""
+    names = [job.name for job in left if store.is_damaged(job.name)]
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}.npz{more}" if names else ""
+
+
+def _drawn(made: Protocol, jobs: list[Job], store: Store, command: str, screen: Screen) -> int:
     """Pictures, tables, where they come from. Returns the exit code."""
-    jobs = jobs_of(made)
     left = missing(jobs, store)
+    damaged = _damaged(left, store)
+    unread = f", and {damaged} cannot be read" if damaged else ""
     if not any(store.has(job.name) for job in jobs):
-        screen.error(f"--draw: no job has finished in {store.folder}; allowed: without --draw")
+        problem = f"no job has finished in {store.folder}{unread}"
+        screen.error(f"--draw: {problem}; allowed: without --draw")
         return cli.EXIT_INVALID
     with screen.task("drawing"):
         drawn = draw(made, store)
@@ -81,7 +93,7 @@ def _drawn(made: Protocol, store: Store, command: str, screen: Screen) -> int:
         drop=("seeds",),
     )
     if left:
-        screen.note(f"{len(left)} of {len(jobs)} jobs are not there yet")
+        screen.note(f"{len(left)} of {len(jobs)} jobs are not there yet{unread}")
     screen.note(f"{store.folder}: {', '.join(file.name for file in drawn.files)}")
     return 0
 

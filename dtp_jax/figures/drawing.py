@@ -17,6 +17,7 @@ from dtp_jax.figures.protocol import (
 )
 from dtp_jax.figures.store import Store
 from dtp_jax.plots import bars, panels
+from dtp_jax.plots.labels import plus_minus
 from dtp_jax.plots.style import save
 
 FORMATS = ("png", "pdf")
@@ -82,7 +83,7 @@ def _curves(protocol: Protocol, store: Store) -> Drawn:
         ends = [found[what, rule] for what in ("angle", "distance") if (what, rule) in found]
         if ends:
             published = PUBLISHED_ENDS.get(rule, ("-", "-"))
-            cells = [f"{end.mean[-1]:.3g} ± {end.std[-1]:.2g}" for end in ends]
+            cells = [plus_minus(end.mean[-1], end.std[-1], ".3g", ".2g") for end in ends]
             rows.append((NAMES[rule], str(ends[0].seeds), *_paired(cells, published)))
     file = store.folder / "figure_4.2"
     iterations = range(max((len(c) for c in columns.values()), default=0))
@@ -186,10 +187,7 @@ def _published(protocol: Protocol, network: str, series: Series, blocks: list[st
 def _row(network, protocol: Protocol, series: Series, blocks: list[str], one: Spread):
     """For people: angle of every block, and the published one in brackets."""
     published = _published(protocol, network, series, blocks)
-    cells = [
-        f"{mean:.1f}" + (f" ± {std:.1f}" if np.isfinite(std) else "")
-        for mean, std in zip(one.mean, one.std, strict=True)
-    ]
+    cells = [plus_minus(*pair, ".1f") for pair in zip(one.mean, one.std, strict=True)]
     if published:
         cells = [f"{c} ({p:g} ± {s:g})" for c, p, s in zip(cells, *published, strict=True)]
     label = series.label if len(protocol.networks) == 1 else f"{network}: {series.label}"

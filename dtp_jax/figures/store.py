@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,6 +25,8 @@ class Store:
 
     def __init__(self, folder: Path):
         self.folder, self.jobs = folder, folder / "jobs"
+        self._sound: dict[str, tuple[int, ...]] = {}
+        """What the files were, by job, when they could be read: none is read again as long as it is the same."""
 
     def open(self, protocol: Protocol) -> None:
         """Makes the folder, or checks that its jobs are those of this protocol.
@@ -49,8 +52,19 @@ class Store:
             ) from error
 
     def has(self, name: str) -> bool:
-        """Whether the job is finished."""
-        return self._file(name).is_file()
+        """Whether the job is finished: its file is there, and can be read."""
+        try:
+            found = self._file(name).stat()
+        except OSError:
+            return False
+        seen = (found.st_ino, found.st_size, found.st_mtime_ns)
+        if self._sound.get(name) != seen and self.load(name) is not None:
+            self._sound[name] = seen
+        return self._sound.get(name) == seen
+
+    def is_damaged(self, name: str) -> bool:
+        """Whether the job has a file that cannot be read."""
+        return os.path.lexists(self._file(name)) and not self.has(name)
 
     def load(self, name: str, *, part: bool = False) -> dict[str, np.ndarray] | None:
         """The arrays of a job; None where it is not finished (not begun), or its file is damaged."""

@@ -357,9 +357,9 @@ def _train_feedback(
     feedback, opt_state, seen = dict(state.feedback), dict(state.feedback_opt_state), {}
     if "feedback" not in learner.trains:
         return feedback, opt_state, seen
-    network, rule, training = learner.network, learner.rule, learner.rule.feedback_training
+    network, rule = learner.network, learner.rule
     feedback = solved_feedback(network, rule, state.forward, feedback, activations)
-    if training is None:
+    if not learner.trained:
         return feedback, opt_state, seen
     # The maps do not see each other: in which order, or where, they are trained changes nothing.
     is_recorded = noise is not None

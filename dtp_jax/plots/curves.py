@@ -22,7 +22,7 @@ class Curve(NamedTuple):
     """A run, by epoch (1, 2, ...)."""
 
     train: dict[int, float]
-    """Accuracy in percent, mean over the steps of the epoch."""
+    """Accuracy in percent, mean over the steps of the epoch that move the weights."""
     val: dict[int, float]
     """Likewise, of the weights after it; empty where nothing was held out."""
     minutes: dict[int, float] = {}

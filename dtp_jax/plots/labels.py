@@ -1,5 +1,9 @@
-"""What sets the names of runs apart: NAME-FIELD=VALUE-FIELD=VALUE, as comparisons call theirs."""
+"""Texts of tables and pictures: what sets the names of runs apart, a mean and its deviation.
 
+Names are NAME-FIELD=VALUE-FIELD=VALUE, as comparisons call theirs.
+"""
+
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -36,6 +40,19 @@ def fitting_labels(labels: Sequence[str]) -> tuple[str, list[str]]:
     """`short_labels` where any is longer than LONG; else ("", the labels)."""
     is_long = max(map(len, labels), default=0) > LONG
     return short_labels(labels) if is_long else ("", list(labels))
+
+
+def plus_minus(
+    mean: float, deviation: float | None, form: str = ".2f", deviation_form: str = ""
+) -> str:
+    """mean ± standard deviation; the mean alone of one value, whose deviation is None or not finite.
+
+    Args:
+      form: how numbers are written, as `format` takes it. deviation_form: the deviation, if otherwise.
+    """
+    if deviation is None or not math.isfinite(deviation):
+        return f"{mean:{form}}"
+    return f"{mean:{form}} ± {deviation:{deviation_form or form}}"
 
 
 def _pair(field: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from dtp_jax.plots.bars import REFERENCE
 from dtp_jax.plots.gaps import split_at_gap
+from dtp_jax.plots.labels import plus_minus
 from dtp_jax.plots.style import COLORS, INK, as_written, dress, entitle, legend_below, subplots
 
 ROW_INCHES = 0.36
@@ -68,8 +69,8 @@ def draw_results(results: Sequence[Result], x: str, *, title: str = "") -> Any:
 def _limits(results: Sequence[Result]) -> tuple[float, float]:
     """Of the axis: all seeds and published values of the larger part, where a gap parts them in two."""
     spans = [_reach(one) for one in results]
-    parts = split_at_gap(spans)
-    shown = parts[0] if len(parts) == 1 or len(parts[0]) >= len(parts[1]) else range(len(spans))
+    above, below = split_at_gap(spans)
+    shown = above if len(above) >= len(below) else range(len(spans))
     low, high = min(spans[i][0] for i in shown), max(spans[i][1] for i in shown)
     if high - low < LEAST:
         low, high = (low + high - LEAST) / 2, (low + high + LEAST) / 2
@@ -138,8 +139,7 @@ def _write_means(axis: Any, results: Sequence[Result]) -> None:
     texts = []
     for one in results:
         values = np.asarray(one.values, float)
-        spread = f" ± {_spread(values):.2f}" if len(values) > 1 else ""
-        texts.append(f"{values.mean():.2f}{spread}")
+        texts.append(plus_minus(values.mean(), _spread(values) if len(values) > 1 else None))
     right.set_yticks(range(len(results)), texts)
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)

@@ -71,6 +71,6 @@ def _file(given: str | None, found: Found) -> Path:
       ValueError: one line; a folder is there.
     """
     file = local_path("--out", given) if given is not None else (found.folder or Path()) / NAME
-    if file.is_dir():
+    if os.path.isdir(file):
         raise ValueError(f"--out is {str(file)!r}, which is a folder; allowed: a file to write")
     return file

@@ -118,7 +118,7 @@ def _no_pairs(groups: Sequence[Group], pairs: Sequence) -> str:
 
 
 def _measured_updates(group: Group) -> dict[str, list[float]]:
-    """<block>/<parameter> -> degrees after the last epoch of every run, as metrics.jsonl has them."""
+    """<block>/<parameter> -> degrees after the last epoch of every run that counts, as metrics.jsonl has them."""
     return {one.title: one.last(group) for one in measured([group], "update_angle")}
 
 

@@ -14,7 +14,7 @@ from dtp_jax.plots.panels import Line
 from dtp_jax.plots.svg import svg
 from dtp_jax.report import words
 from dtp_jax.report.drawing import MOST_BANDS, SIZE, Picture, Plot, Section, section
-from dtp_jax.report.folders import Group
+from dtp_jax.report.folders import Group, seeds_of
 from dtp_jax.report.reading import Reading, shown
 from dtp_jax.report.series import ACCURACY, LARGEST, LEARNING, MEASURES, measured
 
@@ -35,7 +35,7 @@ def curves(groups: Sequence[Group]) -> Section:
         "Training accuracy and loss are those of the weights while they move, on augmented images."
     )
     if any(len(group.runs) > 1 for group in groups):
-        note += " Lines are means over the seeds"
+        note += f" Lines, here and below, are means over {seeds_of(groups)}"
         note += ", bands one standard deviation." if len(groups) <= MOST_BANDS else "."
     return section("curves", "Learning curves", plots, _labels(groups), note)
 
@@ -154,14 +154,14 @@ def _lines(
     read: Callable[[Reading], dict[int, float]],
     across: Callable[[Reading], dict[int, float]] | None = None,
 ) -> list[Line]:
-    """One line for each config that has any numbers: the mean over its runs, in the epochs that all have.
+    """One line for each config that has any numbers: the mean over its seeds, in the epochs that all have.
 
     Args:
       across: epoch -> place on the horizontal axis, meaned as well; None: the epoch itself.
     """
     lines = []
     for group in groups:
-        runs = [one for run in group.runs if (one := _points(run, read, across))]
+        runs = [one for run in group.counted if (one := _points(run, read, across))]
         if runs and set.intersection(*map(set, runs)):
             x, y = ([{n: at[side] for n, at in one.items()} for one in runs] for side in (0, 1))
             _, mean, spread = mean_and_spread(y)

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from dtp_jax.fields import local_path
 from dtp_jax.plots.labels import short_labels
+from dtp_jax.report import words
 from dtp_jax.report.reading import Reading, read, shown
 from dtp_jax.run.config import BOOKKEEPING
 from dtp_jax.run.files import read_object
+from dtp_jax.run.results import require_enterable
 
 SWEEP = "sweep.json"
 """What a sweep has found, in its folder."""
@@ -43,6 +45,11 @@ class Group(NamedTuple):
         """The runs with a summary."""
         return [run for run in self.runs if run.summary is not None]
 
+    @property
+    def counted(self) -> list[Reading]:
+        """The runs that means are of: those that have finished, or all where none has."""
+        return self.finished or self.runs
+
 
 class Found(NamedTuple):
     """All runs of a report."""
@@ -58,6 +65,23 @@ class Found(NamedTuple):
     """Folders of sweeps, whose best trials are among the groups."""
 
 
+def seeds_of(groups: Sequence[Group]) -> str:
+    """How many seeds means are of, in words: 3 seeds; or 2 finished of 3 seeds of mine and 1 seed of other."""
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        count, of = len(group.counted), len(group.runs)
+        what = words.several(of, "seed" if group.finished else "unfinished seed")
+        what = what if count == of else f"{count} finished of {what}"
+        found.setdefault(what, []).append(group.label)
+    parts = [f"{count} of {_listed(labels)}" for count, labels in found.items()]
+    return _listed(parts) if len(found) > 1 else "".join(found)
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+
+
 def find(given: Sequence[str]) -> Found:
     """The runs in these folders: of a run, of a comparison (<label>/seed_<n>), of one config of it, of a sweep.
 
@@ -65,13 +89,14 @@ def find(given: Sequence[str]) -> Found:
     apart.
 
     Raises:
-      ValueError: one line; a folder holds no run.
+      ValueError: one line; a folder holds no run, or may not be entered.
     """
     groups, single, passed_over, swept = [], [], [], []
     for text in dict.fromkeys(given):
         path = local_path("WORKDIR", text)
-        of_one = (path / "config.json").exists() and not _seeds(path)
-        if of_one or (path / "metrics.jsonl").exists():
+        require_enterable(path)
+        of_one = os.path.exists(path / "config.json") and not _seeds(path)
+        if of_one or os.path.exists(path / "metrics.jsonl"):
             single.append(read(path))
             continue
         order = trials_of(path)
@@ -139,7 +164,8 @@ def _comparison(path: Path) -> tuple[list[Group], list[str]]:
             [path, *(f for f in sorted(path.iterdir()) if f.is_dir())] if path.is_dir() else []
         )
     except OSError as error:
-        return [], [f"WORKDIR is {str(path)!r}: it cannot be read: {error.strerror}"]
+        problem = f"it cannot be read: {error.strerror}; allowed: a folder that may be read"
+        return [], [f"WORKDIR is {str(path)!r}: {problem}"]
     notes, groups, problems = _failures(path / "comparison.csv"), [], []
     for folder in folders:
         runs = []

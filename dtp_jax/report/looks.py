@@ -79,7 +79,7 @@ def look(group: Group, number: int, *, has_updates: bool) -> Look:
       number: of the config, for the names of figures.
       has_updates: the run has update angles in its metrics, so that none need be computed.
     """
-    run = (group.finished or group.runs)[0]
+    run = group.counted[0]
     name = "" if run.seed is None else f"seed {run.seed}, "
     try:
         weights = read_weights(run)

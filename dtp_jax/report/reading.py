@@ -1,5 +1,6 @@
 """A run as its files tell of it. Nothing is written, and the run may be running."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,7 +51,7 @@ def read(path: Path) -> Reading:
     except OSError as error:
         problems.append(f"metrics.jsonl cannot be read: {error.strerror}")
     summary = shown(folder.read_summary())
-    if summary is None and folder.summary_file.exists():
+    if summary is None and os.path.exists(folder.summary_file):
         problems.append("summary.json is damaged")
     if not config and not metrics and summary is None:
         raise ValueError(

@@ -45,8 +45,8 @@ class Curve(NamedTuple):
         return {}
 
     def last(self, group: Group) -> list[float]:
-        """The number of the last epoch, of every run that has any."""
-        found = [self.of(run) for run in group.runs]
+        """The number of the last epoch, of every run that counts and has any."""
+        found = [self.of(run) for run in group.counted]
         return [one[max(one)] for one in found if one]
 
 
@@ -61,12 +61,12 @@ ACCURACY = Curve("", "accuracy", "accuracy, %", ["val", "train"], "accuracy", 10
 
 
 def measured(groups: Sequence[Group], measure: str) -> list[Curve]:
-    """One curve for each kernel, block or parameter that a measure was taken of.
+    """One curve for each kernel, block or parameter that a measure was taken of, in a run that counts.
 
     Args:
       measure: one of MEASURES.
     """
-    names = dict.fromkeys(name for g in groups for run in g.runs for name in run.metrics)
+    names = dict.fromkeys(name for g in groups for run in g.counted for name in run.metrics)
     unit = MEASURES[measure][1]
     return [
         Curve(f"{number}", name.partition("/")[2], unit, ["diagnostics", "train"], name)

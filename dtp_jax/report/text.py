@@ -6,7 +6,7 @@ from rich.cells import cell_len
 
 from dtp_jax.report import words
 from dtp_jax.report.content import Content
-from dtp_jax.report.folders import Group
+from dtp_jax.report.folders import Group, seeds_of
 from dtp_jax.report.series import LEARNING, MEASURES, Curve, measured
 from dtp_jax.report.tables import Table
 from dtp_jax.run.layout import columns_of
@@ -67,11 +67,13 @@ def _over_epochs(groups: Sequence[Group]) -> Iterator[Table]:
         rows = [row for row in rows if any(cell != words.NONE for cell in row[1:])]
         if rows:
             headings = ["first to last epoch", *(group.label for group in some)]
-            yield Table("Curves, means over the seeds", headings, "lr", rows)
+            is_mean = any(len(group.runs) > 1 for group in some)
+            title = f"Curves, means over {seeds_of(some)}" if is_mean else "Curves"
+            yield Table(title, headings, "lr", rows)
 
 
 def _ends(group: Group, curve: Curve) -> str:
-    found = [one for run in group.runs if (one := curve.of(run))]
+    found = [one for run in group.counted if (one := curve.of(run))]
     if not found:
         return words.NONE
     first, last = ([one[end(one)] for one in found] for end in (min, max))

@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from dtp_jax.plots.labels import plus_minus
+
 NONE = "–"
 
 
@@ -12,8 +14,8 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     """Mean ± standard deviation of a sample; the mean alone of one value."""
     if not values:
         return NONE
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return plus_minus(statistics.fmean(values), deviation, f".{digits}f")
 
 
 def signed(value: float | None, digits: int = 2) -> str:

@@ -32,6 +32,7 @@ from dtp_jax.run.extension import Extension, continued
 from dtp_jax.run.passes import Passes, passes, total_steps
 from dtp_jax.run.screen import Screen
 from dtp_jax.run.seeds import with_seed
+from dtp_jax.run.unused import remarks
 from dtp_jax.run.workdir import Workdir
 
 MOST_STEPS_PER_CHUNK = 500
@@ -49,6 +50,8 @@ class Plan(NamedTuple):
     total_steps: int
     seed: str
     """In words, where it is not the config's."""
+    unused: tuple[str, ...]
+    """A line for each field that the user has set in vain."""
 
 
 class Shared:
@@ -124,7 +127,8 @@ def plan(
     fields, extensions = continued(experiment.config, saved, steps_per_epoch, extended)
     experiment = experiment._replace(config=fields, extensions=extensions)
     total = total_steps(fields, left)
-    return Plan(experiment, source, folder, folder.status(fields, total), total, said)
+    unused = remarks(experiment, overridden)
+    return Plan(experiment, source, folder, folder.status(fields, total), total, said, unused)
 
 
 def read(plan: Plan, screen: Screen, shared: Shared | None = None) -> Splits:

@@ -252,6 +252,8 @@ def _train_seeds(
         asked = arguments._replace(request=seed.asked(request))
         return _train_alone(seed.made, asked, own, mesh, shared)
 
+    for line in made.unused if len(seeds) > 1 else ():
+        screen.warn(line)
     left = sum(seed.made.status != FINISHED for seed in seeds)
     is_together, how = way(config, left)
     is_new = len(seeds) > 1 and not is_finished(made, seeds)

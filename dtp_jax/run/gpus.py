@@ -1,6 +1,7 @@
 """The GPUs of this machine, as CUDA names them. JAX is not asked: it would take their memory."""
 
 import contextlib
+import itertools
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,7 +13,9 @@ PATIENCE_SECONDS = 30
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     """The names of those that may be used; []: none, or none that answers."""
     if GPUS in environment:
-        return [name.strip() for name in environment[GPUS].split(",") if name.strip()]
+        names = [name.strip() for name in environment[GPUS].split(",") if name.strip()]
+        # CUDA reads up to the first that is none, by habit -1.
+        return list(itertools.takewhile(lambda name: not name.startswith("-"), names))
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []

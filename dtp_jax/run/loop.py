@@ -81,6 +81,8 @@ def run(
     """
     if plan.seed:
         screen.note(plan.seed)
+    for line in plan.unused:
+        screen.warn(line)
     splits = read(plan, screen, shared)
     with stop_signals as stop_signal:
         given = (plan, splits, request, screen, stop_signal, mesh)

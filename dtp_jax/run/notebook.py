@@ -18,7 +18,14 @@ from dtp_jax.run.assemble import plan
 from dtp_jax.run.extension import from_json
 from dtp_jax.run.failures import INTERRUPTED
 from dtp_jax.run.provenance import Request
-from dtp_jax.run.results import FinishedRun, load_run
+from dtp_jax.run.results import (
+    FinishedRun,
+    NoCheckpoint,
+    experiment_of,
+    learner_of,
+    load_run,
+    read_metrics,
+)
 from dtp_jax.run.screen import BriefScreen, Screen
 from dtp_jax.run.workdir import FINISHED, Workdir, default_workdir
 
@@ -125,7 +132,8 @@ def train_seeds(
       seeds: how many.
 
     Returns:
-      A run for each seed. One that did not finish has no summary; what was wrong has been shown.
+      A run for each seed. One that did not finish has no summary, and no state where it has no checkpoint;
+      what was wrong has been shown.
 
     Raises:
       ValueError, DataError: see `train`. loop.Interrupted: ctrl-C; the runs are saved and can go on.
@@ -144,7 +152,17 @@ def train_seeds(
             f"stopped; called again with workdir={str(made.workdir.path)!r}, it goes on",
             outcomes[-1].code - INTERRUPTED,
         )
-    return [load_run(one.workdir) for one in outcomes]
+    return [_loaded(one.workdir) for one in outcomes]
+
+
+def _loaded(workdir: Path) -> FinishedRun:
+    """A run that has begun, also where it has diverged before its first checkpoint."""
+    try:
+        return load_run(workdir)
+    except NoCheckpoint:
+        folder, experiment = Workdir(workdir), experiment_of(workdir)
+        metrics, summary = read_metrics(folder.metrics_file), folder.read_summary()
+        return FinishedRun(learner_of(experiment)[0], None, metrics, summary, experiment)
 
 
 def evaluate(

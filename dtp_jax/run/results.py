@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,12 @@ from dtp_jax.run.checkpoints import PlainName, damage, require_known, unreadable
 from dtp_jax.run.config import validate
 from dtp_jax.run.loading import load_config
 from dtp_jax.run.workdir import DIVERGED, Workdir
+
+OF_WEIGHTS = ("loss", "accuracy")
+"""What every training step measures of the forward weights, beside the losses of its parts."""
+LOCAL = "forward_loss/"
+"""How the names of local losses begin: only a step that moves the forward weights has them."""
+OF_PARTS = ("feedback_loss/", LOCAL)
 
 
 class Table(dict[str, np.ndarray]):
@@ -51,16 +58,35 @@ class Table(dict[str, np.ndarray]):
             {n: c for n, c in chosen.items() if c.dtype.kind not in "f" or not np.isnan(c).all()}
         )
 
-    def by_epoch(self, name: str) -> dict[int, float]:
-        """Means of a column by epoch (1, 2, ...); {} without one. What is not finite does not count."""
+    def by_epoch(self, name: str, first: int = 1) -> dict[int, float]:
+        """A column by epoch (1, 2, ...); {} without one. What is not finite does not count.
+
+        Of what every training step measures (loss, accuracy, feedback_loss/..., forward_loss/...) the mean over
+        the training rows; of all else (angle/..., an accuracy of validation) the last number, that of the end of
+        the epoch. Passes that train feedback maps alone do not count for loss and accuracy, for their weights
+        stand still. They are known by their lack of local losses: of a rule that trains feedback maps and has
+        no local losses at all (none of this package), loss and accuracy are means over all passes.
+
+        Args:
+          first: epoch; 0 for the passes before the first one, too.
+        """
         if name not in self or "epoch" not in self:
             return {}
         epochs, values = self["epoch"], self[name]
-        known = (epochs >= 1) & np.isfinite(values) & np.isfinite(epochs)
-        return {
-            int(epoch): float(values[known & (epochs == epoch)].mean())
-            for epoch in np.unique(epochs[known])
-        }
+        known = (epochs >= first) & np.isfinite(values) & np.isfinite(epochs)
+        training = self["split"] == "train" if "split" in self else np.full(len(values), True)
+        is_mean = (name in OF_WEIGHTS or name.startswith(OF_PARTS)) and bool(training.any())
+        if is_mean:
+            known &= training
+            known &= self._moves() if name in OF_WEIGHTS else True
+        own = {int(e): values[known & (epochs == e)] for e in np.unique(epochs[known])}
+        return {e: float(found.mean() if is_mean else found[-1]) for e, found in own.items()}
+
+    def _moves(self) -> np.ndarray:
+        """Of every row, whether its step has moved the forward weights; all True where none is known to."""
+        local = [np.isfinite(column) for name, column in self.items() if name.startswith(LOCAL)]
+        moves = np.any(local, axis=0) if local else np.array(False)
+        return moves | ~moves.any()
 
     def minutes(self, batch_size: int) -> dict[int, float]:
         """Of training alone, up to the end of every epoch, from the images/s of every pass."""
@@ -84,8 +110,8 @@ class FinishedRun(NamedTuple):
     """A run as it was left."""
 
     learner: Learner
-    state: TrainState
-    """Of the newest good checkpoint."""
+    state: TrainState | None
+    """Of the newest good checkpoint. `train_seeds` has None where a seed diverged before its first one."""
     metrics: Table
     summary: dict[str, Any] | None
     """None where the run has not finished."""
@@ -104,16 +130,22 @@ def load_run(workdir: str | Path, *, best: bool = False) -> FinishedRun:
       best: the state of the best checkpoint by validation, instead of the newest one.
 
     Raises:
-      ValueError: the folder holds no run, or one with a rule or network that nobody has registered.
+      ValueError: the folder holds no run, or one with a rule or network that nobody has registered; or it
+        may not be read.
       NoCheckpoint: none can be read.
     """
     folder = Workdir(local_path("workdir", workdir))
     experiment = experiment_of(folder.path)
     _, state = checkpoint(folder.path, experiment, best=best)
     made, _ = learner_of(experiment)
-    return FinishedRun(
-        made, state, read_metrics(folder.metrics_file), folder.read_summary(), experiment
-    )
+    try:
+        metrics = read_metrics(folder.metrics_file)
+    except OSError as error:
+        raise ValueError(
+            f"WORKDIR is {str(folder.path)!r}: its {folder.metrics_file.name} cannot be read: "
+            f"{error.strerror}; allowed: a run that may be read"
+        ) from error
+    return FinishedRun(made, state, metrics, folder.read_summary(), experiment)
 
 
 def read_metrics(file: Path) -> Table:
@@ -146,14 +178,28 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, (int, float)) and abs(value) < 2**63)
 
 
+def require_enterable(path: Path) -> None:
+    """Raises ValueError, one line, where a folder may not be entered. One that is not there passes."""
+    try:
+        os.lstat(Workdir(path).config_file)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise ValueError(
+            f"WORKDIR is {str(path)!r}: it cannot be entered: {error.strerror}; "
+            "allowed: a folder that may be entered"
+        ) from error
+
+
 def experiment_of(path: Path) -> Experiment:
     """The validated config.json of a run, as the version meant it that wrote it.
 
     Raises:
       ValueError: one line; it is missing or cannot be read.
     """
+    require_enterable(path)
     file = Workdir(path).config_file
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise ValueError(
             f"WORKDIR is {str(path)!r}: its {file.name} is missing; allowed: the folder of a run"
         )

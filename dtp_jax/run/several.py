@@ -75,7 +75,7 @@ def plan_seeds(
             overridden=(*arguments.overridden, "seed"),
             extended=arguments.extended,
         )
-        found.append(Seed(number, own, head(number)))
+        found.append(Seed(number, own._replace(unused=()), head(number)))
     return found
 
 

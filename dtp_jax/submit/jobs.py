@@ -66,7 +66,7 @@ def train(args: list[str], options: Options, warn: Callable[[str], None]) -> Job
             raise error(
                 "config.seed", DRAWN, "0 or more on several nodes: each process would draw its own"
             )
-    count = _count("config.seeds", seeds.partition("=")[2] if seeds else config["seeds"])
+    count = _count("config.seeds", seeds.partition("=")[2] if seeds else config.get("seeds", 1))
     if not options.array or count == 1:
         return _checked(folder, [Job(str(folder), ("train", *args, *fixed), folder)], warn)
     if config["seed"] == DRAWN:

@@ -1,15 +1,14 @@
 """The dimensions of a search: every field of a space, checked against the config that it varies."""
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dtp_jax.fields import Field, checked, described, error, first_line, plain, shown
-from dtp_jax.rules import RULES
 from dtp_jax.run.build import Experiment
 from dtp_jax.run.config import BOOKKEEPING, fields_of, unknown, validate
+from dtp_jax.run.unused import why_unused
 from dtp_jax.sweep.space import Choice, Distribution, IntUniform, LogUniform, PerMap, Uniform
 
 KINDS = {
@@ -143,7 +142,7 @@ def default_space(experiment: Experiment) -> dict[str, Any]:
         "feedback_lr": PerMap(LogUniform(1e-4, 1e-1)),
         "forward_lr": LogUniform(1e-4, 1e-1),
     }
-    space = {name: one for name, one in wanted.items() if not _of_no_use(name, experiment)}
+    space = {name: one for name, one in wanted.items() if not why_unused(name, experiment)}
     sizes = [n for n in (size // 2, size, 2 * size) if _is_valid(config, "batch_size", n, maps)]
     return {**space, "batch_size": Choice(*sizes)} if sizes[1:] else space
 
@@ -156,23 +155,9 @@ def _require_of_use(name: str, experiment: Experiment) -> None:
         )
     if name in BOOKKEEPING:
         raise ValueError(f"space[{name!r}]: it changes no number of a run; allowed: other fields")
-    reason = _of_no_use(name, experiment)
+    reason = why_unused(name, experiment)
     if reason:
         raise ValueError(f"space[{name!r}]: {reason}; allowed: a space without it")
-
-
-def _of_no_use(name: str, experiment: Experiment) -> str:
-    """Why this field changes nothing in runs of this config; "" where it does."""
-    config, rule = experiment.config, experiment.config["rule"]
-    takes = inspect.signature(RULES[rule]).parameters
-    if fields_of(config)[name].per_block and experiment.rule.feedback_training is None:
-        return f"the rule {rule} trains no feedback maps"
-    is_without = name in ("beta", "noise") and name not in takes
-    if is_without and not (name == "beta" and config["normalize_lr"]):
-        return f"the rule {rule} has no {name}"
-    if name == "forward_lr" and config["block_forward_lr"]:
-        return "config.block_forward_lr stands in its place"
-    return ""
 
 
 def _of_field(name: str, field: Field, given: Any, maps: Sequence[str]) -> list[Dimension]:

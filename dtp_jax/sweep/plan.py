@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dtp_jax.fields import error
+from dtp_jax.run import unused
 from dtp_jax.run.arguments import flags_of, parse
 from dtp_jax.run.build import Experiment
 from dtp_jax.run.config import BOOKKEEPING, validate
@@ -66,7 +67,7 @@ def make(
         raise ValueError(f"--{flag} is no flag of a sweep; allowed: the flags of --help")
     found = parse(["dtp sweep", f"--config={given}", *overrides])
     config, remarks = dict(found.config), []
-    epochs = config["epochs"]
+    epochs = config.get("epochs")
     if "epochs" not in found.overridden and isinstance(epochs, int) and epochs > EPOCHS:
         config["epochs"] = EPOCHS
         remarks.append(
@@ -78,6 +79,7 @@ def make(
         fields["seed"] = f"--config.seed={config['seed']}"
     experiment = validate(config, found.overridden)
     _require_validation(experiment.config)
+    remarks += unused.remarks(experiment, found.overridden)
     space = found.space
     if space is None:
         space = default_space(experiment)

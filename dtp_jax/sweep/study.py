@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 DATABASE = "sweep.db"
 JOURNAL = ".journal"
 """Ends the names of files that are Optuna's journals: for folders that machines share."""
-PRUNERS = ("halving", "median", "none")
 REDUCTION = 3
 """Successive halving lets the best third go on after epochs 1, 3, 9, ..."""
 OPENINGS, OPENING_SECONDS = 5, 0.5
@@ -67,7 +66,13 @@ def open_storage(given: str | None, folder: Path, *, writes: bool = True) -> Any
                 f"--workdir is {str(folder)!r}: it holds no {file.name}; allowed: the folder of a sweep, "
                 "and its --storage where it has one"
             )
-        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise StudyError(
+                f"--storage is {str(file)!r}; allowed: a file in a folder that can be made; "
+                f"{first_line(problem)}"
+            ) from problem
     for attempt in range(OPENINGS):
         try:
             if given and given.endswith(JOURNAL):

@@ -118,6 +118,7 @@ def _take(
     try:
         config = {**plan.config, **fields_at(plan.dimensions, values)}
         made = assemble.plan(config, folder, overridden=plan.overridden)
+        made = made._replace(unused=())  # the sweep has said it
     except DataError as error:
         return Ended(cli.EXIT_DATA, str(error))
     except WorkdirError as error:

@@ -36,6 +36,11 @@ def main() -> int:
         "--trust", action="store_true", help="do not run the tests without a defect first"
     )
     args = parser.parse_args()
+    for one in args.only or ():
+        try:
+            re.compile(one)
+        except re.error as problem:
+            parser.error(f"--only is {one!r}; allowed: a pattern of names; {problem}")
     chosen = [d for d in DEFECTS if not args.only or any(re.search(o, d.name) for o in args.only)]
     if not chosen:
         parser.error(
