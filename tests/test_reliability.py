@@ -51,7 +51,7 @@ def test_a_section_is_written_between_its_marks(tmp_path):
     page.write_text("a\n<!-- begin of x -->\nold\n<!-- end of x -->\nb\n<!-- begin of y -->\n")
     report.write("x", "new", page)
     text = page.read_text()
-    assert text.startswith("a\n<!-- begin of x -->\nWritten on ") and "old" not in text
+    assert text.startswith("a\n<!-- begin of x -->\nLast changed on ") and "old" not in text
     assert text.endswith("\n\nnew\n<!-- end of x -->\nb\n<!-- begin of y -->\n")
 
 

@@ -38,7 +38,7 @@ def write(tried: Sequence[Judged], defects: Sequence[Defect], page: Path = PAGE)
 
 def head() -> str:
     """When the table was changed, and by which versions on which machine."""
-    return f"Last changed on{where().removeprefix('Written on')}\n{KEPT}"
+    return f"{where()}\n{KEPT}"
 
 
 def rows(page: Path = PAGE) -> dict[str, str]:

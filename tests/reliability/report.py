@@ -33,12 +33,12 @@ def section(name: str, page: Path = PAGE) -> str:
 
 
 def where() -> str:
-    """Date, versions, hardware."""
+    """Date, versions, hardware of whoever writes; rows that are kept have theirs."""
     versions = (
         f"dtp-jax {__version__}, JAX {metadata.version('jax')}, Python {platform.python_version()}"
     )
     cores = f"{os.cpu_count()} cores of {_processor()}, {platform.system()}"
-    return f"Written on {datetime.date.today()}: {versions}; {cores}."
+    return f"Last changed on {datetime.date.today()}: {versions}; {cores}."
 
 
 def _processor() -> str:
