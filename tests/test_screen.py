@@ -115,6 +115,8 @@ def test_start_up_screen():
     ):
         assert fact in text
     assert "at most" not in text and "at most 7 steps" in start(terminal(), digits_dtp, max_steps=7)
+    assert "1 epoch, at most 1 step" in start(pipe(), digits_dtp, epochs=1, max_steps=1)
+    assert "1 epochs" not in start(pipe(), digits_dtp, epochs=1)
     # Counted by hand: 3x3 kernels 1 -> 32 -> 64 channels with biases, then 2 * 2 * 64 -> 10; feedback maps
     # have the kernels of the forward ones and a bias for each of their outputs.
     assert table_rows(text) == [

@@ -18,9 +18,9 @@ from typing import IO, NamedTuple
 from benchmarks.paper import store
 from benchmarks.paper.rows import Group, Row
 from benchmarks.paper.store import Places
-from dtp_jax.report.words import several
 from dtp_jax.run.failures import EXIT_DIVERGED, INTERRUPTED
 from dtp_jax.run.files import read_object
+from dtp_jax.run.layout import counted
 from dtp_jax.sweep.dimensions import as_text
 
 SEARCH = Path(__file__).with_name("search.py")
@@ -128,7 +128,7 @@ def _try(
             if is_over():
                 return True
         commands["train"] = train_words(group, row, places, chosen)
-        what = several(group.seeds, "seed")
+        what = counted(group.seeds, "seed")
         code = _run(commands["train"], row, what, lock, places, say, heard)
         runs = places.folder(row) / "seeds"
         outcomes = [store.outcome_of(one) for one in store.seed_folders(group, runs).values()]
@@ -200,7 +200,7 @@ def state_of(task: Task, places: Places) -> str:
         for one in store.seed_folders(group, folder / "seeds").values()
     )
     if (folder / "seeds").is_dir() or not group.trials:
-        return f"{state}: {finished} of {several(group.seeds, 'seed')}"
+        return f"{state}: {finished} of {counted(group.seeds, 'seed')}"
     begun = len(list((folder / "sweep").glob("trial_*")))
     return f"{state}: {begun} of {group.trials} trials begun"
 
@@ -229,7 +229,7 @@ def _swept(
     `dtp sweep` is asked for one that is done, too, which takes seconds: it knows of which config and space it is.
     """
     file = places.folder(row) / "sweep" / "sweep.json"
-    what = f"a search of {several(group.trials, 'trial')}"
+    what = f"a search of {counted(group.trials, 'trial')}"
     code = _run(words, row, what, lock, places, say, heard)
     found, budget = read_object(file), (group.trials, group.trial_epochs)
     if code or found is None:

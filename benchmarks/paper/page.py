@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmarks.paper.rows import Group, Published, Row
 from benchmarks.paper.store import FINISHED, Places
-from dtp_jax.report.words import several
 from dtp_jax.run.files import replace_text
+from dtp_jax.run.layout import counted
 
 Result = Mapping[str, Any] | None
 NOT_RUN = "not run"
@@ -61,11 +61,11 @@ def text(groups: Sequence[Group], places: Places, explained: Mapping[str, str]) 
 
 def _budget(group: Group) -> str:
     """How the values of each of its rules are found, and how often each is run."""
-    seeds = several(group.seeds, "seed")
+    seeds = counted(group.seeds, "seed")
     if not group.trials:
         values = "" if any(row.values_of for row in group.rows) else "Values of the config files; "
         return f"{values}{seeds}."
-    trials, epochs = several(group.trials, "trial"), several(group.trial_epochs, "epoch")
+    trials, epochs = counted(group.trials, "trial"), counted(group.trial_epochs, "epoch")
     return f"Budget of each rule: {trials} of up to {epochs}, then {seeds}."
 
 
@@ -105,7 +105,7 @@ def excerpt(group: Group, places: Places) -> str:
         published = [f"{row.published.accuracy:.2f}"] if row.published else []
         table.append([row.label, accuracy, *published])
     length = f"{epochs} epoch{'' if epochs == '1' else 's'}"
-    head = f"{group.title}, {length}, {several(group.seeds, 'seed')}:"
+    head = f"{group.title}, {length}, {counted(group.seeds, 'seed')}:"
     return "\n".join([head, "", *(f"| {' | '.join(cells)} |" for cells in table)]) + "\n"
 
 
@@ -198,7 +198,7 @@ def _search(found: Mapping[str, Any]) -> str:
         return f"{search['trials']} trials, none good ({bad}): the config's own"
     own = ", the config's own" if search["best_trial"] == 0 else ""
     trials = f"{search['trials']} trials{f' ({bad})' if bad else ''}{own}"
-    after = several(search["epochs"], "epoch")
+    after = counted(search["epochs"], "epoch")
     return f"{_values(found)}; {trials}, {100 * best:.2f} on validation after {after}"
 
 
@@ -239,8 +239,8 @@ def _origin(group: Group, results: Mapping[str, Result]) -> list[str]:
         f"commit{'s' if commits[1:] else ''} {', '.join(commits)}",
         "; ".join([*machines, *notes]),
         days,
-        *([f"{several(round(searched), 'minute')} of search{lost}"] if searched else []),
-        f"{several(round(minutes), 'minute')} of training{finished}",
+        *([f"{counted(round(searched), 'minute')} of search{lost}"] if searched else []),
+        f"{counted(round(minutes), 'minute')} of training{finished}",
     ]
     return wrapped("; ".join(parts) + ".")
 
@@ -266,9 +266,9 @@ def disagreement(published: Published, found: Mapping[str, Any]) -> str:
 
     Without a standard deviation, as of one seed, chance is taken for less than it is: that is said.
     """
-    epochs, count = f"after {several(found['epochs'], 'epoch')}", len(found["seeds"])
+    epochs, count = f"after {counted(found['epochs'], 'epoch')}", len(found["seeds"])
     bad = sum(one["outcome"] != FINISHED for one in found["seeds"])
-    lost = f"{bad} of {several(count, 'seed')} diverged" if bad else ""
+    lost = f"{bad} of {counted(count, 'seed')} diverged" if bad else ""
     if found["test_accuracy"] is None:
         return lost
     more = 100 * found["test_accuracy"] - published.accuracy

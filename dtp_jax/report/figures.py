@@ -12,11 +12,11 @@ from dtp_jax.plots.curves import mean_and_spread
 from dtp_jax.plots.feedback import draw_feedback
 from dtp_jax.plots.panels import Line
 from dtp_jax.plots.svg import svg
-from dtp_jax.report import words
 from dtp_jax.report.drawing import MOST_BANDS, SIZE, Picture, Plot, Section, section
 from dtp_jax.report.folders import Group, seeds_of
 from dtp_jax.report.reading import Reading, shown
 from dtp_jax.report.series import ACCURACY, LARGEST, LEARNING, MEASURES, measured
+from dtp_jax.run.layout import counted
 
 NOT_LOOKED_INTO = (
     "nobody has looked into the feedback training; --config.diagnostics_iterations=on does"
@@ -103,7 +103,7 @@ def update_bars(
     is_small = len(kernels) * len(drawn) <= MOST_BARS
     if is_small:
         figure.set_figwidth(SIZE[0])
-    label = f"angles of updates to backprop's gradient, of {words.several(len(drawn), 'config')}"
+    label = f"angles of updates to backprop's gradient, of {counted(len(drawn), 'config')}"
     caption = "Kernels, after the last epoch; 0 is backprop's direction, 90 at right angles to it."
     picture = Picture(svg(figure, "update-bars", label), caption)
     return Section("update-bars", "Update angles", [picture], wide=not is_small)

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from dtp_jax.fields import local_path
 from dtp_jax.plots.labels import short_labels
-from dtp_jax.report import words
 from dtp_jax.report.reading import Reading, read, shown
 from dtp_jax.run.config import BOOKKEEPING
 from dtp_jax.run.files import read_object
+from dtp_jax.run.layout import counted
 from dtp_jax.run.results import require_enterable
 
 SWEEP = "sweep.json"
@@ -70,7 +70,7 @@ def seeds_of(groups: Sequence[Group]) -> str:
     found: dict[str, list[str]] = {}
     for group in groups:
         count, of = len(group.counted), len(group.runs)
-        what = words.several(of, "seed" if group.finished else "unfinished seed")
+        what = counted(of, "seed" if group.finished else "unfinished seed")
         what = what if count == of else f"{count} finished of {what}"
         found.setdefault(what, []).append(group.label)
     parts = [f"{count} of {_listed(labels)}" for count, labels in found.items()]

@@ -10,7 +10,6 @@ from dtp_jax.data import DataError
 from dtp_jax.plots.images import as_pixels, data_uri, mosaic
 from dtp_jax.plots.matrix import draw_confusion
 from dtp_jax.plots.svg import svg
-from dtp_jax.report import words
 from dtp_jax.report.drawing import Picture
 from dtp_jax.report.folders import Group
 from dtp_jax.report.predictions import (
@@ -24,7 +23,7 @@ from dtp_jax.report.predictions import (
 from dtp_jax.report.reading import Reading, problem_line
 from dtp_jax.report.tables import MOST_CLASSES, Table
 from dtp_jax.report.updates import IMAGES, update_angles
-from dtp_jax.run.layout import NO_BREAK
+from dtp_jax.run.layout import NO_BREAK, counted
 from dtp_jax.run.results import NoCheckpoint
 
 MOST_IN_A_MATRIX = 200
@@ -168,7 +167,9 @@ def _filters(weights: Weights) -> Image | None:
     if filters is None:
         return None
     tiles = np.stack([as_pixels(one) for one in filters])
-    said = f"{words.several(len(tiles), 'filter')} of the first block, {weights.experiment.network[0].name}"
+    said = (
+        f"{counted(len(tiles), 'filter')} of the first block, {weights.experiment.network[0].name}"
+    )
     return _shown(mosaic(tiles, 16 if tiles.shape[2] < 12 else 8), 640, said)
 
 

@@ -49,8 +49,3 @@ def field(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return ",".join(map(field, value)) or "()"
     return '""' if value == "" else str(value)
-
-
-def several(count: int, what: str) -> str:
-    """1 seed, 2 seeds."""
-    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -118,6 +118,11 @@ def show(console: Console, text: str, style: str = "") -> None:
     console.print(Text("\n".join(lines), style), soft_wrap=True)
 
 
+def counted(count: int, what: str) -> str:
+    """1 seed, 2 seeds."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as 1:02:03 or 2:03."""
     minutes, seconds = divmod(round(seconds), 60)

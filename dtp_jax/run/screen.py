@@ -17,7 +17,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from dtp_jax.output import steady, writable
-from dtp_jax.run.layout import columns_of, duration, fitted_table, show, wrapped
+from dtp_jax.run.layout import columns_of, counted, duration, fitted_table, show, wrapped
 from dtp_jax.run.live import Bar, Line, TrainingLines
 
 if TYPE_CHECKING:
@@ -321,8 +321,8 @@ def _block_rows(experiment: "Experiment") -> list[tuple[str, ...]]:
 
 def _length(config: Mapping[str, Any]) -> str:
     """How long a run of this config is; epochs of feedback training alone stand before a plus."""
-    at_most = f", at most {config['max_steps']} steps" if config["max_steps"] else ""
+    at_most = f", at most {counted(config['max_steps'], 'step')}" if config["max_steps"] else ""
     at_most += f", at most {config['max_minutes']:g} minutes" if config["max_minutes"] else ""
     at_most += f", patience {config['patience']}" if config["patience"] else ""
     before = f"{config['pretrain_epochs']} + " if config["pretrain_epochs"] else ""
-    return f"{before}{config['epochs']} epochs{at_most}"
+    return f"{before}{counted(config['epochs'], 'epoch')}{at_most}"

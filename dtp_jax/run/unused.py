@@ -13,14 +13,15 @@ OF_RULES = ("beta", "noise", "feedback_activation")
 OF_NETWORKS = ("activation", "bias")
 """Fields of which a rule, or a network, has its argument or does without. Others are refused where
 they are of no use: see `build_network`."""
-OF_ADAM, OF_SGD = "adam", "sgd"
 OF_OPTIMIZERS = {
-    "forward_eps": ("forward_optimizer", OF_ADAM),
-    "momentum": ("forward_optimizer", OF_SGD),
-    "feedback_eps": ("feedback_optimizer", OF_ADAM),
-    "feedback_momentum": ("feedback_optimizer", OF_SGD),
+    "forward_eps": ("forward_optimizer", "adam"),
+    "momentum": ("forward_optimizer", "sgd"),
+    "feedback_eps": ("feedback_optimizer", "adam"),
+    "feedback_momentum": ("feedback_optimizer", "sgd"),
 }
+"""Which optimizer has it: the field that names one, and its name."""
 OF_SCHEDULES = {"t_max": "cosine", "eta_min": "cosine", "step_epochs": "step", "gamma": "step"}
+"""Which schedule has it."""
 OF_FEEDBACK_TRAINING = (
     *("feedback_samples", "feedback_optimizer", "feedback_momentum", "feedback_weight_decay"),
     *("feedback_eps", "stale_gradients"),

@@ -15,6 +15,7 @@ from dtp_jax.parallel import processes
 from dtp_jax.run import backend, cli
 from dtp_jax.run.failures import INTERRUPTED
 from dtp_jax.run.files import DiskError
+from dtp_jax.run.layout import counted
 from dtp_jax.run.loading import load_config, load_plugins
 from dtp_jax.run.screen import Screen
 from dtp_jax.sweep import plan, pool
@@ -170,8 +171,8 @@ def _start(made: plan.Plan, args: argparse.Namespace, done: int, screen: Screen)
     config = made.experiment.config
     there = f", {done} of them there already" if done else ""
     facts = {
-        "sweep": f"{made.record['config']}: {args.trials} trials of {config['epochs']} "
-        f"epoch{'s' if config['epochs'] > 1 else ''}{there}",
+        "sweep": f"{made.record['config']}: {counted(args.trials, 'trial')} of "
+        f"{counted(config['epochs'], 'epoch')}{there}",
         "rule": f"{config['rule']}, {config['network']} on {config['dataset']}, seed {config['seed']}",
         "pruner": made.pruner,
         "workdir": str(made.folder),
