@@ -423,7 +423,7 @@ def _missing(
     spec: DatasetSpec, places: list[_Place], passed_over: list[str], reason: str | None
 ) -> str:
     """The error for data that is nowhere: where it was looked for, how to provide it."""
-    lines = [f"{spec.name}: no data found. Looked in (and one level below):"]
+    lines = [f"{spec.name}: no data found", "Looked in (and one level below):"]
     for place in places:
         state = "" if os.path.isdir(place.path) else ": does not exist"
         lines.append(
