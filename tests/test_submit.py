@@ -209,7 +209,7 @@ def test_submitit_is_missing(place, monkeypatch):
         ({}, {}, [None]),
         ({"array": "3"}, {}, [None] * 3),
         ({"array": "2"}, {"CUDA_VISIBLE_DEVICES": "1"}, ["1", "1"]),
-        ({"array": "2"}, {"CUDA_VISIBLE_DEVICES": "-1"}, [None] * 2),
+        ({"array": "2"}, {"CUDA_VISIBLE_DEVICES": "-1"}, ["-1", "-1"]),
         ({"gpus": "1"}, {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, ["0", "1", "2", "3"]),
         ({"gpus": "2"}, {"CUDA_VISIBLE_DEVICES": "4,5,6,7,8"}, ["4,5", "6,7"]),
         (
