@@ -21,7 +21,12 @@ pytest_plugins = ["run_fixtures"]
 NETWORK = mlp((2, 2, 1), 3, hidden=(4, 4))
 FIRST, SECOND, LAST = (block.name for block in NETWORK)
 LEARNER = make_learner(NETWORK, ldrl(noise=(0.1, 0.1), beta=0.7))
-CONFIG = {"forward_lr": 0.5, "feedback_lr": (0.25, 0.125)}
+CONFIG = {
+    "forward_lr": 0.5,
+    "block_forward_lr": (),
+    "normalize_lr": False,
+    "feedback_lr": (0.25, 0.125),
+}
 
 
 def metrics(steps=4, **bad):

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.reliability import __main__ as program
 from tests.reliability import fuzz, report
 from tests.reliability.fault import ANYTHING, FINISHED, NOTHING, SAVED, Row, all_faults, found
 from tests.reliability.place import STEPS
@@ -44,6 +45,20 @@ def test_the_page_has_the_kills_the_starts_and_the_numbers_of_the_fuzzing():
     assert len(cells("starts")) >= 10
     tried = {what: int(count.replace(",", "")) for what, count in cells("fuzz")}
     assert all(tried[what] >= least for what, least in fuzz.LEAST.items())
+
+
+@pytest.mark.parametrize(
+    "pattern, said",
+    [("nothing_like_it", "a pattern of these names: "), ("[", "a pattern of names")],
+)
+def test_only_what_there_is(monkeypatch, capsys, pattern, said):
+    """No page is said to have changed where nothing was tried."""
+    before = report.PAGE.read_text()
+    monkeypatch.setattr("sys.argv", ["reliability", "--only=no_data", f"--only={pattern}"])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 2 and report.PAGE.read_text() == before
+    assert f"error: --only is {pattern!r}; allowed: {said}" in capsys.readouterr().err
 
 
 def test_a_section_is_written_between_its_marks(tmp_path):

@@ -105,7 +105,7 @@ LONG = (
 LENET = (
     "A LeNet with 8 and 16 channels and 64 hidden units, on 10,000 images of Fashion-MNIST. Nobody has published "
     "this net. Of the full LeNet, Ernoult et al. 2022 say that L-DRL is within 1 % of backprop, and above s-DDTP "
-    "and p-DDTP by 0.3 % on MNIST and Fashion-MNIST. A narrower net does not test that. TP stays at chance: its "
+    "and p-DDTP by 0.3 % on MNIST and Fashion-MNIST. A narrower net does not test that. TP stays at chance, and its "
     "[activations collapse](../benchmarks/results/2026-11-27_fashion_mnist_small_tp_collapse_cpu.md)."
 )
 SMALL = (

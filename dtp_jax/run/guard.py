@@ -169,7 +169,9 @@ def check_loss(
     if np.isfinite(loss) and loss <= most:
         return
     suspect = (
-        _forward_rate(config) if found is None else _forward_suspect(found, -1, config, learner)
+        _forward_rate(config, learner)
+        if found is None
+        else _forward_suspect(found, -1, config, learner)
     )
     raise Diverged(f"step {step}: {what} {_told(loss)}; suspect: {suspect}; {last_good}")
 
@@ -191,7 +193,7 @@ def check_parameters(
         if not _all_finite(state.forward[block.name]):
             raise diverged(
                 "a forward parameter",
-                f"block {block.name}, {_forward_rate(config, block.name, learner)}",
+                f"block {block.name}, {_forward_rate(config, learner, block.name)}",
             )
         suspect = _feedback_suspect(block.name, config, learner)
         if not _all_finite(
@@ -201,7 +203,7 @@ def check_parameters(
         if (most := _largest(state.feedback.get(block.name))) > EXPLODED:
             raise diverged("a feedback parameter", suspect, most)
     if not _all_finite(state.forward_opt_state):
-        raise diverged("an optimizer state", _forward_rate(config))
+        raise diverged("an optimizer state", _forward_rate(config, learner))
 
 
 def _all_finite(tree: Any) -> bool:
@@ -216,20 +218,17 @@ def _forward_suspect(found: Metrics, k: int, config: Mapping[str, Any], learner:
         if local
         else learner.network[0].name
     )
-    return f"block {worst}, {_forward_rate(config, worst, learner)}"
+    return f"block {worst}, {_forward_rate(config, learner, worst)}"
 
 
-def _forward_rate(
-    config: Mapping[str, Any], block: str | None = None, learner: Learner | None = None
-) -> str:
+def _forward_rate(config: Mapping[str, Any], learner: Learner, block: str | None = None) -> str:
     """The field that sets the forward learning rate, and its value: of one block, or of all."""
     name, value = "forward_lr", config["forward_lr"]
-    if config.get("block_forward_lr"):
-        name = "block_forward_lr"
-        value = config[name]
+    if config["block_forward_lr"]:
+        name, value = "block_forward_lr", config["block_forward_lr"]
         if block is not None:
             value = value[[one.name for one in learner.network].index(block)]
-    divided = f" / config.beta {config['beta']}" if config.get("normalize_lr") else ""
+    divided = f" / config.beta {config['beta']}" if config["normalize_lr"] else ""
     return f"config.{name} {value}{divided}"
 
 

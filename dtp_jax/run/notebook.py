@@ -18,14 +18,7 @@ from dtp_jax.run.assemble import plan
 from dtp_jax.run.extension import from_json
 from dtp_jax.run.failures import INTERRUPTED
 from dtp_jax.run.provenance import Request
-from dtp_jax.run.results import (
-    FinishedRun,
-    NoCheckpoint,
-    experiment_of,
-    learner_of,
-    load_run,
-    read_metrics,
-)
+from dtp_jax.run.results import FinishedRun, load_begun, load_run
 from dtp_jax.run.screen import BriefScreen, Screen
 from dtp_jax.run.workdir import FINISHED, Workdir, default_workdir
 
@@ -152,17 +145,7 @@ def train_seeds(
             f"stopped; called again with workdir={str(made.workdir.path)!r}, it goes on",
             outcomes[-1].code - INTERRUPTED,
         )
-    return [_loaded(one.workdir) for one in outcomes]
-
-
-def _loaded(workdir: Path) -> FinishedRun:
-    """A run that has begun, also where it has diverged before its first checkpoint."""
-    try:
-        return load_run(workdir)
-    except NoCheckpoint:
-        folder, experiment = Workdir(workdir), experiment_of(workdir)
-        metrics, summary = read_metrics(folder.metrics_file), folder.read_summary()
-        return FinishedRun(learner_of(experiment)[0], None, metrics, summary, experiment)
+    return [load_begun(one.workdir) for one in outcomes]
 
 
 def evaluate(

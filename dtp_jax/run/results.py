@@ -1,5 +1,6 @@
 """What a run has left behind, read without touching it: state, metrics, summary."""
 
+import contextlib
 import json
 import math
 import os
@@ -78,7 +79,8 @@ class Table(dict[str, np.ndarray]):
         is_mean = (name in OF_WEIGHTS or name.startswith(OF_PARTS)) and bool(training.any())
         if is_mean:
             known &= training
-            known &= self._moves() if name in OF_WEIGHTS else True
+        if name in OF_WEIGHTS:
+            known &= self._moves()
         own = {int(e): values[known & (epochs == e)] for e in np.unique(epochs[known])}
         return {e: float(found.mean() if is_mean else found[-1]) for e, found in own.items()}
 
@@ -137,6 +139,19 @@ def load_run(workdir: str | Path, *, best: bool = False) -> FinishedRun:
     folder = Workdir(local_path("workdir", workdir))
     experiment = experiment_of(folder.path)
     _, state = checkpoint(folder.path, experiment, best=best)
+    return _loaded(folder, experiment, state)
+
+
+def load_begun(workdir: str | Path) -> FinishedRun:
+    """`load_run`, also of a run that has no checkpoint, for it diverged before its first one: its state is None."""
+    folder = Workdir(local_path("workdir", workdir))
+    experiment, state = experiment_of(folder.path), None
+    with contextlib.suppress(NoCheckpoint):
+        _, state = checkpoint(folder.path, experiment, best=False)
+    return _loaded(folder, experiment, state)
+
+
+def _loaded(folder: Workdir, experiment: Experiment, state: TrainState | None) -> FinishedRun:
     made, _ = learner_of(experiment)
     try:
         metrics = read_metrics(folder.metrics_file)

@@ -1,7 +1,6 @@
 """Plants the defects, and writes what found them into docs/mutants.md."""
 
 import argparse
-import re
 import signal
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from tests.mutants import REPOSITORY, around_steps, equations, in_data, in_runs,
 from tests.mutants import __doc__ as description
 from tests.mutants.copies import PASSED, Copy, Judged
 from tests.mutants.defect import Defect
+from tests.reliability.only import matching
 
 DEFECTS = (*equations.DEFECTS, *around_steps.DEFECTS, *in_runs.DEFECTS, *in_data.DEFECTS)
 
@@ -36,16 +36,7 @@ def main() -> int:
         "--trust", action="store_true", help="do not run the tests without a defect first"
     )
     args = parser.parse_args()
-    for one in args.only or ():
-        try:
-            re.compile(one)
-        except re.error as problem:
-            parser.error(f"--only is {one!r}; allowed: a pattern of names; {problem}")
-    chosen = [d for d in DEFECTS if not args.only or any(re.search(o, d.name) for o in args.only)]
-    if not chosen:
-        parser.error(
-            f"--only is {' and '.join(args.only)}; allowed: part of a name that --list names"
-        )
+    chosen = matching(parser, args.only, DEFECTS) if args.only else list(DEFECTS)
     if args.left:
         found = page.found()
         chosen = [one for one in chosen if one.name not in found]

@@ -2,7 +2,6 @@
 
 import argparse
 import random
-import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.reliability import __doc__ as description
 from tests.reliability import kills, report, starts
 from tests.reliability.fault import Fault, Row, all_faults, timed
+from tests.reliability.only import matching
 
 
 def main() -> int:
@@ -35,7 +35,7 @@ def main() -> int:
     bad = 0
     if args.only or everything:
         faults = all_faults()
-        chosen = [f for f in faults if everything or any(re.search(o, f.name) for o in args.only)]
+        chosen = faults if everything else matching(parser, args.only, faults)
         rows = all_tried(chosen, args.parallel)
         bad += sum(bool(row.wrong) for row in rows)
         report.write_rows(rows, faults)
