@@ -18,7 +18,7 @@ from helpers import REPOSITORY
 from launching import finish, launch, wait_for
 
 from benchmarks.paper import __main__ as paper
-from benchmarks.paper import jobs, page, rows, search, store
+from benchmarks.paper import jobs, kept, page, rows, search, store
 from benchmarks.paper.rows import Group, Published, Row
 from benchmarks.paper.store import Places
 from dtp_jax.configs import fashion_mnist_small
@@ -284,8 +284,9 @@ def test_pages_are_written_one_after_the_other(here):
 def in_process(monkeypatch):
     """`dtp train` runs in this process: quickly."""
 
-    def run(words, row, what, lock, places, say, heard):
+    def run(words, *, row, places, meanwhile, **_):
         ended = launch(*words[1:])
+        meanwhile()
         command = shlex.join(["dtp", *words])
         jobs._log(row, places).write_text(f"$ {command}\n{ended.out}{ended.err}")
         return ended.code
@@ -340,7 +341,7 @@ def test_a_command_that_failed_leaves_its_row(place, monkeypatch, code, left):
     (place / "work" / "a" / "seeds").mkdir(parents=True)
     (place / "work" / "a" / "seeds" / "summary.json").write_text("{}")
     (place / "work" / "a" / "log.txt").write_text("$ dtp train\nerror: no luck\n")
-    monkeypatch.setattr(jobs, "_run", lambda *_: code)
+    monkeypatch.setattr(jobs, "_run", lambda *_, **__: code)
     ended, found, said = computed(row, places, seeds=1)
     assert ended == jobs.Ended(int(bool(left)), left) and (found is None) == bool(left)
     assert not left or said.startswith(f"a: exit code {code}: no luck (")
@@ -356,7 +357,7 @@ def test_a_search_that_is_done_is_checked(here, monkeypatch):
     (sweep / "sweep.json").write_text(json.dumps({"order": [0, 1], "epochs": 1}))
     asked = []
 
-    def refused(words, *_):
+    def refused(words, **_):
         asked.append(words[0])
         jobs._log(row, places).write_text("$ dtp sweep\nerror: its sweep has another space\n")
         return 2
@@ -373,7 +374,7 @@ def test_a_search_that_is_done_is_checked(here, monkeypatch):
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_search_of_another_budget_is_no_result(here, monkeypatch, epochs):
     place, _ = here
-    monkeypatch.setattr(jobs, "_run", lambda *_: 0)
+    monkeypatch.setattr(jobs, "_run", lambda *_, **__: 0)
     group = runpy.run_path("rows.py")["GROUPS"][0]
     places, said = Places(place / "results", place / "work"), []
     sweep = places.folder(group.rows[0]) / "sweep"
@@ -456,8 +457,8 @@ def test_hardware_is_that_of_the_machine_that_trained(place):
         ({"host": "far", "device": "1 x cpu"}, "1 x cpu of far"),
     ):
         (place / "config.json").write_text(json.dumps({"provenance": origin}))
-        assert store._hardware(store._origins([place, place])) == said
-    assert store._hardware(store._origins([place / "none"])) == "unknown"
+        assert [one["hardware"] for one in store._origins(place)] == [said]
+    assert not store._origins(place / "none")
 
 
 def test_a_row_that_was_only_searched_is_left(here, monkeypatch):
@@ -465,21 +466,12 @@ def test_a_row_that_was_only_searched_is_left(here, monkeypatch):
     groups = runpy.run_path("rows.py")["GROUPS"]
     tasks = [(groups[0], groups[0].rows[0])]
     asked = iter([False, True])  # the hours are over when the search has ended
-    monkeypatch.setattr(jobs, "_swept", lambda *_: {"best": None})
+    monkeypatch.setattr(jobs, "_search", lambda *_: {"chosen": {}})
     places = Places(place / "results", place / "work")
     ended = jobs.compute(
         tasks, places, is_over=lambda: next(asked, True), note="", say=lambda _: None
     )
     assert ended == jobs.Ended(0, 1)
-
-
-def test_the_commit_is_that_of_the_program_that_trained(place):
-    for name, commit in (("a", "c0ffee"), ("b", "c0ffee"), ("c", "decaf")):
-        (place / name).mkdir()
-        origin = {"provenance": {"commit": commit}}
-        (place / name / "config.json").write_text(json.dumps(origin))
-    assert store._commits(store._origins(place / name for name in "abc")) == "c0ffee, decaf"
-    assert store._commits(store._origins([place / "none"])) is None
 
 
 def test_a_seed_that_went_on_elsewhere_is_of_both(place):
@@ -490,18 +482,234 @@ def test_a_seed_that_went_on_elsewhere_is_of_both(place):
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps({"provenance": {**origin, **more}, "seeds": []}))
 
+    def commits(name):
+        return [one["commit"] for one in store._origins(place / name)]
+
     write(place / "a/config.json", "c0ffee", "1 x old", "0.9")
-    write(place / "a/summary.json", "decaf", "1 x new", "0.10")
+    write(place / "a/summary.json", "decaf", "1 x new", "0.10", date="2026-11-20T23:59:00+00:00")
     write(place / "b/config.json", "c0ffee", "1 x old", "0.9")
-    origins = store._origins([place / "a", place / "b"])
-    assert store._commits(origins) == "c0ffee, decaf"
-    assert store._hardware(origins) == "1 x old of far, 1 x new of far"
-    assert store._versions(origins) == {"jax": "0.9, 0.10"}
-    write(place / "summary.json", "bean", "1 x last", "0.10", date="2026-11-20T23:59:00+00:00")
-    assert store._commits(store._origins([place / "a"])) == "c0ffee, decaf"
-    assert store._commits(store._origins([place / "b"])) == "c0ffee, bean"
-    assert store._day(place) == "2026-11-20"
-    assert store._day(place / "none") == str(datetime.date.today())
+    assert commits("a") == ["c0ffee", "decaf"] and commits("b") == ["c0ffee"]
+    write(place / "summary.json", "bean", "1 x last", "0.10")
+    assert commits("a") == ["c0ffee", "decaf"] and commits("b") == ["c0ffee", "bean"]
+    seeds = [store.of_seed(0, place / "a", "busy")]
+    (place / "b/summary.json").write_text('{"test_accuracy": 0.5}')
+    seeds.append(store.of_seed(1, place / "b", ""))
+    assert [one["date"] for one in seeds] == ["2026-11-20", str(datetime.date.today())]
+    row, places = Row("r", "R", "digits_dtp"), Places(place, place)
+    found = store.write(places, row, commands={"train": "dtp"}, search=None, chosen={}, seeds=seeds)
+    assert found == places.result(row) and found["commit"] == "c0ffee, decaf"
+    assert found["hardware"] == "1 x old of far, 1 x new of far"
+    assert found["versions"] == {"jax": "0.9, 0.10"}
+    assert found["note"] == "busy" and found["date"] == seeds[1]["date"]
+
+
+# What is done of a row that is not.
+
+
+def three(place, name="results", more=()):
+    """(task, places) of a row of seeds 5, 6 and 7."""
+    row = Row("a", "A", "digits_backprop", (*TINY, "--config.seed=5", *more))
+    group = Group("g", "G", "Words.", (row,), seeds=3, trials=0)
+    return (group, row), Places(place / name, place / f"work of {name}")
+
+
+def in_order(task, places, say=lambda _: None):
+    return jobs.compute([task], places, is_over=lambda: False, note="", say=say)
+
+
+@pytest.fixture
+def stopped(monkeypatch, in_process):
+    """A function that stops the next command when a seed of it has ended; it lists the other commands."""
+    through, asked = jobs._run, []
+
+    def at_the_end_of(seed):
+        def run(words, *, meanwhile, **_):
+            monkeypatch.setattr(jobs, "_run", listed)
+            folder = Path(words[-1].partition("=")[2]) / f"seed_{seed}"
+            alone = (f"--config.seed={seed}", "--config.seeds=1", f"--workdir={folder}")
+            assert launch(*words[1:-1], *alone).code == 0
+            meanwhile()
+            raise jobs.Interrupted(signal.SIGTERM)
+
+        monkeypatch.setattr(jobs, "_run", run)
+
+    def listed(words, **rest):
+        asked.append(words[-3:])
+        return through(words, **rest)
+
+    at_the_end_of.asked = asked
+    return at_the_end_of
+
+
+def test_another_machine_goes_on_with_the_seeds_that_are_left(place, stopped):
+    task, places = three(place, "alone")
+    assert in_order(task, places) == jobs.Ended(0, 0)
+    wanted, curves = places.result(task[1]), places.file(task[1]).with_suffix(".csv").read_text()
+    task, first = three(place, "shared")
+    stopped(5)
+    assert in_order(task, first) == jobs.Ended(128 + signal.SIGTERM, 1)
+    assert jobs.state_of(task, first) == "stopped: 1 of 3 seeds"
+    other = first._replace(work=place / "other")
+    assert jobs.state_of(task, other) == "begun elsewhere: 1 of 3 seeds"
+    stopped.asked.clear()
+    assert in_order(task, other) == jobs.Ended(0, 0)
+    folder = other.folder(task[1]) / "seeds_from_6"
+    assert stopped.asked == [["--config.seed=6", "--config.seeds=2", f"--workdir={folder}"]]
+    found = other.result(task[1])
+    assert [one["seed"] for one in found["seeds"]] == [5, 6, 7]
+    for mine, theirs in zip(found["seeds"], wanted["seeds"], strict=True):
+        assert mine["test_accuracy"] == theirs["test_accuracy"]
+    assert other.file(task[1]).with_suffix(".csv").read_text() == curves
+    assert "--config.seeds=3" in found["command"] and not other.unfinished(task[1]).exists()
+
+
+def test_a_machine_goes_on_in_the_folder_that_it_has(place, stopped):
+    """Where its next seed may have begun."""
+    task, places = three(place)
+    other = places._replace(work=place / "other")
+    for seed, where in ((5, places), (6, other), (7, other)):
+        stopped(seed)
+        in_order(task, where)
+    kept_now = sorted(file.stem for file in places.unfinished(task[1]).iterdir())
+    assert kept_now == ["seed_5", "seed_6", "seed_7"]
+    folders = [file.name for file in other.folder(task[1]).glob("seeds*")]
+    assert folders == ["seeds_from_6"] and jobs._begun(task[1], other, 5) == [6]
+    assert jobs._begun(task[1], places, 5) == [5]
+    places.unfinished(task[1]).joinpath("seed_7.json").unlink()
+    assert in_order(task, places) == jobs.Ended(0, 0)
+    assert stopped.asked[-1][-1] == f"--workdir={places.folder(task[1]) / 'seeds'}"
+
+
+def test_more_seeds_take_those_that_are_kept(place, stopped):
+    task, places = three(place)
+    stopped(5)
+    in_order(task, places)
+    stopped.asked.clear()
+    one = (task[0]._replace(seeds=1), task[1])
+    assert in_order(one, places) == jobs.Ended(0, 0) and not stopped.asked
+    assert [seed["seed"] for seed in places.result(task[1])["seeds"]] == [5]
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("<<<<<<< HEAD", "cannot be read"),
+        ("{}", "cannot be read"),
+        (None, "is of another config: its forward_lr is 0.1, here it is 0.5"),
+    ],
+)
+def test_what_is_kept_of_another_config_is_refused(place, stopped, content, said):
+    task, places = three(place, more=("--config.forward_lr=0.1",))
+    stopped(5)
+    in_order(task, places)
+    stopped.asked.clear()
+    file, spoken = places.unfinished(task[1]) / "seed_5.json", []
+    if content is None:
+        task, _ = three(place, more=("--config.forward_lr=0.5",))
+    else:
+        file.write_text(content)
+    before = file.read_text()
+    assert in_order(task, places, spoken.append) == jobs.Ended(1, 1) and not stopped.asked
+    assert spoken == [f"a: {file} {said}; allowed: no such file: the job is then run again"]
+    assert file.read_text() == before
+
+
+@pytest.mark.parametrize("trials", [0, 2])
+def test_a_row_that_is_not_valid_is_a_line(place, trials):
+    (group, row), places = three(place)
+    for other, problem in (
+        (row._replace(config="nowhere"), "--config is 'nowhere', which does not exist"),
+        (row._replace(overrides=("--config.nothing=1",)), "config.nothing: no such field"),
+    ):
+        said = []
+        task = (group._replace(trials=trials), other)
+        assert in_order(task, places, said.append) == jobs.Ended(1, 1)
+        assert len(said) == 1 and said[0].startswith(f"a: {problem}"), said
+
+
+def test_a_search_that_is_kept_is_not_run_again(here, monkeypatch):
+    place, _ = here
+    group = runpy.run_path("rows.py")["GROUPS"][0]
+    row, places = group.rows[0], Places(place / "results", place / "work")
+    content = {
+        "order": [0, 1],
+        "epochs": 1,
+        "pruner": "halving",
+        "states": {"complete": 2},
+        "importances": {},
+        "best": {"trial": 1, "val_accuracy": 0.75, "fields": {"forward_lr": 0.25}},
+    }
+    asked = []
+
+    def searched(words, **_):
+        asked.append(words[0])
+        folder = places.folder(row) / "sweep"
+        if words[0] == "train":
+            raise jobs.Interrupted(signal.SIGTERM)
+        folder.mkdir(parents=True)
+        (folder / "sweep.json").write_text(json.dumps(content))
+        (folder / "sweep.csv").write_text("seconds\n1.5\n2\n")
+        return 0
+
+    monkeypatch.setattr(jobs, "_run", searched)
+    assert in_order((group, row), places).code == 128 + signal.SIGTERM
+    assert asked == ["sweep", "train"]
+    elsewhere = places._replace(work=place / "other")
+    assert jobs.state_of((group, row), elsewhere) == "begun elsewhere: 0 of 2 seeds"
+    assert in_order((group, row), elsewhere).code == 128 + signal.SIGTERM
+    assert asked == ["sweep", "train", "train"]
+    found = jobs._search(group, row, elsewhere, [], None)
+    assert found["seconds"] == 3.5 and found["chosen"] == {"forward_lr": 0.25}
+    for other, is_other in (
+        (group._replace(trials=3), "trials is 2, here it is 3"),
+        (group._replace(trial_epochs=2), "epochs is 1, here it is 2"),
+    ):
+        said = []
+        assert in_order((other, row), elsewhere, said.append) == jobs.Ended(1, 1)
+        assert len(said) == 1 and f"search.json is of another config: its {is_other}" in said[0]
+    monkeypatch.setitem(search.REACH, "forward_lr", 2.0)
+    with pytest.raises(kept.Refused, match="its space is"):
+        jobs._search(group, row, elsewhere, [], None)
+    assert asked == ["sweep", "train", "train"]
+
+
+def test_a_seed_is_kept_while_others_train(place, monkeypatch):
+    """And one that was there before is not: it may be of another config."""
+    task, places = three(place)
+    runs = places.folder(task[1]) / "seeds"
+    (runs / "seed_5").mkdir(parents=True)
+    (runs / "seed_5" / "summary.json").write_text("{}")
+    os.utime(runs / "seed_5" / "summary.json", (0, 0))
+    train = place / "train"
+    train.write_text(
+        f"#!/bin/sh\nmkdir '{runs}/seed_6'\necho '{{}}' > '{runs}/seed_6/summary.json'\nexec sleep 60\n"
+    )
+    train.chmod(0o755)
+    monkeypatch.setattr(jobs.sys, "executable", str(train))
+    monkeypatch.setattr(jobs, "KEEP_SECONDS", 0.1)
+    file = places.unfinished(task[1]) / "seed_6.json"
+
+    def stop():
+        wait_for(file.exists, [], "file")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    watching = threading.Thread(target=stop)
+    watching.start()
+    assert in_order(task, places) == jobs.Ended(128 + signal.SIGTERM, 1)
+    watching.join()
+    assert [one.name for one in file.parent.iterdir()] == ["seed_6.json"]
+
+
+def test_what_is_committed_of_a_row_is_of_one_that_has_no_result():
+    for folder in (COMMITTED.results / "unfinished").glob("*"):
+        group, row = next(task for task in EVERY if task[1].name == folder.name)
+        assert COMMITTED.result(row) is None, f"{folder} is left over"
+        of = kept.what_is_searched(group, row)
+        found = kept.load(COMMITTED, row, "search", of) or {
+            "chosen": jobs._values_of(row, COMMITTED)
+        }
+        words = jobs.train_words(group, row, COMMITTED, found["chosen"])
+        kept.seeds_of(COMMITTED, row, kept.what_is_trained(words)[1])
 
 
 # The page.

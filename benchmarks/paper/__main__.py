@@ -7,10 +7,12 @@
     python -m benchmarks.paper --page                 writes the page from what is there
 
 Stop it at any time; the same command goes on. Start it several times, and the processes share the rows. What is
-done is in RESULTS, small files to be committed: another machine that has them goes on with the rest. Groups that
-need a GPU are run where there is one, or where --only names them. Exit codes: 0 done, or the hours are over; 1
-something failed, in the way that the last lines say; 2 a flag is not valid, or a result cannot be read; 129, 130
-or 143 stopped by a signal.
+done is in RESULTS, small files to be committed: another machine that has them goes on with the rest. Of a row that
+is not done, its search and its seeds are in RESULTS/unfinished as each of them ends. Groups that need a GPU are
+run where there is one, or where --only names them.
+
+Exit codes: 0 done, or the hours are over; 1 something failed, in the way that the last lines say; 2 a flag is not
+valid, or a result cannot be read; 129, 130 or 143 stopped by a signal.
 """
 
 import argparse

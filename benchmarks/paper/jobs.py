@@ -1,7 +1,8 @@
 """Runs what is missing: of every row a search, then the seeds with the values that it found.
 
-A job is a command of `dtp` in a process of its own, which goes on where it was stopped. Several processes share
-the list, on one machine or on several that have the folders in common.
+A job is a search, or the training of a seed: a command of `dtp` in a process of its own, which goes on where it
+was stopped. What it comes to is kept as it ends (see `kept.py`). Several processes share the list, on one machine
+or on several that have the folders in common.
 """
 
 import os
@@ -11,11 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from benchmarks.paper import store
+from benchmarks.paper import kept, store
 from benchmarks.paper.rows import Group, Row
 from benchmarks.paper.store import Places
 from dtp_jax.run.failures import EXIT_DIVERGED, INTERRUPTED
@@ -26,6 +28,10 @@ from dtp_jax.sweep.dimensions import as_text
 SEARCH = Path(__file__).with_name("search.py")
 WAIT_SECONDS = 2.0
 """Between looks at rows that another process has."""
+SEEDS = "seeds"
+"""The folder of a row's runs."""
+KEEP_SECONDS = 10.0
+"""Between looks at whether a seed has finished, while others of its command train on."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Say = Callable[[str], None]
 Task = tuple[Group, Row]
@@ -91,7 +97,7 @@ def compute(
                         taken.append(task)
                     elif places.result(task[1]) is not None:
                         is_done()
-                except Failed as problem:
+                except (Failed, kept.Refused) as problem:
                     say(f"{task[1].name}: {problem}")
                     broken.append(task)
                 except Interrupted as stopped:
@@ -120,31 +126,24 @@ def _try(
             return False
         if places.result(row) is not None:  # of another process, meanwhile
             return True
-        commands, chosen, sweep = {}, _values_of(row, places), None
+        run = partial(_run, row=row, lock=lock, places=places, say=say, heard=heard)
+        commands, chosen, found = {}, _values_of(row, places), None
         if group.trials:
             commands["sweep"] = sweep_words(group, row, places)
-            sweep = _swept(group, row, places, commands["sweep"], lock, say, heard)
-            chosen = (sweep.get("best") or {}).get("fields", {})
+            found = _search(group, row, places, commands["sweep"], run)
+            chosen = found["chosen"]
             if is_over():
                 return True
         commands["train"] = train_words(group, row, places, chosen)
-        what = counted(group.seeds, "seed")
-        code = _run(commands["train"], row, what, lock, places, say, heard)
-        runs = places.folder(row) / "seeds"
-        outcomes = [store.outcome_of(one) for one in store.seed_folders(group, runs).values()]
-        # Where it was refused, what lies there is of another config.
-        if code not in (0, EXIT_DIVERGED) or None in outcomes:
-            raise Failed(_problem(code, row, places))
         content = store.write(
             places,
-            group,
             row,
-            runs=runs,
             commands={name: shlex.join(["dtp", *words]) for name, words in commands.items()},
-            sweep=sweep,
+            search=found,
             chosen=chosen,
-            note=note,
+            seeds=_seeds(group, row, places, commands["train"], note, run),
         )
+        kept.forget(places, row)
         say(f"{row.name}: {in_words(content)}")
         return True
 
@@ -170,8 +169,13 @@ def train_words(group: Group, row: Row, places: Places, chosen: dict) -> list[st
         *row.overrides,
         *(f"--config.{name}={as_text(value)}" for name, value in chosen.items()),
         f"--config.seeds={group.seeds}",
-        f"--workdir={places.folder(row) / 'seeds'}",
+        f"--workdir={places.folder(row) / SEEDS}",
     ]
+
+
+def words_from(words: Sequence[str], start: int, count: int, runs: Path) -> list[str]:
+    """`train_words`, of `count` seeds from one on: the others are kept."""
+    return [*words[:-2], f"--config.seed={start}", f"--config.seeds={count}", f"--workdir={runs}"]
 
 
 def in_words(content: dict) -> str:
@@ -190,19 +194,27 @@ def state_of(task: Task, places: Places) -> str:
     found = places.result(row)
     if found is not None:
         return f"done: {in_words(found)}"
-    folder = places.folder(row)
-    if not folder.is_dir():
+    folder, state = places.folder(row), "begun elsewhere"
+    jobs = {file.stem for file in places.unfinished(row).glob("*.json")}
+    if folder.is_dir():
+        with places.claim(row) as lock:
+            state = "running" if lock is None else "stopped"
+    elif not jobs:
         return "not run"
-    with places.claim(row) as lock:
-        state = "running" if lock is None else "stopped"
-    finished = sum(
-        (one / "summary.json").is_file()
-        for one in store.seed_folders(group, folder / "seeds").values()
-    )
-    if (folder / "seeds").is_dir() or not group.trials:
-        return f"{state}: {finished} of {counted(group.seeds, 'seed')}"
+    runs = list(folder.glob(f"{SEEDS}*"))
+    if runs or jobs or not group.trials:
+        seeds = {job for job in jobs if job != "search"}.union(*map(_finished, runs))
+        return f"{state}: {len(seeds)} of {counted(group.seeds, 'seed')}"
     begun = len(list((folder / "sweep").glob("trial_*")))
     return f"{state}: {begun} of {group.trials} trials begun"
+
+
+def _finished(runs: Path) -> set[str]:
+    """The seeds in a folder of runs that have finished, each as "seed_<n>"."""
+    config = read_object(runs / "config.json") or {}
+    if config.get("seeds") == 1:  # one alone has the folder of all
+        return {f"seed_{config['seed']}"} if (runs / "summary.json").is_file() else set()
+    return {file.parent.name for file in runs.glob("seed_*/summary.json")}
 
 
 def _values_of(row: Row, places: Places) -> dict:
@@ -215,41 +227,92 @@ def _values_of(row: Row, places: Places) -> dict:
     return found["chosen"]
 
 
-def _swept(
+def _search(
+    group: Group, row: Row, places: Places, words: Sequence[str], run: Callable[..., int]
+) -> dict[str, Any]:
+    """What the search of a row came to, see `store.of_search`: as it is kept, or once it has all trials.
+
+    `dtp sweep` is asked for one that is done, too, which takes seconds: it knows of which config and space it is.
+    """
+    of = kept.what_is_searched(group, row)
+    found = kept.load(places, row, "search", of)
+    if found is not None:
+        return found
+    file = places.folder(row) / "sweep" / "sweep.json"
+    code = run(words, what=f"a search of {counted(group.trials, 'trial')}")
+    sweep, budget = read_object(file), (group.trials, group.trial_epochs)
+    if code or sweep is None:
+        raise Failed(_problem(code, row, places))
+    if (len(sweep["order"]), sweep["epochs"]) != budget:
+        other = f"{len(sweep['order'])} trials of {sweep['epochs']} epochs"
+        raise Failed(f"{file.parent} has {other}; the list says {budget[0]} of {budget[1]}")
+    found = store.of_search(sweep, file.parent, shlex.join(["dtp", *words]))
+    kept.save(places, row, "search", of, found)
+    return found
+
+
+def _seeds(
     group: Group,
     row: Row,
     places: Places,
     words: Sequence[str],
-    lock: IO,
-    say: Say,
-    heard: list[int],
-) -> dict:
-    """The content of the search's sweep.json, once it has all trials.
+    note: str,
+    run: Callable[..., int],
+) -> list[dict[str, Any]]:
+    """What the seeds of a row came to, see `store.of_seed`: as they are kept, or once they have ended."""
+    first, of = kept.what_is_trained(words)
+    wanted = range(first, first + group.seeds)
+    found = kept.seeds_of(places, row, of)
+    left = [seed for seed in wanted if seed not in found]
+    if left:
+        start = max(
+            (seed for seed in _begun(row, places, first) if seed <= left[0]), default=left[0]
+        )
+        runs, count = _runs(row, places, first, start), wanted.stop - start
+        folders = store.seed_folders(start, count, runs)
+        keep = partial(kept.save_seeds, places, row, of, folders, note)
+        code = run(
+            words if start == first else words_from(words, start, count, runs),
+            what=counted(len(left), "seed"),
+            meanwhile=partial(keep, since=time.time()),
+        )
+        # Where it was refused, what lies there is of another config.
+        if code in (0, EXIT_DIVERGED):
+            keep()
+        found = kept.seeds_of(places, row, of)
+        if any(seed not in found for seed in left):
+            raise Failed(_problem(code, row, places))
+    return [found[seed] for seed in wanted]
 
-    `dtp sweep` is asked for one that is done, too, which takes seconds: it knows of which config and space it is.
-    """
-    file = places.folder(row) / "sweep" / "sweep.json"
-    what = f"a search of {counted(group.trials, 'trial')}"
-    code = _run(words, row, what, lock, places, say, heard)
-    found, budget = read_object(file), (group.trials, group.trial_epochs)
-    if code or found is None:
-        raise Failed(_problem(code, row, places))
-    if (len(found["order"]), found["epochs"]) != budget:
-        other = f"{len(found['order'])} trials of {found['epochs']} epochs"
-        raise Failed(f"{file.parent} has {other}; the list says {budget[0]} of {budget[1]}")
-    return found
+
+def _runs(row: Row, places: Places, first: int, start: int) -> Path:
+    """The folder of the runs of all seeds, or of those from one on."""
+    return places.folder(row) / (SEEDS if start == first else f"{SEEDS}_from_{start}")
+
+
+def _begun(row: Row, places: Places, first: int) -> list[int]:
+    """The seeds from which on there is such a folder."""
+    folders = [file.name for file in places.folder(row).glob(f"{SEEDS}*")]
+    starts = [name.removeprefix(f"{SEEDS}_from_") for name in folders]
+    return [first] * (SEEDS in folders) + [int(one) for one in starts if one.isdecimal()]
 
 
 def _run(
     words: Sequence[str],
+    *,
     row: Row,
     what: str,
     lock: IO,
     places: Places,
     say: Say,
     heard: list[int],
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> int:
-    """The exit code of a command of `dtp`, whose output goes to the row's log. A signal reaches it as SIGTERM."""
+    """The exit code of a command of `dtp`, whose output goes to the row's log. A signal reaches it as SIGTERM.
+
+    Args:
+      meanwhile: called now and then, and when it has ended.
+    """
     say(f"{row.name}: {what}")
     start, log = time.monotonic(), _log(row, places)
     with log.open("a") as out:
@@ -263,12 +326,17 @@ def _run(
             pass_fds=(lock.fileno(),),  # the row is its own as long as it lives
             start_new_session=True,  # a terminal's ctrl-C comes once, from here
         )
-        told = False
+        told, looked = False, start
         while process.poll() is None:
             if heard and not told:
                 process.terminate()
                 told = True
+            if time.monotonic() - looked > KEEP_SECONDS:
+                looked = time.monotonic()
+                with suppress(OSError):  # it trains on; the last look says it
+                    meanwhile()
             time.sleep(0.1)
+    meanwhile()
     if heard or process.returncode >= INTERRUPTED:
         raise Interrupted(heard[0] if heard else process.returncode - INTERRUPTED)
     if process.returncode < 0:

@@ -1,7 +1,8 @@
 """Where results are: small files that are committed, and the folder in which they are computed.
 
 RESULTS/<row>.json has what a row came to, RESULTS/<row>.csv its curves. Whoever has the JSON does not run the
-row again. WORK/<row>/ has the search, the runs and their logs, and is of no use once the JSON is there.
+row again. Until then, RESULTS/unfinished/<row>/ has what is done of it: see `kept.py`. WORK/<row>/ has the
+search, the runs and their logs, and is of no use once the JSON is there.
 """
 
 import csv
@@ -18,7 +19,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.paper.rows import Group, Row
+from benchmarks.paper.rows import Row
 from benchmarks.provenance import processor
 from dtp_jax.run.files import read_object, replace_text
 from dtp_jax.run.locks import claimed
@@ -62,6 +63,10 @@ class Places(NamedTuple):
             )
         return found
 
+    def unfinished(self, row: Row) -> Path:
+        """What is done of a row that is not."""
+        return self.results / "unfinished" / row.name
+
     def folder(self, row: Row) -> Path:
         """Where it is computed."""
         return self.work / row.name
@@ -75,12 +80,11 @@ class Places(NamedTuple):
         return claimed(self.folder(row) / "lock")
 
 
-def seed_folders(group: Group, runs: Path) -> dict[int, Path]:
-    """Seed -> its run folder, as `dtp train` has them: from the config's seed on; one alone has the folder of all."""
-    first = (read_object(runs / "config.json") or {}).get("seed", 0)
-    if group.seeds == 1:
+def seed_folders(first: int, count: int, runs: Path) -> dict[int, Path]:
+    """Seed -> its run folder, as `dtp train` has them: one alone has the folder of all."""
+    if count == 1:
         return {first: runs}
-    return {seed: runs / f"seed_{seed}" for seed in range(first, first + group.seeds)}
+    return {seed: runs / f"seed_{seed}" for seed in range(first, first + count)}
 
 
 def outcome_of(folder: Path) -> tuple[str, str] | None:
@@ -91,54 +95,33 @@ def outcome_of(folder: Path) -> tuple[str, str] | None:
     return None if why is None else (DIVERGED, ABOUT_CHECKPOINTS.sub("", why))
 
 
-def write(
-    places: Places,
-    group: Group,
-    row: Row,
-    *,
-    runs: Path,
-    commands: Mapping[str, str],
-    sweep: dict[str, Any] | None,
-    chosen: Mapping[str, Any],
-    note: str,
-) -> dict[str, Any]:
-    """Writes the files of a row whose runs have ended, and returns the content of its JSON.
+def of_search(sweep: Mapping[str, Any], folder: Path, command: str) -> dict[str, Any]:
+    """What is kept of a search, and how long it took.
 
     Args:
-      runs: their folder.
-      commands: "train", and "sweep" where there was a search.
-      sweep: the content of sweep.json. chosen: fields that the search has set.
+      sweep: the content of sweep.json. folder: of the search. command: where sweep.json does not say it.
+    """
+    best = sweep.get("best") or {}
+    return {
+        "trials": len(sweep["order"]),
+        "epochs": sweep["epochs"],
+        "pruner": sweep["pruner"],
+        "states": sweep["states"],
+        "best_trial": best.get("trial"),
+        "val_accuracy": best.get("val_accuracy"),
+        "importances": sweep["importances"],
+        "seconds": _seconds(folder / "sweep.csv"),
+        "command": sweep.get("command", command),
+        "chosen": best.get("fields", {}),
+    }
+
+
+def of_seed(number: int, folder: Path, note: str) -> dict[str, Any]:
+    """What is kept of the run of a seed, which has ended.
+
+    Args:
       note: what the user says of the machine.
     """
-    folders = seed_folders(group, runs)
-    seeds = [_of_seed(number, folder) for number, folder in folders.items()]
-    origins = _origins(folders.values())
-    config = read_object(runs / "config.json") or {}
-    content = {
-        "row": row.name,
-        "config": row.config,
-        "overrides": list(row.overrides),
-        **{name: config.get(name) for name in ("rule", "network", "dataset", "epochs")},
-        "chosen": dict(chosen),
-        "search": _search(sweep, runs.parent / "sweep", commands),
-        "seeds": seeds,
-        **_means(seeds),
-        "command": commands["train"],
-        "commit": _commits(origins),
-        "host": socket.gethostname(),
-        "hardware": _hardware(origins),
-        "note": note,
-        "versions": _versions(origins),
-        "date": _day(runs),
-    }
-    places.results.mkdir(parents=True, exist_ok=True)
-    replace_text(places.results / f"{row.name}.csv", _curves(folders))
-    # The JSON last: where it is, everything is.
-    replace_text(places.file(row), json.dumps(content, indent=1) + "\n")
-    return content
-
-
-def _of_seed(number: int, folder: Path) -> dict[str, Any]:
     ended = outcome_of(folder)
     assert ended is not None, folder
     how, why = ended
@@ -157,31 +140,88 @@ def _of_seed(number: int, folder: Path) -> dict[str, Any]:
         found["angles"] = _last(metrics.of("train"), "angle/")
         update_angles = _last(metrics.of("diagnostics"), "update_angle/")
         found |= {"update_angles": update_angles} if update_angles else {}
-    return found
+    config = read_object(folder / "config.json") or {}
+    return {
+        "seed": found,
+        "curve": _curve(metrics),
+        "run": {name: config.get(name) for name in ("rule", "network", "dataset", "epochs")},
+        "origins": _origins(folder),
+        "host": socket.gethostname(),
+        "note": note,
+        "date": _day(summary),
+    }
 
 
-def _origins(folders: Iterable[Path]) -> list[dict[str, Any]]:
-    """Where the runs say that they came from: config.json at their first start, summary.json at their last."""
-    found = []
-    for folder in folders:
-        last = folder / "summary.json"
-        if not last.is_file():  # diverged, as it does at every start of all: up to the last
-            last = folder.parent / "summary.json"
-        of_both = (read_object(file) or {} for file in (folder / "config.json", last))
-        found += [one["provenance"] for one in of_both if "provenance" in one]
-    return found
+def write(
+    places: Places,
+    row: Row,
+    *,
+    commands: Mapping[str, str],
+    search: Mapping[str, Any] | None,
+    chosen: Mapping[str, Any],
+    seeds: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Writes the files of a row whose jobs are done, and returns the content of its JSON.
+
+    Args:
+      commands: "train", and "sweep" where there was a search.
+      search: see `of_search`. chosen: fields that it has set. seeds: see `of_seed`.
+    """
+    origins = [origin for one in seeds for origin in one["origins"]]
+    ended = [one["seed"] for one in seeds]
+    content = {
+        "row": row.name,
+        "config": row.config,
+        "overrides": list(row.overrides),
+        **seeds[0]["run"],
+        "chosen": dict(chosen),
+        "search": search and {name: value for name, value in search.items() if name != "chosen"},
+        "seeds": ended,
+        **_means(ended),
+        "command": commands["train"],
+        "commit": _each(one["commit"] for one in origins) or None,
+        "host": _each(one["host"] for one in seeds),
+        "hardware": _each(one["hardware"] for one in origins) or "unknown",
+        "note": _each(one["note"] for one in seeds),
+        "versions": _versions(origins),
+        "date": max(one["date"] for one in seeds),
+    }
+    places.results.mkdir(parents=True, exist_ok=True)
+    replace_text(places.results / f"{row.name}.csv", _curves(seeds))
+    # The JSON last: where it is, everything is.
+    replace_text(places.file(row), json.dumps(content, indent=1) + "\n")
+    return content
 
 
-def _commits(origins: Iterable[Mapping[str, Any]]) -> str | None:
-    """Of the programs that trained: others may have been committed since."""
-    return _each(one.get("commit") for one in origins) or None
+def _origins(folder: Path) -> list[dict[str, Any]]:
+    """Where a run says that it came from: config.json at its first start, summary.json at its last."""
+    last = folder / "summary.json"
+    if not last.is_file():  # diverged, as it does at every start of all: up to the last
+        last = folder.parent / "summary.json"
+    of_both = (read_object(file) or {} for file in (folder / "config.json", last))
+    return [
+        {
+            "commit": one.get("commit"),
+            "hardware": _hardware(one),
+            "versions": one.get("versions", {}),
+        }
+        for one in (each["provenance"] for each in of_both if "provenance" in each)
+    ]
 
 
-def _versions(origins: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def _hardware(origin: Mapping[str, Any]) -> str:
+    """What a run says that it was computed on; of a CPU of this machine, which one it is."""
+    here, device = socket.gethostname(), origin.get("device", "unknown")
+    host = origin.get("host", here)
+    if host != here:
+        return f"{device} of {host}"
+    return processor() if device.endswith("x cpu") else device
+
+
+def _versions(origins: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Of what they trained with."""
-    versions = [one.get("versions", {}) for one in origins]
-    names = dict.fromkeys(name for one in versions for name in one)
-    return {name: _each(one.get(name) for one in versions) for name in names}
+    names = dict.fromkeys(name for one in origins for name in one["versions"])
+    return {name: _each(one["versions"].get(name) for one in origins) for name in names}
 
 
 def _each(found: Iterable[str | None]) -> str:
@@ -189,10 +229,9 @@ def _each(found: Iterable[str | None]) -> str:
     return ", ".join(dict.fromkeys(filter(None, found)))
 
 
-def _day(runs: Path) -> str:
-    """The day on which the last seed ended, for which several are summed up; else today: they have just ended."""
-    summary = read_object(runs / "summary.json") or {}
-    when = summary.get("provenance", {}).get("date") if "seeds" in summary else None
+def _day(summary: Mapping[str, Any]) -> str:
+    """The day on which a run ended; today, where it does not say."""
+    when = summary.get("provenance", {}).get("date")
     return when[:10] if when else str(datetime.date.today())
 
 
@@ -219,59 +258,35 @@ def _means(seeds: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     return found
 
 
-def _search(
-    sweep: dict[str, Any] | None, folder: Path, commands: Mapping[str, str]
-) -> dict[str, Any] | None:
-    """What is kept of sweep.json, and how long it took."""
-    if sweep is None:
-        return None
-    best = sweep.get("best") or {}
-    return {
-        "trials": len(sweep["order"]),
-        "epochs": sweep["epochs"],
-        "pruner": sweep["pruner"],
-        "states": sweep["states"],
-        "best_trial": best.get("trial"),
-        "val_accuracy": best.get("val_accuracy"),
-        "importances": sweep["importances"],
-        "seconds": _seconds(folder / "sweep.csv"),
-        "command": sweep.get("command", commands["sweep"]),
-    }
-
-
 def _seconds(file: Path) -> float:
     """Of all trials that say so."""
     with file.open(newline="") as lines:
         return round(sum(float(line["seconds"] or 0) for line in csv.DictReader(lines)), 1)
 
 
-def _curves(folders: Mapping[int, Path]) -> str:
-    """CSV: a line for every epoch of every seed, with accuracies and angles after it."""
-    lines: list[dict[str, Any]] = []
-    for number, folder in folders.items():
-        metrics = read_metrics(folder / "metrics.jsonl")
-        train, val = metrics.of("train"), metrics.of("val")
-        columns = {
-            "train_accuracy": train.by_epoch("accuracy"),
-            "val_accuracy": val.by_epoch("accuracy"),
-            **{name: train.by_epoch(name) for name in train if name.startswith("angle/")},
+def _curve(metrics: Table) -> list[dict[str, float]]:
+    """Accuracies and angles after every epoch."""
+    train, val = metrics.of("train"), metrics.of("val")
+    columns = {
+        "train_accuracy": train.by_epoch("accuracy"),
+        "val_accuracy": val.by_epoch("accuracy"),
+        **{name: train.by_epoch(name) for name in train if name.startswith("angle/")},
+    }
+    return [
+        {
+            "epoch": epoch,
+            **{n: float(f"{v[epoch]:.6g}") for n, v in columns.items() if epoch in v},
         }
-        for epoch in sorted(set().union(*columns.values())):
-            values = {n: float(f"{v[epoch]:.6g}") for n, v in columns.items() if epoch in v}
-            lines.append({"seed": number, "epoch": epoch, **values})
+        for epoch in sorted(set().union(*columns.values()))
+    ]
+
+
+def _curves(seeds: Iterable[Mapping[str, Any]]) -> str:
+    """CSV: a line for every epoch of every seed."""
+    lines = [{"seed": one["seed"]["seed"], **line} for one in seeds for line in one["curve"]]
     names = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
     table = csv.DictWriter(text, names or ["seed", "epoch"], lineterminator="\n")
     table.writeheader()
     table.writerows(lines)
     return text.getvalue()
-
-
-def _hardware(origins: Iterable[Mapping[str, Any]]) -> str:
-    """What the runs say that they were computed on; of a CPU of this machine, which one it is."""
-    here, found = socket.gethostname(), []
-    for origin in origins:
-        device, host = origin.get("device", "unknown"), origin.get("host", here)
-        is_known = device.endswith("x cpu") and host == here
-        found.append(processor() if is_known else device if host == here else f"{device} of {host}")
-    return _each(found) or "unknown"
