@@ -120,8 +120,8 @@ DEPTH = (
 )
 RESNET = (
     "The same on a resnet18 with 8, 8, 16, 32 and 64 channels, trained on 5,000 images; each of its basic blocks is "
-    "a block of the chain. On a CPU its program takes many minutes to compile, anew for each trial: there are fewer "
-    "of them."
+    "a block of the chain, and Adam trains its feedback maps, too. On a CPU its program takes minutes to compile, anew "
+    "for each trial: there are fewer of them."
 )
 GPU = (
     "What `make results` runs on a machine with a GPU, with the published values of all fields and no search. "

@@ -29,6 +29,7 @@ def get_config(which="ldrl_4"):
         config.train_images = 5_000
         config.batch_size = 50
         config.feedback_iterations = (5,)
+        config.feedback_optimizer = "adam"  # one rate for maps of very different losses
         config.feedback_lr = (1e-3,)
     else:
         config.hidden = (256,) * (int(network) - 1)
