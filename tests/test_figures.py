@@ -329,6 +329,12 @@ def test_one_seed_has_no_deviation(tmp_path, capsys):
         (["5.1"], "FIGURE is '5.1'; allowed: 4.2, 4.3, 4.3-extra"),
         (["4.3", "--rules=ldr"], "--rules is 'ldr'; allowed:"),
         (["4.2", "--rules=fw_dtp"], "rules that train feedback weights"),
+        (["4.2", "--rules=ldrl,drl,ldrl"], "--rules is 'ldrl,drl,ldrl'; allowed: each rule once"),
+        (["4.3", "--rules=drl", "--noise=0.1"], "--noise is (0.1,); allowed: rules other than drl"),
+        (
+            ["4.2", "--rules=drl", "--feedback_lr=1"],
+            "--feedback_lr is (1.0,); allowed: rules other",
+        ),
         (["4.3", "--seeds=0"], "--seeds is 0; allowed:"),
         (["4.3", "--rules="], "--rules is"),
         (["4.3", "--first_seed=-1"], "--first_seed is -1"),

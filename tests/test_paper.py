@@ -6,6 +6,7 @@ import math
 import os
 import runpy
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -496,7 +497,7 @@ def test_a_seed_that_went_on_elsewhere_is_of_both(place):
     seeds.append(store.of_seed(1, place / "b", ""))
     assert [one["date"] for one in seeds] == ["2026-11-20", str(datetime.date.today())]
     row, places = Row("r", "R", "digits_dtp"), Places(place, place)
-    found = store.write(places, row, commands={"train": "dtp"}, search=None, chosen={}, seeds=seeds)
+    found = store.write(places, row, command="dtp", search=None, chosen={}, seeds=seeds)
     assert found == places.result(row) and found["commit"] == "c0ffee, decaf"
     assert found["hardware"] == "1 x old of far, 1 x new of far"
     assert found["versions"] == {"jax": "0.9, 0.10"}
@@ -525,7 +526,8 @@ def stopped(monkeypatch, in_process):
     def at_the_end_of(seed):
         def run(words, *, meanwhile, **_):
             monkeypatch.setattr(jobs, "_run", listed)
-            folder = Path(words[-1].partition("=")[2]) / f"seed_{seed}"
+            folder = Path(words[-1].partition("=")[2])
+            folder = folder if folder.name == f"seed_{seed}" else folder / f"seed_{seed}"
             alone = (f"--config.seed={seed}", "--config.seeds=1", f"--workdir={folder}")
             assert launch(*words[1:-1], *alone).code == 0
             meanwhile()
@@ -553,8 +555,14 @@ def test_another_machine_goes_on_with_the_seeds_that_are_left(place, stopped):
     assert jobs.state_of(task, other) == "begun elsewhere: 1 of 3 seeds"
     stopped.asked.clear()
     assert in_order(task, other) == jobs.Ended(0, 0)
-    folder = other.folder(task[1]) / "seeds_from_6"
-    assert stopped.asked == [["--config.seed=6", "--config.seeds=2", f"--workdir={folder}"]]
+    assert stopped.asked == [
+        [
+            f"--config.seed={n}",
+            "--config.seeds=1",
+            f"--workdir={other.folder(task[1])}/seeds/seed_{n}",
+        ]
+        for n in (6, 7)
+    ]
     found = other.result(task[1])
     assert [one["seed"] for one in found["seeds"]] == [5, 6, 7]
     for mine, theirs in zip(found["seeds"], wanted["seeds"], strict=True):
@@ -563,21 +571,55 @@ def test_another_machine_goes_on_with_the_seeds_that_are_left(place, stopped):
     assert "--config.seeds=3" in found["command"] and not other.unfinished(task[1]).exists()
 
 
-def test_a_machine_goes_on_in_the_folder_that_it_has(place, stopped):
-    """Where its next seed may have begun."""
+def test_what_another_machine_has_is_not_trained_again(place, stopped):
+    """Not in the middle of the seeds that are left, nor where this machine has begun all of them."""
     task, places = three(place)
+    here = places.folder(task[1]) / "seeds"
+    stopped(5)
+    in_order(task, places)
     other = places._replace(work=place / "other")
-    for seed, where in ((5, places), (6, other), (7, other)):
-        stopped(seed)
-        in_order(task, where)
-    kept_now = sorted(file.stem for file in places.unfinished(task[1]).iterdir())
-    assert kept_now == ["seed_5", "seed_6", "seed_7"]
-    folders = [file.name for file in other.folder(task[1]).glob("seeds*")]
-    assert folders == ["seeds_from_6"] and jobs._begun(task[1], other, 5) == [6]
-    assert jobs._begun(task[1], places, 5) == [5]
-    places.unfinished(task[1]).joinpath("seed_7.json").unlink()
+    stopped(6)
+    in_order(task, other)
+    places.unfinished(task[1]).joinpath("seed_5.json").rename(place / "seed_5.json")
+    shutil.rmtree(here)
+    stopped.asked.clear()
+    assert in_order(task, places) == jobs.Ended(0, 0)  # 6 is there
+    assert [words[-1] for words in stopped.asked] == [f"--workdir={here}/seed_{n}" for n in (5, 7)]
+    assert {one.name for one in here.iterdir()} == {"seed_5", "seed_7"}
+
+
+def test_seeds_that_this_machine_has_are_one_command(place, stopped):
+    task, places = three(place)
+    stopped(5)
+    in_order(task, places)
+    stopped.asked.clear()
     assert in_order(task, places) == jobs.Ended(0, 0)
-    assert stopped.asked[-1][-1] == f"--workdir={places.folder(task[1]) / 'seeds'}"
+    (words,) = stopped.asked
+    assert words[-2:] == ["--config.seeds=3", f"--workdir={places.folder(task[1])}/seeds"]
+
+
+def test_runs_of_other_epochs_are_not_made_longer(place, in_process):
+    """They would have other rates than runs that had so many epochs from the start."""
+    task, places = three(place)
+    assert in_order(task, places) == jobs.Ended(0, 0)
+    places.file(task[1]).unlink()
+    longer, said = (
+        (task[0], task[1]._replace(overrides=(*task[1].overrides, "--config.epochs=2"))),
+        [],
+    )
+    before = {file: file.read_bytes() for file in places.work.rglob("*.json*")}
+    assert in_order(longer, places, said.append) == jobs.Ended(1, 1)
+    seeds = places.folder(task[1]) / "seeds"
+    assert said[0].startswith(
+        f"a: config.epochs is 2, and {seeds} has a run of 1; allowed: no such"
+    )
+    assert before == {file: file.read_bytes() for file in places.work.rglob("*.json*")}
+
+
+def test_a_run_that_diverged_after_its_summary_is_no_finished_one(place):
+    (place / "summary.json").write_text("{}")
+    (place / "metrics.jsonl").write_text('{"split": "diverged", "message": "step 9: so it is"}\n')
+    assert store.outcome_of(place) == ("diverged", "step 9: so it is")
 
 
 def test_more_seeds_take_those_that_are_kept(place, stopped):
@@ -614,10 +656,57 @@ def test_what_is_kept_of_another_config_is_refused(place, stopped, content, said
     assert file.read_text() == before
 
 
+def test_the_hours_may_be_over_between_two_seeds(place, monkeypatch):
+    task, places = three(place)
+    seed = places.folder(task[1]) / "seeds" / "seed_5"
+    train = place / "train"
+    saves = "trap 'exit 143' TERM\nwhile true; do sleep 0.1; done"
+    train.write_text(
+        f"#!/bin/sh\nmkdir -p '{seed}'\necho '{{}}' > '{seed}/summary.json'\n{saves}\n"
+    )
+    train.chmod(0o755)
+    monkeypatch.setattr(jobs.sys, "executable", str(train))
+    monkeypatch.setattr(jobs, "KEEP_SECONDS", 0.1)
+    said, asked = [], iter([False, True])
+    ended = jobs.compute([task], places, is_over=lambda: next(asked), note="", say=said.append)
+    assert ended == jobs.Ended(0, 1)
+    assert said == ["a: 3 seeds", "a: the time is over; the same command goes on from here"]
+    assert [one.name for one in places.unfinished(task[1]).iterdir()] == ["seed_5.json"]
+
+
+def test_a_disk_that_takes_nothing_ends_the_list_in_a_line(place, in_process):
+    (group, row), places = three(place)
+    places.results.mkdir()
+    (places.results / "unfinished").write_text("")
+    said, rows_ = [], [row, row._replace(name="b")]
+    tasks = [(group, one) for one in rows_]
+    ended = jobs.compute(tasks, places, is_over=lambda: False, note="", say=said.append)
+    assert ended == jobs.Ended(1, 2)
+    assert said[-1].startswith("a: [Errno ") and "unfinished" in said[-1]
+
+
+def test_what_was_kept_before_the_config_got_a_field_holds(place, stopped):
+    """As for runs: it had the value that stands in run/formats.py."""
+    task, places = three(place)
+    stopped(5)
+    in_order(task, places)
+    file = places.unfinished(task[1]) / "seed_5.json"
+    content = json.loads(file.read_text())
+    assert content["of"].pop("guard") == "stop"
+    file.write_text(json.dumps(content))
+    _, of = kept.what_is_trained(jobs.train_words(*task, places, {}))
+    assert list(kept.seeds_of(places, task[1], of)) == [5]
+    content["of"]["max_steps"] = 7
+    file.write_text(json.dumps(content))
+    with pytest.raises(kept.Refused, match="its max_steps is 7, here it is 0"):
+        kept.seeds_of(places, task[1], of)
+
+
 @pytest.mark.parametrize("trials", [0, 2])
 def test_a_row_that_is_not_valid_is_a_line(place, trials):
     (group, row), places = three(place)
     for other, problem in (
+        (row._replace(overrides=("--config.seed=-1",)), "config.seed is -1; allowed: 0 or more"),
         (row._replace(config="nowhere"), "--config is 'nowhere', which does not exist"),
         (row._replace(overrides=("--config.nothing=1",)), "config.nothing: no such field"),
     ):
@@ -658,7 +747,7 @@ def test_a_search_that_is_kept_is_not_run_again(here, monkeypatch):
     assert jobs.state_of((group, row), elsewhere) == "begun elsewhere: 0 of 2 seeds"
     assert in_order((group, row), elsewhere).code == 128 + signal.SIGTERM
     assert asked == ["sweep", "train", "train"]
-    found = jobs._search(group, row, elsewhere, [], None)
+    found = jobs._search(group, row, elsewhere, None)
     assert found["seconds"] == 3.5 and found["chosen"] == {"forward_lr": 0.25}
     for other, is_other in (
         (group._replace(trials=3), "trials is 2, here it is 3"),
@@ -669,7 +758,7 @@ def test_a_search_that_is_kept_is_not_run_again(here, monkeypatch):
         assert len(said) == 1 and f"search.json is of another config: its {is_other}" in said[0]
     monkeypatch.setitem(search.REACH, "forward_lr", 2.0)
     with pytest.raises(kept.Refused, match="its space is"):
-        jobs._search(group, row, elsewhere, [], None)
+        jobs._search(group, row, elsewhere, None)
     assert asked == ["sweep", "train", "train"]
 
 

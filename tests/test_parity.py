@@ -166,6 +166,13 @@ def test_program_passes_and_prints_a_row_per_quantity(capsys):
     assert printed.err == "" and "ABOVE" not in printed.out
 
 
+def test_a_path_is_shown_as_it_is(tmp_path, capsys):
+    folder = tmp_path / "[old]" / "[" / "x]"  # with [/x] in it
+    folder.mkdir(parents=True)
+    assert __main__.main([write(folder / ":a:.npz", SMALLEST)]) == 0
+    assert "[old]/[/x]/:a:.npz" in capsys.readouterr().out.replace("\n", "")
+
+
 @pytest.mark.parametrize(
     ("name", "key"),
     [("symmetric_init", "b0/out/grad/conv_1/conv/weight"), (SMALLEST, "b0/noise/conv_1/dx")],
@@ -224,6 +231,7 @@ def block_with(**changes):
         ({"meta/spec": block_with(kind="recurrent")}, "recurrent"),
         ({"meta/spec": block_with(activation="gelu")}, "gelu"),
         ({"hp/beta": None}, "beta"),
+        ({"hp/noise": np.array(0.1)}, "IndexError"),
         ({"hp/forward_optimizer": np.array("lion")}, "lion"),
         ({"meta/spec": spec_with(rule="hebb")}, "hebb"),
         ({"fwd/fc/linear/weight": None}, "fwd/fc/linear/weight"),

@@ -96,7 +96,7 @@ def write_run(folder, seed=0, *, accuracy=0.5, epochs=2, finished=True, rows=(),
     (folder / "metrics.jsonl").write_text(text)
     if finished:
         summary = {
-            **{name: config[name] for name in ("rule", "network", "dataset", "seed")},
+            **{name: config[name] for name in ("rule", "network", "dataset", "seed", "epochs")},
             **{"steps": 10 * epochs, "test_accuracy": accuracy, "val_accuracy": None},
             **{"wall_seconds": 90.0, "images_per_second": 1000.0, "device": "1 x cpu"},
         }
@@ -352,15 +352,15 @@ def test_runs_that_only_their_seed_sets_apart_are_one_config(tmp_path):
         ("b", 0, {"log_every": 7}),
         ("c", 0, {"beta": 0.25}),
         ("d", 0, {}),
+        ("e", 2, {"max_steps": 5}),  # not as long as the others
+        ("f", 2, {"patience": 1}),
+        ("g", 2, {"max_minutes": 1.0}),
     ):
         write_run(tmp_path / name, seed, **fields)
-    found = folders.find([str(tmp_path / name) for name in "abcd"])
-    assert [[run.path.name for run in group.runs] for group in found.groups] == [
-        ["b", "a"],
-        ["c"],
-        ["d"],
-    ]
-    assert [group.label for group in found.groups] == ["a", "c", "d"] and found.folder is None
+    found = folders.find([str(tmp_path / name) for name in "abcdefg"])
+    names = [[run.path.name for run in group.runs] for group in found.groups]
+    assert names == [["b", "a"], *([name] for name in "cdefg")]
+    assert [group.label for group in found.groups] == list("acdefg") and found.folder is None
 
 
 def test_nothing_in_a_run_breaks_out_of_the_page(tmp_path):
@@ -441,6 +441,34 @@ def test_a_config_of_which_no_seed_has_finished_shows_what_there_is(tmp_path):
     assert "20 to 36.7" in printed
     said = "Lines, here and below, are means over 3 unfinished seeds of mine and 1 seed of other, bands"
     assert said in page_of(tmp_path / "c").text
+
+
+def test_a_summary_from_before_a_run_became_longer_does_not_count(tmp_path):
+    """It is of fewer epochs, while the run trains on, or after it has diverged."""
+    more = {"epoch": 3, "split": "train", "loss": 1.0, "accuracy": 0.9}
+    after = {
+        0: (2, []),  # finished
+        1: (3, []),  # begun, and killed
+        2: (3, [{**more, "step": 25}]),
+        3: (3, [{**more, "step": 25}, {"split": "diverged", "message": "step 25: so it is"}]),
+    }
+    for seed, (epochs, rows) in after.items():
+        folder = write_run(
+            tmp_path / f"c/mine/seed_{seed}", seed, accuracy=0.5 + seed / 10, rows=rows
+        )
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "epochs": epochs}))
+    (group,) = folders.find([str(tmp_path / "c")]).groups
+    assert [run.seed for run in group.finished] == [0]
+    assert [run.status.split()[0] for run in group.runs] == [
+        "finished",
+        "unfinished",
+        "unfinished",
+        "diverged:",
+    ]
+    found = page_of(tmp_path / "c")
+    assert found.row("mine")[1] == "50.00" and found.row("mine")[3] == "1 of 4"
+    assert found.row("mine", "2")[3:5] == ["25", ""]
 
 
 def test_of_how_many_seeds_means_are(tmp_path):

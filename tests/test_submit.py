@@ -305,11 +305,38 @@ def test_workers_of_a_sweep_are_jobs(place, capsys):
     more = ("--storage=s.journal", "--pruner=none", "--from-config", "--plugin=colorsys")
     (first, _) = jobs.sweep([*args, *more], asked, print).jobs
     assert set(more) < set(first.arguments)
-    for flag in ("--config.beta=-1", "--status", "--nix=1"):
+    for flag in ("--config.beta=-1", "--status", "--nix=1", "--storage=nonsense://x"):
         with pytest.raises(ValueError, match="; allowed"):
             jobs.sweep([*args, flag], asked, print)
     for flag in ("--workers=0", "--trials=0", "--pruner=nix"):
         with pytest.raises(SystemExit):
             jobs.sweep([*args, flag], asked, print)
         assert flag.partition("=")[0] in capsys.readouterr().err
-    assert not list(place.iterdir())
+    (place / "own.py").write_text(
+        "from dtp_jax.configs.digits_dtp import get_config\n"
+        "from dtp_jax.sweep.space import Uniform\n"
+        "space = {'beta': Uniform(0.01, 0.02)}\n"
+    )
+    with pytest.raises(ValueError, match="--from-config: config.beta is .* outside of"):
+        jobs.sweep(["--config=own.py", "--trials=2", "--from-config"], asked, print)
+    assert [file.name for file in place.iterdir()] == ["own.py"]
+
+
+def test_a_sweep_that_has_begun_is_checked_before_it_is_sent(place):
+    """And one that is done needs no workers."""
+    asked = options.read([("submit", "slurm"), ("submit.time", "9")])
+    config = ("--config=digits_dtp", "--config.epochs=1", "--config.max_steps=1", "--workdir=w")
+    code, _, err = dtp("sweep", *config, "--trials=1")
+    assert code == 0, err
+    before = sorted(place.rglob("*"))
+    found = jobs.sweep([*config, "--trials=1"], asked, print)
+    assert not found.jobs and found.finished == ["the sweep of 1 trial in w"]
+    assert len(jobs.sweep([*config, "--trials=2"], asked, print).jobs) == 1
+    for more, said in (
+        ("--config.beta=0.5", "its sweep has another space: its beta is"),
+        ("--from-config", "--from-config comes too late"),
+        ("--pruner=none", "another pruner"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            jobs.sweep([*config, "--trials=2", more], asked, print)
+    assert sorted(place.rglob("*")) == before

@@ -33,7 +33,7 @@ from dtp_jax.run.files import DiskError
 from dtp_jax.run.loading import load_config
 from dtp_jax.run.owner import Ownership
 from dtp_jax.run.screen import Screen
-from dtp_jax.sweep import __main__, plan, pool, results, study, tell, trial
+from dtp_jax.sweep import __main__, command, plan, pool, results, study, tell, trial
 from dtp_jax.sweep import dimensions as dimensions_
 from dtp_jax.sweep.dimensions import as_text, default_space, dimensions, fields_at, trained_maps
 from dtp_jax.sweep.space import Choice, IntUniform, LogUniform, PerMap, Uniform
@@ -382,6 +382,8 @@ def test_run_again_it_is_done_and_more_goes_on(whole):
         ),
         (("--pruner=median",), RATES, "another pruner: none, here it is median"),
         (("--config.momentum=0.5",), RATES, "its momentum is Uniform(0, 0.95), here it is not"),
+        (("--config.max_steps=5",), RATES, "its max_steps is 0, here it is 5"),  # shorter trials
+        (("--from-config",), RATES, "--from-config comes too late"),
     ],
 )
 def test_another_sweep_in_the_folder_is_refused(whole, tmp_path, more, space, words):
@@ -591,6 +593,17 @@ def test_a_worker_is_killed(place):
     assert found[0].intermediate_values == {
         row["epoch"]: row["accuracy"] for row in rows(run, "val")
     }
+
+
+def test_workers_that_are_killed_again_and_again_are_no_stop(place, capsys):
+    """As where memory is short: it is an error, and says which worker, how, and where its log is."""
+    process = subprocess.Popen(["sh", "-c", "kill -9 $$"])
+    process.wait()
+    worker = pool.Worker(3, process, place / "worker_3.log", 0)
+    ended = trial.Ended(pool._code(worker), pool._last_words(worker))
+    assert command._end(ended, Screen()) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: worker 3 was ended by SIGKILL; ") and "worker_3.log" in said
 
 
 def test_a_signal_when_all_is_saved_ends_the_sweep(place, monkeypatch):

@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple
 from benchmarks.paper import kept, store
 from benchmarks.paper.rows import Group, Row
 from benchmarks.paper.store import Places
+from dtp_jax.fields import first_line
 from dtp_jax.run.failures import EXIT_DIVERGED, INTERRUPTED
 from dtp_jax.run.files import read_object
 from dtp_jax.run.layout import counted
@@ -52,6 +53,10 @@ class Interrupted(Exception):
     def __init__(self, number: int):
         super().__init__()
         self.number = number
+
+
+class Over(Exception):
+    """The time is over: a command was ended between two seeds, and is saved."""
 
 
 class Failed(Exception):
@@ -97,6 +102,12 @@ def compute(
                         taken.append(task)
                     elif places.result(task[1]) is not None:
                         is_done()
+                except OSError as problem:  # nothing that comes could be written down
+                    say(f"{task[1].name}: {first_line(problem)}")
+                    return Ended(1, left())
+                except Over:
+                    say(f"{task[1].name}: the time is over; the same command goes on from here")
+                    return Ended(int(bool(broken)), left())
                 except (Failed, kept.Refused) as problem:
                     say(f"{task[1].name}: {problem}")
                     broken.append(task)
@@ -126,22 +137,23 @@ def _try(
             return False
         if places.result(row) is not None:  # of another process, meanwhile
             return True
-        run = partial(_run, row=row, lock=lock, places=places, say=say, heard=heard)
-        commands, chosen, found = {}, _values_of(row, places), None
+        run = partial(
+            _run, row=row, lock=lock, places=places, say=say, heard=heard, is_over=is_over
+        )
+        chosen, found = _values_of(row, places), None
         if group.trials:
-            commands["sweep"] = sweep_words(group, row, places)
-            found = _search(group, row, places, commands["sweep"], run)
+            found = _search(group, row, places, run)
             chosen = found["chosen"]
             if is_over():
                 return True
-        commands["train"] = train_words(group, row, places, chosen)
+        words = train_words(group, row, places, chosen)
         content = store.write(
             places,
             row,
-            commands={name: shlex.join(["dtp", *words]) for name, words in commands.items()},
+            command=shlex.join(["dtp", *words]),
             search=found,
             chosen=chosen,
-            seeds=_seeds(group, row, places, commands["train"], note, run),
+            seeds=_seeds(group, row, places, words, note, run),
         )
         kept.forget(places, row)
         say(f"{row.name}: {in_words(content)}")
@@ -173,9 +185,9 @@ def train_words(group: Group, row: Row, places: Places, chosen: dict) -> list[st
     ]
 
 
-def words_from(words: Sequence[str], start: int, count: int, runs: Path) -> list[str]:
-    """`train_words`, of `count` seeds from one on: the others are kept."""
-    return [*words[:-2], f"--config.seed={start}", f"--config.seeds={count}", f"--workdir={runs}"]
+def words_of(words: Sequence[str], seed: int, run: Path) -> list[str]:
+    """`train_words`, of one seed alone, in its own folder."""
+    return [*words[:-2], f"--config.seed={seed}", "--config.seeds=1", f"--workdir={run}"]
 
 
 def in_words(content: dict) -> str:
@@ -201,9 +213,9 @@ def state_of(task: Task, places: Places) -> str:
             state = "running" if lock is None else "stopped"
     elif not jobs:
         return "not run"
-    runs = list(folder.glob(f"{SEEDS}*"))
-    if runs or jobs or not group.trials:
-        seeds = {job for job in jobs if job != "search"}.union(*map(_finished, runs))
+    runs = folder / SEEDS
+    if runs.is_dir() or jobs or not group.trials:
+        seeds = {job for job in jobs if job != "search"} | _finished(runs)
         return f"{state}: {len(seeds)} of {counted(group.seeds, 'seed')}"
     begun = len(list((folder / "sweep").glob("trial_*")))
     return f"{state}: {begun} of {group.trials} trials begun"
@@ -227,14 +239,12 @@ def _values_of(row: Row, places: Places) -> dict:
     return found["chosen"]
 
 
-def _search(
-    group: Group, row: Row, places: Places, words: Sequence[str], run: Callable[..., int]
-) -> dict[str, Any]:
+def _search(group: Group, row: Row, places: Places, run: Callable[..., int]) -> dict[str, Any]:
     """What the search of a row came to, see `store.of_search`: as it is kept, or once it has all trials.
 
     `dtp sweep` is asked for one that is done, too, which takes seconds: it knows of which config and space it is.
     """
-    of = kept.what_is_searched(group, row)
+    words, of = sweep_words(group, row, places), kept.what_is_searched(group, row)
     found = kept.load(places, row, "search", of)
     if found is not None:
         return found
@@ -261,40 +271,41 @@ def _seeds(
 ) -> list[dict[str, Any]]:
     """What the seeds of a row came to, see `store.of_seed`: as they are kept, or once they have ended."""
     first, of = kept.what_is_trained(words)
-    wanted = range(first, first + group.seeds)
+    wanted, runs = range(first, first + group.seeds), places.folder(row) / SEEDS
+    folders = store.seed_folders(first, group.seeds, runs)
+    keep = partial(kept.save_seeds, places, row, of, folders, note)
+    _require_epochs([runs, *folders.values()], of["epochs"])
     found = kept.seeds_of(places, row, of)
-    left = [seed for seed in wanted if seed not in found]
-    if left:
-        start = max(
-            (seed for seed in _begun(row, places, first) if seed <= left[0]), default=left[0]
-        )
-        runs, count = _runs(row, places, first, start), wanted.stop - start
-        folders = store.seed_folders(start, count, runs)
-        keep = partial(kept.save_seeds, places, row, of, folders, note)
+    while left := [seed for seed in wanted if seed not in found]:
+        # One command for all of them, unless it would train again what another machine has.
+        is_whole = all(store.outcome_of(folders[seed]) for seed in wanted if seed in found)
+        asked = left if is_whole else left[:1]
         code = run(
-            words if start == first else words_from(words, start, count, runs),
-            what=counted(len(left), "seed"),
+            words if is_whole else words_of(words, left[0], folders[left[0]]),
+            what=counted(len(asked), "seed"),
             meanwhile=partial(keep, since=time.time()),
         )
         # Where it was refused, what lies there is of another config.
         if code in (0, EXIT_DIVERGED):
             keep()
         found = kept.seeds_of(places, row, of)
-        if any(seed not in found for seed in left):
+        if any(seed not in found for seed in asked):
             raise Failed(_problem(code, row, places))
     return [found[seed] for seed in wanted]
 
 
-def _runs(row: Row, places: Places, first: int, start: int) -> Path:
-    """The folder of the runs of all seeds, or of those from one on."""
-    return places.folder(row) / (SEEDS if start == first else f"{SEEDS}_from_{start}")
+def _require_epochs(folders: Sequence[Path], epochs: int) -> None:
+    """Raises Failed where the runs that are there have had other epochs.
 
-
-def _begun(row: Row, places: Places, first: int) -> list[int]:
-    """The seeds from which on there is such a folder."""
-    folders = [file.name for file in places.folder(row).glob(f"{SEEDS}*")]
-    starts = [name.removeprefix(f"{SEEDS}_from_") for name in folders]
-    return [first] * (SEEDS in folders) + [int(one) for one in starts if one.isdecimal()]
+    `dtp train` makes a run longer if it is asked to, with other rates than one that was as long from the start.
+    """
+    for folder in folders:
+        config = read_object(folder / "config.json") or {}
+        if config.get("epochs", epochs) != epochs:
+            raise Failed(
+                f"config.epochs is {epochs}, and {folder} has a run of {config['epochs']}; allowed: no such "
+                "folder: the job is then run again"
+            )
 
 
 def _run(
@@ -306,12 +317,17 @@ def _run(
     places: Places,
     say: Say,
     heard: list[int],
-    meanwhile: Callable[[], None] = lambda: None,
+    is_over: Callable[[], bool],
+    meanwhile: Callable[[], bool] = lambda: False,
 ) -> int:
     """The exit code of a command of `dtp`, whose output goes to the row's log. A signal reaches it as SIGTERM.
 
     Args:
-      meanwhile: called now and then, and when it has ended.
+      is_over: asked once a job of it has ended. From True on the others are left.
+      meanwhile: called now and then, and when it has ended. Returns whether a job has.
+
+    Raises:
+      Interrupted, Over, Failed.
     """
     say(f"{row.name}: {what}")
     start, log = time.monotonic(), _log(row, places)
@@ -326,7 +342,7 @@ def _run(
             pass_fds=(lock.fileno(),),  # the row is its own as long as it lives
             start_new_session=True,  # a terminal's ctrl-C comes once, from here
         )
-        told, looked = False, start
+        told, over, looked = False, False, start
         while process.poll() is None:
             if heard and not told:
                 process.terminate()
@@ -334,9 +350,13 @@ def _run(
             if time.monotonic() - looked > KEEP_SECONDS:
                 looked = time.monotonic()
                 with suppress(OSError):  # it trains on; the last look says it
-                    meanwhile()
+                    if meanwhile() and is_over() and not over:
+                        process.terminate()
+                        over = True
             time.sleep(0.1)
     meanwhile()
+    if over and not heard and process.returncode == INTERRUPTED + signal.SIGTERM:
+        raise Over
     if heard or process.returncode >= INTERRUPTED:
         raise Interrupted(heard[0] if heard else process.returncode - INTERRUPTED)
     if process.returncode < 0:

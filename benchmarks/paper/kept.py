@@ -14,9 +14,11 @@ from typing import Any
 from benchmarks.paper import search, store
 from benchmarks.paper.rows import Group, Row
 from benchmarks.paper.store import Places
+from dtp_jax.fields import error
 from dtp_jax.run.arguments import parse
-from dtp_jax.run.config import BOOKKEEPING
+from dtp_jax.run.config import DRAWN, NOT_COMPARED
 from dtp_jax.run.files import read_object, replace_text
+from dtp_jax.run.formats import BEFORE
 
 
 class Refused(Exception):
@@ -48,7 +50,9 @@ def what_is_trained(words: Sequence[str]) -> tuple[int, dict[str, Any]]:
 def _config(flags: Sequence[str]) -> dict[str, Any]:
     with _in_a_line():
         config = parse(["dtp", *flags]).config
-    return {name: value for name, value in config.items() if name not in BOOKKEEPING}
+        if config["seed"] == DRAWN:
+            raise error("config.seed", DRAWN, "0 or more, for a row says of which seeds it is")
+    return {name: value for name, value in config.items() if name not in NOT_COMPARED}
 
 
 @contextmanager
@@ -85,12 +89,18 @@ def load(places: Places, row: Row, job: str, of: Mapping[str, Any]) -> dict[str,
     was = found.pop("of", None)
     if not isinstance(was, dict):
         problem = "cannot be read"
-    elif was == wanted:
+    elif (was := _of_today(was, wanted)) == wanted:
         return found
     else:
         name = next(n for n in (*wanted, *was) if was.get(n) != wanted.get(n))
         problem = f"is of another config: its {name} is {was.get(name)!r}, here it is {wanted.get(name)!r}"
     raise Refused(f"{file} {problem}; allowed: no such file: the job is then run again")
+
+
+def _of_today(was: dict[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """With the fields that the config has got since, as they were before: see `run/formats.py`."""
+    before = json.loads(json.dumps(BEFORE))
+    return {**{name: before[name] for name in wanted if name in before}, **was}
 
 
 def save_seeds(
@@ -101,18 +111,22 @@ def save_seeds(
     note: str,
     *,
     since: float | None = None,
-) -> None:
-    """Keeps the seeds that have ended.
+) -> bool:
+    """Keeps the seeds that have ended. Returns whether there are any that were not kept before.
 
     Args:
-      runs: seed -> its folder. since: of seeds that finished after this time alone, in seconds since 1970:
-        one from before may be of another config, as long as `dtp train` has not accepted it.
+      runs: seed -> its folder.
+      since: of seeds that finished after this time alone, in seconds since 1970. One from before may be of
+        another config, as long as `dtp train` has not accepted it; one that diverged may be tried again.
     """
+    more = False
     for seed, folder in runs.items():
         summary = folder / "summary.json"
         is_new = since is None or summary.is_file() and summary.stat().st_mtime >= since
         if is_new and not _file(places, row, f"seed_{seed}").exists() and store.outcome_of(folder):
             save(places, row, f"seed_{seed}", of, store.of_seed(seed, folder, note))
+            more = True
+    return more
 
 
 def seeds_of(places: Places, row: Row, of: Mapping[str, Any]) -> dict[int, dict[str, Any]]:

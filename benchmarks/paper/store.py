@@ -89,10 +89,10 @@ def seed_folders(first: int, count: int, runs: Path) -> dict[int, Path]:
 
 def outcome_of(folder: Path) -> tuple[str, str] | None:
     """(how the run of a seed ended, why); None where it did not end, or for a reason that a larger machine has not."""
-    if (folder / "summary.json").is_file():
-        return FINISHED, ""
     why = divergence(folder / "metrics.jsonl")
-    return None if why is None else (DIVERGED, ABOUT_CHECKPOINTS.sub("", why))
+    if why is not None:
+        return DIVERGED, ABOUT_CHECKPOINTS.sub("", why)
+    return (FINISHED, "") if (folder / "summary.json").is_file() else None
 
 
 def of_search(sweep: Mapping[str, Any], folder: Path, command: str) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def write(
     places: Places,
     row: Row,
     *,
-    commands: Mapping[str, str],
+    command: str,
     search: Mapping[str, Any] | None,
     chosen: Mapping[str, Any],
     seeds: Sequence[Mapping[str, Any]],
@@ -164,7 +164,7 @@ def write(
     """Writes the files of a row whose jobs are done, and returns the content of its JSON.
 
     Args:
-      commands: "train", and "sweep" where there was a search.
+      command: with which all seeds are trained.
       search: see `of_search`. chosen: fields that it has set. seeds: see `of_seed`.
     """
     origins = [origin for one in seeds for origin in one["origins"]]
@@ -178,7 +178,7 @@ def write(
         "search": search and {name: value for name, value in search.items() if name != "chosen"},
         "seeds": ended,
         **_means(ended),
-        "command": commands["train"],
+        "command": command,
         "commit": _each(one["commit"] for one in origins) or None,
         "host": _each(one["host"] for one in seeds),
         "hardware": _each(one["hardware"] for one in origins) or "unknown",

@@ -54,8 +54,12 @@ def parser_of(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--dataset", help="cifar10 by default, digits with --quick")
     parser.add_argument("--data_dir", help="where it is; else as for dtp train")
     parser.add_argument("--rules", type=words, help="e.g. ldrl,drl,dtp,fw_dtp")
-    parser.add_argument("--noise", type=numbers, help="sigma of each feedback map, or one for all")
-    parser.add_argument("--feedback_lr", type=numbers, help="rate of each feedback map, or one")
+    parser.add_argument(
+        "--noise", type=numbers, help="sigma of each feedback map, or one; not of drl"
+    )
+    parser.add_argument(
+        "--feedback_lr", type=numbers, help="rate of each feedback map, or one; not of drl"
+    )
     return parser
 
 

@@ -137,12 +137,18 @@ def protocol(figure: str, settings: Mapping[str, Any], *, quick: bool = False) -
     fields.checked("--first_seed", chosen["first_seed"], SEED)
     if not chosen["rules"]:
         raise fields.error("--rules", "", f"one or more of {', '.join(NAMES)}")
-    for rule in chosen["rules"]:
+    given = tuple(chosen["rules"])
+    if len(set(given)) < len(given):
+        raise fields.error("--rules", ",".join(given), "each rule once")
+    for rule in given:
         if rule not in NAMES:
             raise fields.error("--rules", rule, ", ".join(NAMES))
         if figure == "4.2" and not _trained(rule):
             allowed = ", ".join(name for name in NAMES if _trained(name))
             raise fields.error("--rules", rule, f"rules that train feedback weights: {allowed}")
+    for name in ("noise", "feedback_lr"):
+        if name in settings and set(given) == {"drl"}:
+            raise fields.error(f"--{name}", chosen[name], "rules other than drl, which has its own")
     networks = (chosen["network"],) if "network" in chosen else NETWORKS[figure]
     rules = ("ldrl",) if figure == "4.3-extra" and "rules" not in settings else chosen["rules"]
     first = chosen["first_seed"]

@@ -13,6 +13,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from dtp_jax.broken import UNREADABLE, first_line
 from dtp_jax.fields import local_path
 from dtp_jax.output import steady_streams
 from dtp_jax.parity.case import ParityError, open_case
@@ -34,7 +35,8 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.parity
     )
     args = parser.parse_args(argv)
     jax.config.update("jax_enable_x64", True)
-    failed, console = 0, Console()
+    failed = 0
+    console = Console(markup=False, emoji=False)  # names of files may have brackets
     for path in args.files:
         try:
             rows = rows_of(path, args.dtype)
@@ -65,8 +67,8 @@ def rows_of(path: str, dtype: str) -> list[Row]:
         return compare(case, replay(case, dtype), dtype)
     except ParityError as error:
         raise ParityError(f"{path}: {error}") from error
-    except (KeyError, ValueError, TypeError) as error:  # an array is missing or of a wrong shape
-        problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    except UNREADABLE as error:  # an array is missing, of a wrong kind or of a wrong shape
+        problem = f"{type(error).__name__}: {first_line(error)}"
         raise ParityError(f"{path}: cannot be replayed: {problem}") from error
 
 

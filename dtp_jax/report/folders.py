@@ -12,7 +12,7 @@ from typing import NamedTuple
 from dtp_jax.fields import local_path
 from dtp_jax.plots.labels import short_labels
 from dtp_jax.report.reading import Reading, read, shown
-from dtp_jax.run.config import BOOKKEEPING
+from dtp_jax.run.config import NOT_COMPARED
 from dtp_jax.run.files import read_object
 from dtp_jax.run.layout import counted
 from dtp_jax.run.results import require_enterable
@@ -203,7 +203,7 @@ def _by_config(runs: list[Reading]) -> list[Group]:
     """Seeds of one config together; the same seed twice makes two groups."""
     groups: dict[str, list[Reading]] = {}
     for run in runs:
-        fields = {n: v for n, v in run.config.items() if n not in (*BOOKKEEPING, "seed")}
+        fields = {n: v for n, v in run.config.items() if n not in (*NOT_COMPARED, "seed")}
         key = json.dumps(fields, sort_keys=True, default=str) if fields else str(run.path)
         while run.seed in (other.seed for other in groups.get(key, ())):
             key += "+"

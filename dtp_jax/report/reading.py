@@ -15,6 +15,8 @@ from dtp_jax.run.owner import OWNER, Owner
 from dtp_jax.run.results import Table, divergence, read_metrics
 from dtp_jax.run.workdir import Workdir
 
+FINISHED = "finished"
+
 
 class Reading(NamedTuple):
     """What is known of a run. All text can be shown: see `shown`."""
@@ -26,10 +28,10 @@ class Reading(NamedTuple):
     origin: dict[str, Any]
     """The provenance that config.json has; of its first start."""
     summary: dict[str, Any] | None
-    """None where the run has not finished, or what it wrote is damaged."""
+    """None where the run has not finished, has gone on since, or what it wrote is damaged."""
     metrics: Table
     status: str
-    """In words; "finished" where it has."""
+    """In words; FINISHED where it has."""
     problems: tuple[str, ...]
     """What could not be read, each in a line."""
 
@@ -59,14 +61,15 @@ def read(path: Path) -> Reading:
             if problems
             else f"WORKDIR is {str(path)!r}: it holds nothing that can be read"
         )
+    status = _status(path, config, summary, metrics, diverged)
     return Reading(
         path,
         _seed(path, config, summary),
         {name: value for name, value in config.items() if name not in ORIGIN},
         config.get("provenance") or {},
-        summary,
+        summary if status == FINISHED else None,
         metrics,
-        _status(path, config, summary, metrics, diverged),
+        status,
         tuple(shown(problems)),
     )
 
@@ -116,8 +119,8 @@ def _status(
     if diverged is not None:
         return shown(f"diverged: {diverged}")
     step, epoch = last_of(metrics, "step"), last_of(metrics, "epoch")
-    if summary is not None and not (step is not None and step > summary["steps"]):
-        return "finished"
+    if summary is not None and not _became_longer(config, summary, step):
+        return FINISHED
     where = "before its first step"
     if step is not None:
         of = f" of {config['epochs']}" if "epochs" in config else ""
@@ -129,6 +132,13 @@ def _status(
     if len(losses) and not np.isfinite(losses[-1]):
         return f"diverged {where}: its last loss is not finite"
     return f"unfinished {where}: it was stopped, or it failed"
+
+
+def _became_longer(config: dict[str, Any], summary: dict[str, Any], step: float | None) -> bool:
+    """Whether the run has gone on since it was summed up, or is to."""
+    had, has = summary.get("epochs"), config.get("epochs")
+    of_more = isinstance(had, int) and isinstance(has, int) and has > had
+    return of_more or (step is not None and step > summary["steps"])
 
 
 def problem_line(error: BaseException) -> str:

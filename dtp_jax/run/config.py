@@ -156,7 +156,10 @@ BOOKKEEPING = (
 )
 """Fields that change no number of a run (mesh and `ahead_mb`: none beyond rounding), so that a continued run
 may have others."""
-
+ENDS = ("max_steps", "patience", "max_minutes")
+"""Among them, those that say how long a run is: a repetition of it has the same."""
+NOT_COMPARED = tuple(name for name in BOOKKEEPING if name not in ENDS)
+"""What, beside the seed, may differ between repetitions of one experiment."""
 
 ORIGIN = ("format", "provenance", "extended")
 """What config.json holds beside the config: see `run/formats.py`, `provenance.py` and `extension.py`."""

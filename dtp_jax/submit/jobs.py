@@ -13,11 +13,11 @@ from dtp_jax.fields import AT_LEAST_1, error, local_folder
 from dtp_jax.run.arguments import Arguments, flags_of, parse
 from dtp_jax.run.assemble import plan
 from dtp_jax.run.config import DRAWN
-from dtp_jax.run.loading import load_config, load_plugins
+from dtp_jax.run.layout import counted
 from dtp_jax.run.workdir import FINISHED, Workdir
 from dtp_jax.submit.options import Options
-from dtp_jax.sweep import plan as sweep_plan
 from dtp_jax.sweep.__main__ import arguments_of as arguments_of_sweep
+from dtp_jax.sweep.command import planned, results_there
 
 
 class Job(NamedTuple):
@@ -111,10 +111,10 @@ def sweep(args: list[str], options: Options, warn: Callable[[str], None]) -> Job
             "--submit.nodes", options.nodes, "1: the workers of a sweep are jobs, --workers=N"
         )
     count = _count("--workers", found.workers)
-    load_plugins(flags_of(overrides).plugins)
-    name = load_config(found.config).name
-    folder = local_folder("--workdir", found.workdir or Path("runs") / "sweep" / name)
-    sweep_plan.make(found.config, overrides, folder, found.pruner or "halving", "dtp sweep")
+    made = planned(found, overrides, "dtp sweep")
+    folder = made.folder
+    if results_there(found, overrides, made) == found.trials:
+        return Jobs(folder, [], [f"the sweep of {counted(found.trials, 'trial')} in {folder}"])
     kept = {name: getattr(found, name) for name in ("config", "trials", "storage", "pruner")}
     flags = [f"--{name}={value}" for name, value in kept.items() if value is not None]
     flags += [f"--workdir={folder}", *(["--from-config"] if found.from_config else [])]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -22,7 +23,16 @@ from dtp_jax.sweep import plan, pool
 from dtp_jax.sweep.dimensions import own_values
 from dtp_jax.sweep.files import write_results
 from dtp_jax.sweep.results import importances, in_range, rows
-from dtp_jax.sweep.study import Study, StudyError, is_finished, masked, open_storage
+from dtp_jax.sweep.study import (
+    DATABASE,
+    JOURNAL,
+    Study,
+    StudyError,
+    is_finished,
+    masked,
+    open_storage,
+    require_address,
+)
 from dtp_jax.sweep.tell import Teller, show
 from dtp_jax.sweep.trial import Ended
 from dtp_jax.sweep.worker import work
@@ -61,12 +71,11 @@ def _sweep(
         backend.prepare()
         study, made = _begin(args, overrides, masked(command))
     teller = Teller(made.folder, args.trials, screen)
-    there = study.trials()
-    teller.tell(there, aloud=False)
+    teller.tell(study.trials(), aloud=False)
     if args.worker is not None:
         pool.end_with_parent()
         return _end(work(made, study, args.trials, teller, screen), screen)
-    done = sum(is_finished(one) for one in there if one.number < args.trials)
+    done = _finished(study, args.trials)
     if done == args.trials:
         screen.note(f"{made.folder}: this sweep is done; more trials with a larger --trials")
         return _finish(made, study, screen)
@@ -133,16 +142,45 @@ def _folder(args: argparse.Namespace) -> Path:
     return Path("runs") / "sweep" / load_config(args.config).name
 
 
+def planned(args: argparse.Namespace, overrides: list[str], command: str) -> plan.Plan:
+    """What is to be done, checked. Nothing is made.
+
+    Raises:
+      ValueError: one line.
+    """
+    pruner = args.pruner or "halving"
+    made = plan.make(args.config, overrides, _folder(args), pruner, command)
+    own = own_values(made.dimensions, made.experiment) if args.from_config else None
+    return made._replace(first=own)
+
+
+def results_there(args: argparse.Namespace, overrides: list[str], made: plan.Plan) -> int:
+    """How many results this sweep has, as far as files on this machine tell. Nothing is made.
+
+    Raises:
+      ValueError: one line; what is there is of another sweep, or --storage is no address.
+    """
+    if args.storage and not args.storage.endswith(JOURNAL):
+        require_address(args.storage)
+        return 0
+    if not (Path(args.storage) if args.storage else made.folder / DATABASE).is_file():
+        return 0
+    study = _study(args, made.folder, writes=False)
+    found = study.record()
+    if found is None:
+        return 0
+    _agreed(made, study, found, args, overrides)
+    return _finished(study, args.trials)
+
+
 def _begin(args: argparse.Namespace, overrides: list[str], command: str) -> tuple[Study, plan.Plan]:
     """The study, and what is to be done; both are made or checked.
 
     Raises:
       ValueError, DataError, DiskError: one line.
     """
-    folder = _folder(args)
-    wanted = plan.make(args.config, overrides, folder, args.pruner or "halving", command)
-    own = own_values(wanted.dimensions, wanted.experiment) if args.from_config else None
-    config = wanted.experiment.config
+    made = planned(args, overrides, command)
+    config, folder = made.experiment.config, made.folder
     locate(config["dataset"], config["data_dir"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -151,14 +189,40 @@ def _begin(args: argparse.Namespace, overrides: list[str], command: str) -> tupl
     study = _study(args, folder)
     found = study.record()
     if found is None:
-        study.make(wanted.record)
+        study.make(made.record)
         found = study.record()
-    if wanted.record["fields"]["seed"] != found["fields"]["seed"] or args.pruner is None:
-        # What nobody has said is as it was when the sweep began.
-        pruner, seed = args.pruner or found["pruner"], found["fields"]["seed"]
-        wanted = plan.make(args.config, overrides, folder, pruner, command, seed)
-    plan.require_same(found, wanted.record, folder)
-    return study, wanted._replace(first=own)
+    return study, _agreed(made, study, found, args, overrides)
+
+
+def _agreed(
+    made: plan.Plan,
+    study: Study,
+    found: dict[str, Any],
+    args: argparse.Namespace,
+    overrides: list[str],
+) -> plan.Plan:
+    """The plan, with what nobody has said as it was when the sweep began. Raises ValueError where it is another.
+
+    Args:
+      found: the record of the study.
+    """
+    own, seed = made.first, found["fields"]["seed"]
+    if made.record["fields"]["seed"] != seed or args.pruner is None:
+        pruner = args.pruner or found["pruner"]
+        command = made.record["command"]
+        made = plan.make(args.config, overrides, made.folder, pruner, command, seed)
+    plan.require_same(found, made.record, made.folder)
+    if own is not None and study.first_values() not in (None, own):
+        raise ValueError(
+            "--from-config comes too late: this sweep has drawn the values of its first trial; "
+            f"allowed: without it, or a folder other than {made.folder}"
+        )
+    return made._replace(first=own)
+
+
+def _finished(study: Study, trials: int) -> int:
+    """How many of these trials have a result."""
+    return sum(is_finished(one) for one in study.trials() if one.number < trials)
 
 
 def _study(args: argparse.Namespace, folder: Path, *, writes: bool = True) -> Study:

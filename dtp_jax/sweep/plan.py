@@ -9,7 +9,7 @@ from dtp_jax.fields import error
 from dtp_jax.run import unused
 from dtp_jax.run.arguments import flags_of, parse
 from dtp_jax.run.build import Experiment
-from dtp_jax.run.config import BOOKKEEPING, validate
+from dtp_jax.run.config import NOT_COMPARED, validate
 from dtp_jax.run.provenance import Request, commit
 from dtp_jax.run.seeds import drawn
 from dtp_jax.sweep.dimensions import Dimension, default_space, dimensions
@@ -126,7 +126,7 @@ def _require_validation(config: Mapping[str, Any]) -> None:
 
 def _compared(experiment: Experiment, dims: Sequence[Dimension]) -> dict[str, Any]:
     """The fields that all trials of a sweep have in common, and that change their numbers."""
-    without = {*BOOKKEEPING, *(one.field for one in dims)}
+    without = {*NOT_COMPARED, *(one.field for one in dims)}
     return {name: value for name, value in experiment.config.items() if name not in without}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dtp_jax.run import signals
+from dtp_jax.run.failures import EXIT_CRASHED
 from dtp_jax.run.gpus import GPUS, visible_gpus
 from dtp_jax.run.screen import Screen
 from dtp_jax.sweep.results import RUNNING, Row, best
@@ -199,8 +200,9 @@ def _kill(workers: Sequence[Worker]) -> None:
 
 
 def _code(one: Worker) -> int:
+    """Its exit code; of one that was killed, or has left trials and said nothing, that of a crash."""
     code = one.process.returncode or 0
-    return 128 - code if code < 0 else code or 1
+    return code if code > 0 else EXIT_CRASHED
 
 
 def _last_words(one: Worker) -> str:

@@ -82,13 +82,26 @@ def open_storage(given: str | None, folder: Path, *, writes: bool = True) -> Any
         except Exception as problem:  # of any kind: every database has its own
             is_ours = given is None or given.startswith("sqlite")
             if attempt == OPENINGS - 1 or not is_ours:
-                shown = f"--storage is {masked(given or str(file))!r}"
-                raise StudyError(
-                    f"{shown}; allowed: an address such as sqlite:///FILE or postgresql://..., or "
-                    f"FILE.journal; {first_line(problem)}"
-                ) from problem
+                raise _no_storage(given or str(file), problem) from problem
             time.sleep(OPENING_SECONDS)
     raise AssertionError("the last attempt raises")
+
+
+def require_address(given: str) -> None:
+    """Raises StudyError, one line, where this is no address of a database. It is not connected to."""
+    import sqlalchemy
+
+    try:
+        sqlalchemy.make_url(given).get_dialect()
+    except Exception as problem:  # of any kind: every dialect has its own
+        raise _no_storage(given, problem) from problem
+
+
+def _no_storage(given: str, problem: Exception) -> StudyError:
+    return StudyError(
+        f"--storage is {masked(given)!r}; allowed: an address such as sqlite:///FILE or "
+        f"postgresql://..., or FILE.journal; {first_line(problem)}"
+    )
 
 
 def masked(text: str) -> str:
@@ -166,6 +179,11 @@ class Study:
         """All of them, by number, as they are at the moment."""
         with storage_errors():
             return [one for one in self._load().get_trials(deepcopy=False) if _is_begun(one)]
+
+    def first_values(self) -> dict[str, Any] | None:
+        """What the first trial was given instead of drawing it: {} where it drew all; None before it began."""
+        there = self.trials()
+        return there[0].system_attrs.get("fixed_params", {}) if there else None
 
     def add(self, trials: int, first: Mapping[str, Any] | None = None) -> None:
         """Adds a trial, whose values whoever claims it draws; not where there are so many already.
