@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY, assert_close, config_fields, config_module
 
+from dtp_jax.run.arguments import parse
 from dtp_jax.run.assemble import plan, read
 from dtp_jax.run.build import build_learner
 from dtp_jax.run.config import BOOKKEEPING, FIELDS, validate
@@ -312,3 +313,20 @@ def test_train_images_are_the_first(tmp_path):
     )
     np.testing.assert_array_equal(few.train_indices, whole.train_indices[:70])
     np.testing.assert_array_equal(few.val.images, whole.val.images)
+
+
+def test_what_follows_from_overfitting_follows_anew(tmp_path):
+    """A config.json has what it stood for there."""
+    (tmp_path / "config.json").write_text(
+        json.dumps(validate(config_fields(overfit_batches=2, batch_size=8)).config)
+    )
+    for changes, images, augment in (
+        ({}, 16, False),
+        ({"batch_size": 4}, 8, False),
+        ({"overfit_batches": 3}, 24, False),
+        ({"overfit_batches": 0}, 0, True),
+    ):
+        flags = [f"--config.{name}={value}" for name, value in changes.items()]
+        found = parse(["dtp train", f"--config={tmp_path / 'config.json'}", *flags])
+        config = validate(found.config, found.overridden).config
+        assert (config["train_images"], config["augment"]) == (images, augment), changes

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from dtp_jax.export import __main__, read, write
 from dtp_jax.learning import learner
+from dtp_jax.run import backend
 from dtp_jax.run.build import build_learner
 from dtp_jax.run.checkpoints import CHECKSUMS, Checkpoints, checksums
 from dtp_jax.run.config import validate
@@ -222,7 +223,7 @@ def test_no_folder_has_a_config_and_no_weights(exported, monkeypatch, place):
 def test_wrong_arguments(exported, reference, place):
     np.savez(place / "w.npz", a=np.zeros(1))
     for args, said in [
-        ((reference[0], "w.npz"), "OUT is 'w.npz'; allowed: a file that ends in .safetensors"),
+        ((reference[0], "w.npz"), "FILE is 'w.npz'; allowed: a file that ends in .safetensors"),
         (("nowhere", "w.safetensors"), "its config.json is missing"),
         (("--to-workdir", reference[0], exported), "it holds a run; allowed: a new folder"),
         (("--to-workdir", "run", "w.npz"), "w.npz holds no config; allowed: --config=FILE"),
@@ -275,3 +276,22 @@ def test_an_override_in_two_words_is_no_workdir(exported, place):
     saved = json.loads((place / "w" / "config.json").read_text())
     assert (saved["forward_lr"], saved["seed"]) == (0.25, 4)
     assert {path.name for path in place.iterdir()} == {"w"}
+
+
+def test_in_a_step_of_several_tasks(exported, place, monkeypatch):
+    """Each is on its own: this is no training."""
+    for name, value in (("PROCID", "1"), ("NTASKS", "2"), ("JOB_ID", "7"), ("STEP_NUM_TASKS", "2")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURM_LOCALID", "1")
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "here")
+    code, _, err = export("--to-workdir", "run", exported)
+    assert (code, err) == (0, "")
+
+
+def test_without_a_device(reference, place, monkeypatch):
+    def refuse():
+        raise ValueError("$JAX_PLATFORMS is 'cuda': none here; allowed: cpu")
+
+    monkeypatch.setattr(backend, "require_devices", refuse)
+    code, _, err = export(reference[0], "w.safetensors")
+    assert code == 2 and err == "error: $JAX_PLATFORMS is 'cuda': none here; allowed: cpu\n"

@@ -207,3 +207,31 @@ def test_the_state_is_that_of_an_uninterrupted_extension(copy, place):
     assert launch("--workdir=v", "--config.max_steps=0").code == 0
     assert arrays(place / "w") == arrays(place / "v")
     assert summary(place / "w")["test_accuracy"] == summary(place / "v")["test_accuracy"]
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_seeds_that_come_with_more_epochs_have_the_rates_of_the_others(place, bare):
+    """And those that come later."""
+    one = ("--workdir=w", *SHORT, "--config.seeds=2", "--config.epochs=2")
+    assert launch(*one).code == 0
+    found = launch("--workdir=w", "--config.epochs=4", "--config.seeds=3")
+    assert found.code == 0, found.err
+    more = () if bare else (*SHORT, "--config.epochs=4")
+    assert launch("--workdir=w", *more, "--config.seeds=4").code == 0
+    for seed in range(4):
+        folder = place / f"w/seed_{seed}"
+        assert summary(folder)["extended"][0]["t_max"] == 2, seed
+        experiment = experiment_of(folder)
+        found = [learning_rates(experiment, epoch)["forward_lr"] for epoch in (1, 2, 3, 4)]
+        assert found == pytest.approx([rate(0, 2), rate(1, 2), 1e-5, 1e-5]), seed
+
+
+def test_seeds_of_which_some_would_be_longer_and_others_as_long_are_refused(place):
+    """As in a comparison that had one seed, and gets a second one and more epochs at once."""
+    assert launch("--workdir=w/seed_0", *SHORT, "--config.epochs=1").code == 0
+    before = tree(place)
+    found = refused("--workdir=w", *SHORT, "--config.epochs=2", "--config.seeds=2")
+    assert (
+        "config.epochs is 2: seed 0 in w becomes longer than it was, and seed 1 would have" in found
+    )
+    assert tree(place) == before

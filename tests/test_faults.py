@@ -1,11 +1,13 @@
 """Accidents of every day: what a run says, how it ends, and that nothing is lost."""
 
 import contextlib
+import json
 import os
 import shutil
 import sys
 from types import SimpleNamespace
 
+import data_files
 import jax
 import pytest
 from helpers import slow
@@ -19,6 +21,7 @@ from launching import (
     tree,
 )
 
+from dtp_jax.export import __main__ as export
 from dtp_jax.run import cli, loop, workdir
 from dtp_jax.run.checkpoints import Checkpoints, PlainName, checksums, damage
 from dtp_jax.run.files import DiskError
@@ -202,6 +205,12 @@ def test_a_checkpoint_that_does_not_come_back_is_not_kept_instead_of_older_ones(
     with pytest.raises(DiskError, match=r"\['a'\] does not come back as it was saved"):
         one.save(2, {"a": jax.numpy.zeros(3)}, {})
     assert one.steps() == [2, 1]
+    # The next start does not go on from it, and can save at that step.
+    again, warned, like = Checkpoints(tmp_path / "c", keep=1), [], {"a": jax.numpy.zeros(3)}
+    found, _ = again.restore_newest(like, warned.append)
+    assert found["a"].tolist() == [0, 0, 0] and len(warned) == 1 and "checksums" in warned[0]
+    again.save(2, {"a": jax.numpy.ones(3)}, {})
+    assert again.restore_newest(like, warned.append)[0]["a"].tolist() == [1, 1, 1]
 
 
 def test_a_second_run_in_a_folder_is_refused(place, reference):
@@ -280,6 +289,92 @@ def test_a_checkpoint_is_that_of_its_folder_its_data_and_its_run(place, monkeypa
     assert found.code == 2 and "$JAX_ENABLE_X64 is '1'; allowed: unset or 0" in found.err
     with monkeypatch.context() as patch:
         assemble = loop.assemble
-        patch.setattr(loop, "assemble", lambda *given: assemble(*given)._replace(labels=7))
-        found = launch("--workdir=w", *args)
-    assert found.code == 2 and "its checkpoints are of other training images" in found.err
+        for other in ({"labels": 7}, {"images": 7}):
+
+            def of_other_data(*given, other=other):
+                parts = assemble(*given)
+                return parts._replace(fingerprint=parts.fingerprint._replace(**other))
+
+            patch.setattr(loop, "assemble", of_other_data)
+            found = launch("--workdir=w", *args)
+            assert found.code == 2 and "its checkpoints are of other training images" in found.err
+
+
+def test_a_run_whose_checkpoints_are_gone(place, reference):
+    """It begins anew, and says so; but not where more would be lost than what the same command computes again."""
+    folder, args = reference
+    shutil.copytree(folder, place / "w")
+    shutil.rmtree(place / "w/checkpoints")
+    before = (place / "w/metrics.jsonl").read_bytes()
+    found = launch("--workdir=w", "--config.epochs=3")
+    assert found.code == 2 and found.err.count("\n") == 1
+    assert "no checkpoint in it can be read, so that what it had learned would be lost" in found.err
+    assert (place / "w/metrics.jsonl").read_bytes() == before
+    (place / "w/summary.json").unlink()
+    found = launch("--workdir=w")
+    assert found.code == 0 and found.err.count("\n") == 1
+    assert "w: there is no checkpoint to go on from; the run begins anew" in found.err
+    assert_same_run(place / "w", folder)
+
+
+def test_imported_weights_that_are_gone(place, reference):
+    """Training would begin with random ones."""
+    assert export.main([str(reference[0]), str(place / "w.safetensors")]) == 0
+    assert export.main(["--to-workdir", str(place / "v"), str(place / "w.safetensors")]) == 0
+    shutil.rmtree(place / "v/checkpoints")
+    found = launch("--workdir=v")
+    assert found.code == 2 and "the weights that were written into it would be lost" in found.err
+
+
+@pytest.mark.parametrize(
+    "flag, said",
+    [
+        (
+            "train_images=5000",
+            "config.train_images is 5000; allowed: 0 to 1257: 1257 images are left",
+        ),
+        (
+            "overfit_batches=40",
+            "config.overfit_batches is 40; allowed: 0 to 39: 1257 images are left",
+        ),
+    ],
+)
+def test_more_images_than_there_are(place, flag, said):
+    """They would be shown, and compared, as if they had been there. Older versions have made such runs."""
+    found = launch("--workdir=w", *TINY, f"--config.{flag}", "--config.max_steps=1")
+    assert found.code == 2 and said in found.err and found.err.count("\n") == 1
+    assert launch("--workdir=w", *TINY, "--config.max_steps=1").code == 0
+    file = place / "w/config.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "train_images": 5000}))
+    found = launch("--workdir=w", "--config.max_steps=2")
+    assert (found.code, found.err) == (0, "")
+
+
+def test_a_data_folder_that_is_not_there_is_said(place, monkeypatch):
+    data_files.write_npz(place / "data", "mnist", *data_files.fake("mnist"))
+    monkeypatch.setenv("DTP_JAX_DATA", str(place / "data"))
+    small = ("--config=mnist_mlp:backprop", "--config.batch_size=2", "--config.max_steps=1")
+    found = launch("--workdir=w", *small, "--config.data_dir=typo")
+    assert found.code == 0 and found.err.count("\n") == 1
+    assert (
+        "config.data_dir is 'typo' and changes nothing: it is not there; the data is " in found.err
+    )
+    assert launch("--workdir=v", *small, f"--config.data_dir={place / 'data'}").err == ""
+
+
+def test_an_archive_of_another_size_than_the_official_one(place):
+    """Its numbers are known only once it is read: the run would end elsewhere than it was planned to."""
+    data_files.write_cifar_archive(place / "data", "cifar10", *data_files.fake("cifar10"))
+    flags = ("--config.data_dir=data", "--config.batch_size=2", "--config.max_steps=1")
+    found = launch("--config=cifar10_small_backprop", "--workdir=w", *flags)
+    assert found.code == cli.EXIT_DATA and not (place / "w").exists()
+    assert "leaves " in found.err and "allowed: the 45000 of the official data" in found.err
+
+
+def test_several_processes_have_the_same_images(place, monkeypatch):
+    """Else some images are seen twice and others never, and what one holds out another trains on."""
+    asked = []
+    monkeypatch.setattr(loop.processes, "require_same", lambda what, content: asked.append(what))
+    assert launch("--workdir=w", *TINY, "--config.max_steps=1").code == 0
+    assert "the training images" in asked

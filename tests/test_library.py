@@ -169,6 +169,21 @@ def test_train_refuses_in_the_words_of_the_command_line(place):
     assert not list(place.iterdir())
 
 
+def test_seeds_that_do_not_begin_say_why(place, capsys):
+    data_files.write_npz(place / "data", "mnist", *data_files.fake("mnist"))
+    file = place / "data/mnist.npz"
+    file.write_bytes(file.read_bytes()[:200])
+    options = {"seeds": 2, "data_dir": "data", "batch_size": 2}
+    with pytest.raises(dtp.data.DataError, match="mnist"):
+        dtp.train_seeds("mnist_mlp:backprop", "w", **options)
+    labels = np.full(60, 11)
+    train, test = data_files.fake("mnist")
+    data_files.write_npz(place / "data", "mnist", train, test, y_train=labels[: len(train.labels)])
+    with pytest.raises(dtp.data.DataError, match=r"seed 0 did not begin: failed \(exit code 3\)"):
+        dtp.train_seeds("mnist_mlp:backprop", "w", **options)
+    assert "labels" in capsys.readouterr().err
+
+
 def test_load_run_changes_nothing(reference):
     from launching import tree
 

@@ -43,6 +43,11 @@ CASES = [
     ({"schedule": "cosine"}, "step_epochs", "config.schedule is 'cosine'"),
     ({"flip": True, "augment": False}, "flip", "config.augment is False"),
     ({"flip": True, "augment": True}, "flip", ""),
+    ({"dataset": "digits", "augment": True}, "augment", "the data set digits is not augmented"),
+    ({"dataset": "digits", "augment": False}, "augment", ""),
+    ({"dataset": "digits", "augment": True, "flip": True}, "augment", ""),
+    ({"val_split": 0.3, "val_per_class": 10}, "val_split", "val_per_class stands in its place"),
+    ({"val_split": 0.3}, "val_split", ""),
 ]
 
 

@@ -297,3 +297,13 @@ def test_rests_of_a_killed_save_are_cleared(tmp_path):
     assert found.steps() == [1]
     found.save(2, state(2), {})
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2"]
+
+
+def test_another_network_is_refused_under_its_own_name(tmp_path):
+    """One value stands for all feedback maps or blocks, not for all hidden layers."""
+    made = {"hidden": (8,), "noise": (0.1,), "forward_eps": (1e-8,)}
+    run = Workdir(tmp_path / "run")
+    run.create({**CONFIG, **made})
+    assert run.status({**CONFIG, **made, "noise": (0.1, 0.1), "forward_eps": (1e-8, 1e-8)}, 10)
+    with pytest.raises(WorkdirError, match=r"its hidden is \[8\], here it is \[8, 8\]"):
+        run.status({**CONFIG, **made, "hidden": (8, 8)}, 10)

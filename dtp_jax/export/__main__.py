@@ -20,7 +20,7 @@ from dtp_jax.export.runs import export_run, import_weights
 from dtp_jax.export.weights import WeightsError
 from dtp_jax.fields import local_folder, local_path
 from dtp_jax.output import steady_streams
-from dtp_jax.run import arguments, cli, signals
+from dtp_jax.run import arguments, backend, cli, signals
 from dtp_jax.run.loading import load_plugins
 from dtp_jax.run.results import require_enterable
 from dtp_jax.run.screen import Screen
@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.export
         parser.error("--config goes with --to-workdir only: a run has its config")
     screen = Screen()
     try:
+        backend.require_devices()
         load_plugins(args.plugin)
         folder, file = local_folder("WORKDIR", args.workdir), local_path("FILE", args.file)
         require_enterable(folder)

@@ -26,6 +26,8 @@ from dtp_jax.run.workdir import Workdir
 from dtp_jax.version import __version__
 
 SIDES = ("forward", "feedback", "statistics")
+EXPORT = ("dtp export", "--coordinator=none")
+"""Before the arguments of a command line: in a step of several tasks each is on its own."""
 
 
 def export_run(
@@ -48,7 +50,7 @@ def export_run(
       WeightsError: no checkpoint can be read, or the file cannot be written.
     """
     if file.suffix != ".safetensors":
-        raise ValueError(f"OUT is {str(file)!r}; allowed: a file that ends in .safetensors")
+        raise ValueError(f"FILE is {str(file)!r}; allowed: a file that ends in .safetensors")
     experiment = experiment_of(path)
     try:
         step, state = checkpoint(path, experiment, best=best, warn=warn)
@@ -131,7 +133,7 @@ def _config_for(
 ) -> dict[str, Any]:
     """The config of an import, with overrides."""
     if config is not None:
-        return arguments.parse(["export", f"--config={config}", *overrides]).config
+        return arguments.parse([*EXPORT, f"--config={config}", *overrides]).config
     otherwise = "--config=FILE that says of which network"
     if "config" not in metadata:
         raise ValueError(f"{file} holds no config; allowed: {otherwise}")
@@ -142,4 +144,4 @@ def _config_for(
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "config.json"
         saved.write_text(metadata["config"], encoding="utf-8")
-        return arguments.parse(["export", f"--config={saved}", *overrides]).config
+        return arguments.parse([*EXPORT, f"--config={saved}", *overrides]).config

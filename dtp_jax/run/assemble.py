@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from dtp_jax.data import (
+    DataError,
     Feed,
     Source,
     Split,
@@ -21,6 +22,7 @@ from dtp_jax.data import (
     training_examples,
 )
 from dtp_jax.data.batches import resident
+from dtp_jax.fields import error
 from dtp_jax.learning.learner import Learner
 from dtp_jax.parallel.mesh import Mesh
 from dtp_jax.run import program, trackers
@@ -77,6 +79,19 @@ class Shared:
         return resident(split, mesh)
 
 
+class Fingerprint(NamedTuple):
+    """Tells other data. Every checkpoint has it."""
+
+    labels: int
+    """CRC-32 of those that are trained on, in their order."""
+    images: int
+    """CRC-32 of the first of them: a copy that was encoded again has the same labels."""
+
+
+LOOKED_AT = 1000
+"""So many images a fingerprint is of."""
+
+
 class Parts(NamedTuple):
     """Everything that a run works with."""
 
@@ -94,8 +109,7 @@ class Parts(NamedTuple):
     total_steps: int
     diagnostics: Diagnostics
     shared: Shared
-    labels: int
-    """CRC-32 of those that are trained on, in their order: tells other data."""
+    fingerprint: Fingerprint
 
 
 def plan(
@@ -121,13 +135,13 @@ def plan(
     origin = (saved or {}).get("provenance", {})
     trackers.require(experiment.config["trackers"], origin.get("registered_by"))
     source = locate(experiment.config["dataset"], experiment.config["data_dir"])
-    left = _training_images(experiment.config, source)
+    left = _training_images(experiment.config, source, is_new=saved is None)
     check_sizes(experiment.config, left)
     steps_per_epoch = left // experiment.config["batch_size"]
     fields, extensions = continued(experiment.config, saved, steps_per_epoch, extended)
     experiment = experiment._replace(config=fields, extensions=extensions)
     total = total_steps(fields, left)
-    unused = remarks(experiment, overridden)
+    unused = (*remarks(experiment, overridden), *_remark_on_place(experiment, source, overridden))
     return Plan(experiment, source, folder, folder.status(fields, total), total, said, unused)
 
 
@@ -150,6 +164,14 @@ def read(plan: Plan, screen: Screen, shared: Shared | None = None) -> Splits:
         else:
             whole = shared.get("data", lambda: load(plan.source, progress))
             splits = divide(plan.source.spec, *whole, seed=config["seed"], copied=False, **chosen)
+    promised = training_examples(
+        plan.source, config["val_split"], val_per_class=config["val_per_class"]
+    )
+    if len(splits.train_indices) != promised:
+        raise DataError(
+            f"{config['dataset']}: {plan.source.path} leaves {len(splits.train_indices)} images for training; "
+            f"allowed: the {promised} of the official data"
+        )
     if config["train_images"]:
         splits = splits._replace(train_indices=splits.train_indices[: config["train_images"]])
     return splits
@@ -199,16 +221,43 @@ def assemble(
             shared.get,
         ),
         shared,
-        zlib.crc32(np.ascontiguousarray(splits.train.labels[splits.train_indices]).tobytes()),
+        fingerprint(splits),
     )
 
 
-def _training_images(config: Mapping[str, Any], source: Source) -> int:
-    """How many images are trained on."""
+def fingerprint(splits: Splits) -> Fingerprint:
+    """That of the images that are trained on."""
+    labels, first = splits.train.labels[splits.train_indices], splits.train_indices[:LOOKED_AT]
+    images = splits.train.images[np.sort(first)]
+    return Fingerprint(*(zlib.crc32(np.ascontiguousarray(a).tobytes()) for a in (labels, images)))
+
+
+def _remark_on_place(
+    experiment: Experiment, source: Source, overridden: Collection[str]
+) -> tuple[str, ...]:
+    """A line where config.data_dir is given, and the data is elsewhere since there is no such folder."""
+    given = experiment.config["data_dir"]
+    if "data_dir" not in overridden or not given or os.path.exists(given) or source.format is None:
+        return ()
+    return (
+        f"config.data_dir is {given!r} and changes nothing: it is not there; the data is {source.description}",
+    )
+
+
+def _training_images(config: Mapping[str, Any], source: Source, *, is_new: bool) -> int:
+    """How many images are trained on.
+
+    Args:
+      is_new: an older version has made runs of more images than there are, which go on.
+    """
     left = training_examples(source, config["val_split"], val_per_class=config["val_per_class"])
     if config["val_split"] and left == source.train_examples:
         raise ValueError(
             f"config.val_split is {config['val_split']}; allowed: 0, or enough for one of the "
             f"{source.train_examples} training images"
         )
+    if is_new and config["train_images"] > left:
+        name = "overfit_batches" if config["overfit_batches"] else "train_images"
+        most = left // config["batch_size"] if config["overfit_batches"] else left
+        raise error(f"config.{name}", config[name], f"0 to {most}: {left} images are left")
     return min(left, config["train_images"] or left)

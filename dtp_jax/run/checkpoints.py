@@ -55,7 +55,8 @@ class Checkpoints:
     ) -> None:
         """Writes a checkpoint and reads it back, before any older one is given up.
 
-        A killed save leaves none, or one without checksums: a damaged one.
+        A killed save, and one that does not come back as it was, leave none, or one without checksums: a
+        damaged one.
 
         Args:
           progress: what JSON can hold. best_step: a checkpoint to keep beside the newest ones.
@@ -67,6 +68,7 @@ class Checkpoints:
         with self._saving(step):
             self._write(step, state, progress)
             self._require_same(step, state)
+            self._seal(step)
         for old in self.steps()[self._keep :]:
             if old != best_step:
                 with self._saving(step):
@@ -83,6 +85,11 @@ class Checkpoints:
         )
         if processes.is_first():
             write_json(self.path / str(step) / FORMAT_FILE, _written())
+
+    def _seal(self, step: int) -> None:
+        """Writes the checksums, which make it a good one."""
+        processes.barrier("read back")
+        if processes.is_first():
             write_json(self.path / str(step) / CHECKSUMS, checksums(self.path / str(step)))
         processes.barrier("checksums")
 

@@ -122,6 +122,11 @@ def _from_json(file: Path) -> Loaded:
         checked(f"config.{table.kind}", fields[table.kind], choice(table))
     for name in fields.keys() - fields_of(fields).keys():
         raise unknown(name)
+    images = fields.get("overfit_batches", 0) * fields.get("batch_size", 0)
+    if (
+        images and fields.get("train_images") == images
+    ):  # follow from it, and may follow from another
+        fields |= {"train_images": 0, "augment": True}
     config = config_dict.ConfigDict(fields)
     name = Path(str(origin.get("config", ""))).name.partition(".py")[0].partition(":")[0]
     name = name or file.absolute().parent.name

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -108,6 +109,7 @@ def prepare(
         plan.workdir.create(config, origin, extended)
     with screen.task("preparing the run"):
         parts = assemble(plan, splits, screen, mesh, shared)
+        processes.require_same("the training images", json.dumps(parts.fingerprint))
         ready = Run(parts, origin, stop_signal, started, watch)
     if not is_new:  # now: a run that cannot be restored here stays as it was
         plan.workdir.create(config, origin, extended)
@@ -162,6 +164,8 @@ class Run:
             fields = {field.name for field in dataclasses.fields(Progress)}
             self.progress = Progress(**{k: v for k, v in found[1].items() if k in fields})
             self.screen.note(f"going on from step {self.progress.step} of {parts.total_steps}")
+        else:
+            self._begin_anew()
         is_lost = self.progress.step and not self.workdir.has_metrics()
         if is_lost and processes.is_first():
             self.screen.warn(
@@ -171,6 +175,27 @@ class Run:
         self.workdir.rewind_metrics(self.progress.step)
         return found[0] if found else init(key)
 
+    def _begin_anew(self) -> None:
+        """Says so, where there was something before.
+
+        Raises:
+          WorkdirError: the folder says more than a run that begins anew would do: that it has finished, or
+            that its weights are those of a file.
+        """
+        saved = self.workdir.read_config() or {}
+        command = saved.get("provenance", {}).get("command", "")
+        is_imported = command.startswith("dtp export ")
+        if is_imported or self.workdir.read_summary() is not None:
+            had = "the weights that were written into it" if is_imported else "what it had learned"
+            raise WorkdirError(
+                f"--workdir is {str(self.workdir.path)!r}: no checkpoint in it can be read, so that {had} would be "
+                "lost; allowed: its folder checkpoints as it was, or another folder"
+            )
+        if self.workdir.has_metrics() and processes.is_first():
+            self.screen.warn(
+                f"{self.workdir.path}: there is no checkpoint to go on from; the run begins anew"
+            )
+
     def _initializer(self) -> Callable[[jax.Array], TrainState]:
         init = partial(learner.init, self.parts.learner)
         return jax.jit(init, out_shardings=replicated(self.parts.mesh))
@@ -178,7 +203,9 @@ class Run:
     def _require_fitting(self, found: dict[str, Any]) -> None:
         """Raises WorkdirError where a checkpoint is of other data, or beyond the end of this run."""
         most = len(self.parts.passes) * self.parts.steps_per_epoch
-        is_other = found.get("labels", self.parts.labels) != self.parts.labels
+        is_other = any(
+            found.get(name, here) != here for name, here in self.parts.fingerprint._asdict().items()
+        )
         if is_other or found.get("step", 0) > most:
             problem = (
                 "of other training images" if is_other else f"beyond the {most} steps of a run"
@@ -493,7 +520,7 @@ class Run:
         self.parts.checkpoints.save(
             self.progress.step,
             self.state,
-            dataclasses.asdict(self.progress) | {"labels": self.parts.labels},
+            dataclasses.asdict(self.progress) | self.parts.fingerprint._asdict(),
             self.progress.best_step,
         )
         self.saved_at = time.monotonic()

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dtp_jax.data import DatasetSpec, Split
+from dtp_jax.data import DataError, DatasetSpec, Split
 from dtp_jax.data.batches import resident_evaluation
 from dtp_jax.fields import error, local_folder
 from dtp_jax.learning.learner import Learner, TrainState
@@ -16,7 +16,7 @@ from dtp_jax.run import backend, cli, formats, loading, loop, program, several, 
 from dtp_jax.run.arguments import Arguments
 from dtp_jax.run.assemble import plan
 from dtp_jax.run.extension import from_json
-from dtp_jax.run.failures import INTERRUPTED
+from dtp_jax.run.failures import EXIT_DATA, INTERRUPTED, outcome
 from dtp_jax.run.provenance import Request
 from dtp_jax.run.results import FinishedRun, load_begun, load_run
 from dtp_jax.run.screen import BriefScreen, Screen
@@ -129,7 +129,8 @@ def train_seeds(
       what was wrong has been shown.
 
     Raises:
-      ValueError, DataError: see `train`. loop.Interrupted: ctrl-C; the runs are saved and can go on.
+      ValueError, DataError: see `train`; also where a seed did not begin, which the line names: the others
+        are in their folders. loop.Interrupted: ctrl-C; the runs are saved and can go on.
     """
     backend.check_flags()
     backend.prepare()
@@ -145,6 +146,10 @@ def train_seeds(
             f"stopped; called again with workdir={str(made.workdir.path)!r}, it goes on",
             outcomes[-1].code - INTERRUPTED,
         )
+    for one in outcomes:
+        if not Workdir(one.workdir).config_file.exists():
+            kind = DataError if one.code == EXIT_DATA else ValueError
+            raise kind(f"seed {one.seed} did not begin: {outcome(one.code)}; why has been shown")
     return [load_begun(one.workdir) for one in outcomes]
 
 

@@ -63,20 +63,43 @@ def plan_seeds(
       made: of the folder of all. head: what stands before what a seed shows.
 
     Raises:
-      ValueError, DataError: see `plan`.
+      ValueError, DataError: see `plan`; or some would be made longer, and others would begin so long.
     """
-    first, count = made.experiment.config["seed"], made.experiment.config["seeds"]
+    config = made.experiment.config
+    first, count = config["seed"], config["seeds"]
     found = []
     for number in range(first, first + count):
         folder = Workdir(made.workdir.path / f"seed_{number}")
+        given, extended = arguments.config, arguments.extended
+        if folder.read_config() is None:  # as the others were, and are to be
+            given, extended = {**given, "t_max": config["t_max"]}, made.experiment.extensions
         own = plan(
-            {**arguments.config, "seed": number, "seeds": 1},
+            {**given, "seed": number, "seeds": 1},
             folder,
             overridden=(*arguments.overridden, "seed"),
-            extended=arguments.extended,
+            extended=extended,
         )
         found.append(Seed(number, own._replace(unused=()), head(number)))
+    _require_one_schedule(made, found)
     return found
+
+
+def _require_one_schedule(made: Plan, seeds: Sequence[Seed]) -> None:
+    """Raises ValueError where seeds would have other learning rates than others: they are to be averaged."""
+    of_each = {seed.number: seed.made.experiment.extensions for seed in seeds}
+    longer = [number for number, extensions in of_each.items() if extensions]
+    if len(set(of_each.values())) > 1:
+        epochs, all_longer = made.experiment.config["epochs"], len(longer) == len(seeds)
+        rest = [number for number in of_each if number not in longer]
+        how = (
+            "in other ways"
+            if all_longer
+            else f"and seed {rest[0]} would have so many from the start"
+        )
+        raise ValueError(
+            f"config.epochs is {epochs}: seed {longer[0]} in {made.workdir.path} becomes longer than it was, "
+            f"{how}; allowed: the epochs that it had, or a new folder"
+        )
 
 
 def moved(seeds: Sequence[Seed], made: Plan, arguments: Arguments) -> Sequence[Seed]:

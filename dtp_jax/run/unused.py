@@ -42,7 +42,7 @@ def remarks(experiment: Experiment, overridden: Collection[str]) -> tuple[str, .
 
 def why_unused(name: str, experiment: Experiment) -> str:
     """Why this field changes nothing in runs of this config; "" where it does."""
-    config = experiment.config
+    config, data = experiment.config, experiment.data
     rule, network = config["rule"], config["network"]
     is_of_maps = name in OF_FEEDBACK_TRAINING or fields_of(config)[name].per_block
     if is_of_maps and experiment.rule.feedback_training is None:
@@ -60,6 +60,10 @@ def why_unused(name: str, experiment: Experiment) -> str:
             return f"config.{field} is {config[field]!r}, and it is of {kind}"
     if name in OF_SCHEDULES and config["schedule"] != OF_SCHEDULES[name]:
         return f"config.schedule is {config['schedule']!r}, and it is of {OF_SCHEDULES[name]}"
+    if name == "val_split" and config["val_per_class"]:
+        return "config.val_per_class stands in its place"
+    if name == "augment" and config["augment"] and not (data.flip or data.crop_padding):
+        return f"the data set {data.name} is not augmented"
     if name == "flip" and config["flip"] and not config["augment"]:
         return "config.augment is False"
     return ""

@@ -14,7 +14,7 @@ from typing import Any
 from dtp_jax.parallel import processes
 from dtp_jax.run import ending, formats
 from dtp_jax.run.checkpoints import CHECKSUMS, Checkpoints, require_known
-from dtp_jax.run.config import BOOKKEEPING
+from dtp_jax.run.config import BOOKKEEPING, fields_of
 from dtp_jax.run.files import (
     WorkdirError,
     disk_errors,
@@ -29,6 +29,8 @@ FILES = ("config.json", "metrics.jsonl", "summary.json")
 NUMBERS = ("steps", "test_accuracy", "wall_seconds", "images_per_second")
 TEXTS = ("rule", "network", "dataset", "device")
 """In a summary: whoever shows one counts on them, and on "val_accuracy", which may be null."""
+SPREAD = ("forward_eps", "block_forward_lr")
+"""Have a value for each block; those with one for each feedback map are `per_block` in the config's fields."""
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 DIVERGED = "diverged"
 """The "split" of the line that ends the metrics of such a run."""
@@ -120,7 +122,7 @@ class Workdir:
             except OSError as error:
                 raise self._error(error.strerror, "a writable folder") from error
             return NEW
-        found = json.loads(json.dumps(found))
+        found, known = json.loads(json.dumps(found)), fields_of(config)
         for name, wanted in json.loads(json.dumps(config)).items():
             if name not in found:
                 raise self._error(
@@ -134,8 +136,9 @@ class Workdir:
                     f"it holds {holds}, and config.seeds is {wanted}",
                     "a new folder" if saved == 1 else "2 or more, or a folder seed_<n> in it",
                 )
-            if isinstance(wanted, list) and isinstance(saved, list) and len(saved) == 1:
-                saved = saved * len(wanted)  # one value stands for all
+            stands_for_all = name in SPREAD or (name in known and known[name].per_block)
+            if stands_for_all and isinstance(saved, list) and len(saved) == 1:
+                saved = saved * len(wanted)
             more = name == "epochs" and isinstance(saved, int) and wanted >= saved
             if name not in BOOKKEEPING and saved != wanted and not more:
                 raise self._error(
