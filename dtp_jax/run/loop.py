@@ -176,20 +176,17 @@ class Run:
         return found[0] if found else init(key)
 
     def _begin_anew(self) -> None:
-        """Says so, where there was something before.
+        """Says so, where there was something before: all of it is computed again.
 
         Raises:
-          WorkdirError: the folder says more than a run that begins anew would do: that it has finished, or
-            that its weights are those of a file.
+          WorkdirError: the weights were those of a file, and nobody can compute them again.
         """
         saved = self.workdir.read_config() or {}
-        command = saved.get("provenance", {}).get("command", "")
-        is_imported = command.startswith("dtp export ")
-        if is_imported or self.workdir.read_summary() is not None:
-            had = "the weights that were written into it" if is_imported else "what it had learned"
+        if saved.get("provenance", {}).get("command", "").startswith("dtp export "):
             raise WorkdirError(
-                f"--workdir is {str(self.workdir.path)!r}: no checkpoint in it can be read, so that {had} would be "
-                "lost; allowed: its folder checkpoints as it was, or another folder"
+                f"--workdir is {str(self.workdir.path)!r}: no checkpoint in it can be read, and so none of the "
+                "weights that `dtp export` has written into it; allowed: its folder checkpoints as it was, or "
+                "the file once more, to a new folder"
             )
         if self.workdir.has_metrics() and processes.is_first():
             self.screen.warn(

@@ -29,6 +29,12 @@ def passed_over(ended: Ended) -> Ended:
     return ended
 
 
+def anew(ended: Ended) -> Ended:
+    """Nothing was gone on from, and the screen says so."""
+    assert "there is no checkpoint to go on from; the run begins anew" in ended.screen, ended
+    return ended
+
+
 @fault(code=0, words="workdir +run", left=FINISHED)
 def a_foreign_file(place: Place) -> Ended:
     """A file manager has put .DS_Store into a checkpoint: it is ignored"""
@@ -80,11 +86,11 @@ def all_damaged(place: Place) -> Ended:
         largest(folder.with_name(str(step))).write_bytes(b"")
     ended = place.run(ON)
     assert "going on from step" not in ended.screen, ended
-    return ended
+    return anew(ended)
 
 
 @fault(code=0, words="workdir +run", left=FINISHED)
 def checkpoints_removed(place: Place) -> Ended:
     """The folder of the checkpoints is removed: the run begins anew"""
     shutil.rmtree(half(place).parent)
-    return place.run(ON)
+    return anew(place.run(ON))

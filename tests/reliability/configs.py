@@ -99,3 +99,9 @@ def no_such_device(place: Place) -> Ended:
 def more_devices_than_there_are(place: Place) -> Ended:
     """More devices than there are"""
     return place.run(f"{TRAIN} --config.data_parallel=64 --config.batch_size=64")
+
+
+@fault(code=2, words="config.train_images is 5000; allowed: 0 to 1257", left=NOTHING)
+def more_images_than_there_are(place: Place) -> Ended:
+    """More training images are asked for than the data set has"""
+    return place.run("dtp train --config=tiny.py --config.train_images=5000 --workdir=run")

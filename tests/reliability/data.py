@@ -10,7 +10,7 @@ from pathlib import Path
 import data_files
 import numpy as np
 
-from tests.reliability.fault import FINISHED, NOTHING, fault
+from tests.reliability.fault import ANYTHING, FINISHED, NOTHING, fault
 from tests.reliability.place import REPOSITORY, Ended, Missing, Place
 
 MNIST = """
@@ -292,3 +292,26 @@ def cache_removed(place: Place) -> Ended:
 def remote_data(place: Place) -> Ended:
     """data_dir is an address of remote storage"""
     return mnist(place, "gs://bucket/data")
+
+
+@fault(code=2, words="its checkpoints are of other training images", left=ANYTHING)
+def another_copy_of_the_images(place: Place) -> Ended:
+    """A run goes on where the data is another copy: the same labels, and images that were encoded again"""
+    train, test = data_files.fake("mnist")
+    data_files.write_npz(place.path("data"), "mnist", train, test)
+    assert mnist(place).code == 0
+    again = train._replace(images=train.images // 2 * 2)
+    data_files.write_npz(place.path("data"), "mnist", again, test)
+    return place.run("dtp train --workdir=run --config.epochs=2")
+
+
+@fault(code=0, words="workdir +run", left=FINISHED)
+def no_such_data_dir(place: Place) -> Ended:
+    """data_dir is misspelt, and the data is where $DTP_JAX_DATA says: a warning names both"""
+    made_up(place, data_files.write_npz, "")
+    place.path("mnist.py").write_text(MNIST)
+    ended = place.run(
+        "DTP_JAX_DATA=data dtp train --config=mnist.py --config.data_dir=dta --workdir=run"
+    )
+    assert "config.data_dir is 'dta' and changes nothing: it is not there" in ended.screen, ended
+    return ended

@@ -1,5 +1,7 @@
 """Weights out of a run and into one."""
 
+import shutil
+
 import numpy as np
 
 from tests.reliability.fault import ANYTHING, NOTHING, fault
@@ -94,3 +96,12 @@ def weights_of_another_network(place: Place) -> Ended:
 def weights_missing(place: Place) -> Ended:
     """The file of the weights does not exist"""
     return imported(place, "nowhere.npz")
+
+
+@fault(code=2, words="none of the weights that `dtp export` has written into it", left=ANYTHING)
+def imported_weights_removed(place: Place) -> Ended:
+    """The checkpoints of a workdir are removed, into which weights were written: no random ones take their place"""
+    exported(place)
+    assert imported(place, "weights.safetensors").code == 0
+    shutil.rmtree(place.path("run/checkpoints"))
+    return place.run("dtp train --workdir=run")
