@@ -50,6 +50,13 @@ class Registry(dict):
         if factory is None:
             return lambda factory: self.register(factory, name=name, fields=fields)
         name, origin = name or factory.__name__, origin_of(factory)
+        before = self.get(name)
+        if (
+            before is not None
+            and name not in self._built_in
+            and code_of(before) == code_of(factory)
+        ):
+            origin = self.origins[name]  # one file, as a module and by its name
         if name in self._built_in or self.origins.get(name, origin) != origin:
             owner = "built in" if name in self._built_in else f"registered by {self.origins[name]}"
             raise ValueError(f"{self.kind} is {name!r}, which is {owner}; allowed: another name")
@@ -68,11 +75,16 @@ def origin_of(factory: Callable[..., Any]) -> str:
     module = sys.modules.get(factory.__module__)
     if module is not None and module.__name__ != "__main__" and module.__spec__ is not None:
         return module.__name__
+    return code_of(factory) or "an interactive session"
+
+
+def code_of(factory: Callable[..., Any]) -> str | None:
+    """The file that it is written in; None where there is none."""
     made = inspect.unwrap(factory)
     if isinstance(made, type):  # a class is where its methods are
         made = next((f for f in vars(made).values() if hasattr(f, "__code__")), origin_of)
-    code = made.__code__.co_filename
-    return str(Path(code).resolve()) if Path(code).is_file() else "an interactive session"
+    code = getattr(made, "__code__", origin_of.__code__).co_filename
+    return str(Path(code).resolve()) if Path(code).is_file() else None
 
 
 def _described(name: str, given: Any) -> Field:

@@ -277,3 +277,44 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "home" / ".cache" / "dtp_jax"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "dtp_jax"
+
+
+def test_one_source_under_several_names_has_one_entry(encoded, decoded, monkeypatch, tmp_path):
+    data, path = encoded
+    (tmp_path / "link").symlink_to(path.parent)
+    monkeypatch.chdir(tmp_path)
+    for folder in (path.parent, Path("data"), Path("link"), Path("../") / tmp_path.name / "data"):
+        data_files.assert_same(load(locate("cifar10", folder)), data)
+    assert len(decoded) == 2 and len(entries()) == 1
+
+
+def test_an_entry_has_the_rights_that_others_need(encoded):
+    """A cache may be shared: the umask says with whom."""
+    before = os.umask(0o027)
+    try:
+        load_cifar(encoded[1])
+    finally:
+        os.umask(before)
+    (entry,) = entries()
+    assert entry.stat().st_mode & 0o777 == 0o750
+    assert {file.stat().st_mode & 0o777 for file in entry.iterdir()} == {0o640}
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), MemoryError("a test")])
+def test_an_intact_entry_that_cannot_be_read_now_stays(
+    error, encoded, decoded, monkeypatch, caplog
+):
+    data, path = encoded
+    load_cifar(path)
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "_intact", fail)
+        data_files.assert_same(load_cifar(path), data)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "cannot be read now (" in said and "decoding without it" in said
+    assert len(decoded) == 4
+    data_files.assert_same(load_cifar(path), data)
+    assert len(decoded) == 4, "it is still there"

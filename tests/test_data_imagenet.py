@@ -202,7 +202,7 @@ def test_a_large_training_set_stays_whole(data, monkeypatch, tmp_path):
     source = locate("imagenet32", tmp_path)
     small = load_splits(source, 0.3, seed=4, val_per_class=2)
     monkeypatch.setattr(splits, "COPIED_BYTES", 0)
-    large = load_splits(source, 0.3, seed=4, val_per_class=2)
+    large = load_splits(source, 0.3, seed=4, val_per_class=2, copied=None)
     assert isinstance(large.train.images, np.memmap)
     data_files.assert_same([large.train, large.test], data)  # whole, not copied
     data_files.assert_same([large.val, large.test], [small.val, small.test])
@@ -212,7 +212,7 @@ def test_a_large_training_set_stays_whole(data, monkeypatch, tmp_path):
             chosen, getattr(small.train, name)[small.train_indices], err_msg=name
         )
     assert len(small.train_indices) == 40 == training_examples(source, 0.3, val_per_class=2)
-    everything = load_splits(source, 0.0, seed=4)
+    everything = load_splits(source, 0.0, seed=4, copied=None)
     assert everything.val is None and len(everything.train_indices) == 60
 
 

@@ -357,6 +357,9 @@ def test_a_data_folder_that_is_not_there_is_said(place, monkeypatch):
         "config.data_dir is 'typo' and changes nothing: it is not there; the data is " in found.err
     )
     assert launch("--workdir=v", *small, f"--config.data_dir={place / 'data'}").err == ""
+    monkeypatch.delenv("DTP_JAX_DATA")
+    monkeypatch.setenv("HOME", str(place))  # a shell leaves ~ behind = as it is
+    assert launch("--workdir=u", *small, "--config.data_dir=~/data").err == ""
 
 
 def test_an_archive_of_another_size_than_the_official_one(place):

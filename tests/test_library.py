@@ -109,6 +109,49 @@ def test_iterate_refuses_a_batch_that_is_none(size):
         dtp.data.iterate(split, dtp.data.DATASETS["digits"], batch_size=size)
 
 
+WRONG_SPLITS = {
+    "floats": (
+        lambda x, y: (x / np.float32(255), y),
+        r"images float32 \[10, 8, 8, 1\]; allowed: uint8",
+    ),
+    "channels first": (lambda x, y: (x.transpose(0, 3, 1, 2), y), r"images uint8 \[10, 1, 8, 8\]"),
+    "more labels": (
+        lambda x, y: (x, np.tile(y, 2)),
+        r"labels int32 \[20\]; allowed: integers \[10\]",
+    ),
+    "fewer labels": (lambda x, y: (x, y[:5]), r"labels int32 \[5\]"),
+    "one-hot labels": (lambda x, y: (x, np.eye(10)[y]), r"labels float64 \[10, 10\]"),
+    "strange labels": (lambda x, y: (x, y + 5), r"labels from \d to 1\d; allowed: 0 to 9"),
+}
+
+
+@pytest.mark.parametrize("change, said", WRONG_SPLITS.values(), ids=WRONG_SPLITS)
+def test_examples_that_are_none_of_the_data_set_are_refused(change, said):
+    """They would be scaled twice, scrambled, or met again and again."""
+    spec, split = dtp.data.DATASETS["digits"], fake_split("digits", 10)
+    split = dtp.data.Split(*change(split.images, np.arange(10, dtype=np.int32)))
+    with pytest.raises(ValueError, match=f"^split has {said}"):
+        dtp.data.iterate(split, spec, batch_size=5)
+    network = dtp.mlp(spec.image_shape, spec.classes, hidden=(6,))
+    learner = dtp.Learner(network, dtp.backprop(), dtp.optim.sgd(0.1, momentum=0.0))
+    state = dtp.init(learner, jax.random.key(1))
+    with pytest.raises(ValueError, match=f"^split has {said}"):
+        dtp.evaluate(learner, state, split, spec)
+
+
+def test_images_of_any_size_leave_those_for_validation_out(monkeypatch):
+    """Large ones are trained on where they lie; whoever loads them has the training images alone."""
+    monkeypatch.setattr("dtp_jax.data.splits.COPIED_BYTES", 0)
+    source = dtp.data.locate("digits")
+    found = dtp.data.load_splits(source, val_split=0.125, seed=0)
+    assert len(found.train.labels) + len(found.val.labels) == source.train_examples
+    as_it_lies = dtp.data.load_splits(source, val_split=0.125, seed=0, copied=None)
+    assert len(as_it_lies.train.labels) == source.train_examples
+    np.testing.assert_array_equal(
+        found.train.images, as_it_lies.train.images[as_it_lies.train_indices]
+    )
+
+
 # Evaluation.
 
 

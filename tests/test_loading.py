@@ -13,6 +13,7 @@ from launching import TINY, launch, rows, summary
 
 from dtp_jax.export import __main__ as export
 from dtp_jax.run import cli, loading, provenance
+from dtp_jax.run.arguments import parse
 from dtp_jax.run.config import FIELDS
 from dtp_jax.version import __version__
 
@@ -50,6 +51,32 @@ def test_a_file_of_ones_own(place):
     assert loading.load_config("mine.py").name == "mine"
     (place / "digits_dtp").mkdir()  # a folder does not hide a name
     assert loading.load_config("digits_dtp").config.dataset == "digits"
+
+
+CONFIGS_OF_OTHER_TYPES = """
+import numpy as np
+from ml_collections import FrozenConfigDict, config_dict
+from dtp_jax.configs import digits_dtp
+
+def get_config(kind):
+    config = digits_dtp.get_config()
+    if kind == "frozen":
+        return FrozenConfigDict(config)
+    if kind == "locked":
+        return config.lock()
+    fields = {**config.to_dict(), "weight_decay": 0, "beta": np.float32(0.5), "epochs": np.int64(3)}
+    return config_dict.ConfigDict(fields)
+"""
+
+
+@pytest.mark.parametrize("kind", ["frozen", "locked", "plain"])
+def test_an_override_has_the_type_of_its_field(place, kind):
+    """Whatever the config file has in its place."""
+    (place / "mine.py").write_text(CONFIGS_OF_OTHER_TYPES)
+    flags = ("--config.weight_decay=1e-4", "--config.beta=0.25", "--config.epochs=4")
+    config = parse(["dtp train", f"--config=mine.py:{kind}", *flags]).config
+    assert (config["weight_decay"], config["beta"], config["epochs"]) == (1e-4, 0.25, 4)
+    assert parse(["dtp train", f"--config=mine.py:{kind}"]).config["rule"] == "ldrl"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from dtp_jax.export import __main__ as export
 from dtp_jax.fields import Field, positive
 from dtp_jax.networks import NETWORKS
 from dtp_jax.rules import RULES
+from dtp_jax.run import loading
 from dtp_jax.run.config import validate
 
 pytest_plugins = ["run_fixtures"]
@@ -201,6 +202,22 @@ def test_a_name_belongs_to_the_first_who_took_it(place, my_rule):
     assert "looking" not in refused(
         "--plugin=my_rule.py", "--plugin=my_rule.py", "--config.seed=-2"
     )
+
+
+def test_one_file_as_a_module_and_by_its_name_is_one_plugin(place, my_rule, monkeypatch):
+    monkeypatch.syspath_prepend(str(place))
+    (place / "mine.py").write_text(
+        "import my_rule\nfrom dtp_jax.configs.digits_dtp import get_config\n"
+    )
+    for first, second in (("my_rule", "my_rule.py"), ("my_rule.py", "my_rule")):
+        forget()
+        monkeypatch.delitem(sys.modules, "my_rule", raising=False)
+        loading.load_plugins([first])
+        (name,) = RULES.origins
+        origin = RULES.origins[name]
+        loading.load_plugins([second])
+        loading.load_config("mine.py")
+        assert RULES.origins == {name: origin}
 
 
 def test_a_field_that_exists_and_an_argument_that_none_has():

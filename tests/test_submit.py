@@ -6,6 +6,7 @@ import pytest
 import slurm_stand_in
 from submitting import SLURM, dtp
 
+from dtp_jax.run.arguments import parse
 from dtp_jax.run.gpus import visible_gpus
 from dtp_jax.submit import command, jobs, local, options
 
@@ -264,6 +265,37 @@ def test_a_job_for_each_seed(place):
     assert found.afterwards == ("train", *args)
     with pytest.raises(ValueError, match="config.seeds is 'x'; allowed: a whole number, 1 or more"):
         jobs.train(["--config.seeds=x", "--workdir=w"], asked, print)
+
+
+def test_seeds_that_are_new_in_a_folder_have_its_config(place):
+    """--workdir alone goes on: not with the quick start's config, where a seed has none of its own."""
+    asked = options.read([("submit", "slurm"), ("submit.time", "9"), ("submit.array", "2")])
+    small = ("--config.epochs=2", "--config.max_steps=2", "--workdir=w")
+    code, _, err = dtp("train", "--config=digits_backprop", "--config.seeds=2", *small)
+    assert code == 0, err
+    found = jobs.train(["--workdir=w", "--config.seeds=3"], asked, print)
+    assert found.finished == ["seed 0", "seed 1"]
+    (job,) = found.jobs
+    config = parse(["dtp train", *job.arguments[1:]]).config
+    assert (config["rule"], config["epochs"], config["seed"]) == ("backprop", 2, 2)
+
+
+def test_seeds_that_would_have_other_rates_than_others_are_not_sent(place):
+    """Runs that are made longer, and new ones of so many epochs: their table would be refused in the end."""
+    asked = options.read([("submit", "slurm"), ("submit.time", "9"), ("submit.array", "2")])
+    short = ["--config=digits_backprop", "--workdir=w"]
+    code, _, err = dtp("train", *short, "--config.epochs=1", "--config.seeds=2")
+    assert code == 0, err
+    longer = ["--config.epochs=2", "--config.seeds=3"]
+    with pytest.raises(
+        ValueError, match="config.epochs: seed 0 in w becomes longer than it was, and seed 2"
+    ):
+        jobs.train([*short, *longer], asked, print)
+    assert (
+        len(jobs.train([*short, "--config.epochs=2", "--config.seeds=2"], asked, print).jobs) == 2
+    )
+    assert dtp("train", *short, *longer)[0] == 0
+    assert len(jobs.train(["--workdir=w", "--config.seeds=4"], asked, print).jobs) == 1
 
 
 def test_a_default_folder_is_fixed_when_the_job_is_sent(place):

@@ -7,6 +7,7 @@ import signal
 import struct
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from launching import (
@@ -453,6 +454,30 @@ def test_another_run_in_the_folder_is_another_run_there(offline, name):
         tracker.end(None)
         ids.append(json.loads((offline / f"trackers/{name}.json").read_text())["id"])
     assert ids[0] == ids[1] != ids[2]
+
+
+@needs["mlflow"]
+def test_an_experiment_that_two_runs_make_at_once():
+    """The one that comes second takes that of the first."""
+    from mlflow.exceptions import MlflowException
+
+    from dtp_jax.run.trackers.mlflow import MLflow
+
+    class Client:
+        there = SimpleNamespace(experiment_id="7")
+
+        def create_experiment(self, project):
+            raise MlflowException("it exists")
+
+        def get_experiment_by_name(self, project):
+            return self.there
+
+    tracker = MLflow.__new__(MLflow)
+    tracker._client = Client()
+    assert tracker._new("mine") == "7"
+    tracker._client.there = None
+    with pytest.raises(MlflowException, match="it exists"):
+        tracker._new("mine")
 
 
 @needs["mlflow"]

@@ -14,8 +14,8 @@ import io
 import json
 import logging
 import os
+import secrets
 import shutil
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable
@@ -54,7 +54,7 @@ def cache_folder() -> Path:
 def entry_name(dataset: str, path: Path, files: Iterable[Path]) -> str:
     """The name of the entry for `dataset` decoded from `files`, which lie at or below `path`."""
     place = str(path.resolve())
-    stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files)]
+    stamps = sorted((str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
     identity = json.dumps([_FORMAT, _decoder(), place, stamps])
     return f"{dataset}-{_digest(place, 8)}-{_digest(identity, 16)}"
 
@@ -65,7 +65,7 @@ def load(
     """The (train, test) of an entry, memory-mapped; None where there is no intact one.
 
     The checksums are compared by reading the files once, about a second per GB. A damaged entry
-    is removed, if that can be.
+    is removed, if that can be; one that cannot be read at the moment stays.
 
     Args:
       shape: of an image. counts: of the examples of train and test. What is known of the source.
@@ -77,12 +77,23 @@ def load(
         with broken.reading(ValueError):
             return _intact(folder, shape, counts)
     except ValueError as problem:
+        if _may_pass(problem.__cause__):
+            logger.warning(
+                "the cache entry %s cannot be read now (%s): decoding without it", folder, problem
+            )
+            return None
         _remove(folder)
         left = ", and cannot be removed" if exists(name) else ""
         logger.warning(
             "the cache entry %s is damaged%s (%s): decoding again", folder, left, problem
         )
     return None
+
+
+def _may_pass(cause: BaseException | None) -> bool:
+    """Whether it says nothing of the entry itself: memory, open files, a share that is away, rights."""
+    is_about_it = isinstance(cause, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
+    return isinstance(cause, (OSError, MemoryError)) and not is_about_it
 
 
 def exists(name: str) -> bool:
@@ -105,7 +116,8 @@ def store(name: str, read: Callable[[], tuple[Blocks, Blocks]]) -> bool:
         root = cache_folder()
         root.mkdir(parents=True, exist_ok=True)
         _remove_stale(root)
-        temporary = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=root))
+        temporary = root / f".incomplete-{secrets.token_hex(8)}"
+        temporary.mkdir()  # with the rights that the user's umask gives: others may share the cache
         _write(temporary, read)
         temporary.rename(root / name)
         for entry in root.glob(f"{name.rpartition('-')[0]}-*"):

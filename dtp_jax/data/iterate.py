@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dtp_jax.data.pipeline import augment, epoch_permutation, prepare_images
-from dtp_jax.data.spec import DatasetSpec, Split
+from dtp_jax.data.spec import DatasetSpec, Split, check_split
 
 
 def iterate(
@@ -34,8 +34,9 @@ def iterate(
       images: float32 [batch, H, W, C], normalised. labels: int32 [batch].
 
     Raises:
-      ValueError: (at once) there is no full batch.
+      ValueError: (at once) one line; there is no full batch, or the examples are not of this data set.
     """
+    check_split("split", split, spec)
     examples = len(split.labels)
     if not 1 <= batch_size <= examples:
         raise ValueError(f"batch_size is {batch_size}; allowed: 1 to {examples}, the examples")

@@ -463,7 +463,7 @@ def _ways(spec: DatasetSpec) -> list[str]:
     ]
     if layout := cifar_binary.LAYOUTS.get(name):
         ways.append(f"{layout.archive}, or its unpacked {layout.folder}/")
-    else:
+    elif name in idx.STORED:
         ways.append(
             f"a folder {name}/ with train-images-idx3-ubyte[.gz] and the other three idx files"
         )

@@ -208,6 +208,21 @@ def checked_split(
     return Split(images, labels.astype(np.int32))
 
 
+def check_split(name: str, split: Split, spec: DatasetSpec) -> None:
+    """Raises ValueError, one line that begins with the name, where these are no examples of the data set."""
+    shape, dtype = np.shape(split.images), getattr(split.images, "dtype", None)
+    wanted = f"uint8 images [N, {', '.join(map(str, spec.image_shape))}] of {spec.name}"
+    if dtype != np.uint8 or shape[1:] != spec.image_shape:
+        raise ValueError(f"{name} has images {dtype} {list(shape)}; allowed: {wanted}")
+    labels = np.asarray(split.labels)
+    if labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        has = f"labels {labels.dtype} {list(labels.shape)}"
+        raise ValueError(f"{name} has {has}; allowed: integers [{shape[0]}], one for each image")
+    if labels.size and not 0 <= labels.min() <= labels.max() < spec.classes:
+        has = f"labels from {labels.min()} to {labels.max()}"
+        raise ValueError(f"{name} has {has}; allowed: 0 to {spec.classes - 1}")
+
+
 def label_checksum(labels: np.ndarray) -> int:
     """The CRC-32 of labels [N] or [N, 1], each as one byte."""
     return zlib.crc32(np.ascontiguousarray(labels).astype(np.uint8))

@@ -7,7 +7,7 @@ from dtp_jax.data.sources import Source, load
 from dtp_jax.data.spec import DataError, DatasetSpec, Progress, Split, Splits
 
 COPIED_BYTES = 1 << 30
-"""Of larger training images, `load_splits` copies only what is held out for validation."""
+"""Of larger training images, a run copies only what is held out for validation."""
 
 
 def load_splits(
@@ -17,6 +17,7 @@ def load_splits(
     progress: Progress | None = None,
     *,
     val_per_class: int = 0,
+    copied: bool | None = True,
 ) -> Splits:
     """`load`, then sets the validation examples aside that `held_out` chooses.
 
@@ -24,13 +25,16 @@ def load_splits(
       source: as `locate` has found it.
       val_split: share of the training examples that is set aside, 0 to below 1.
       val_per_class: instead of it, so many examples of every class.
+      copied: False: `Splits.train` is the whole training set as it is on the disk, and only
+        `Splits.train_indices` leaves the validation examples out. None: so with more than COPIED_BYTES.
 
     Raises:
       DataError: a class has no more than `val_per_class` examples, which only the data tells.
       ValueError: as `held_out`.
     """
     train, test = load(source, progress)
-    copied = train.images.nbytes <= COPIED_BYTES
+    if copied is None:
+        copied = train.images.nbytes <= COPIED_BYTES
     return divide(
         source.spec, train, test, val_split, seed, val_per_class=val_per_class, copied=copied
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_dict import ConfigDict
@@ -183,12 +184,14 @@ def _is_flag(argument: str) -> bool:
 def _overridden(
     config: ConfigDict, fields: Mapping[str, str], known: Mapping[str, Field]
 ) -> ConfigDict:
-    """The config with these fields changed, whose types are those of the values that they have.
+    """The config with these fields changed.
 
     Raises:
       ValueError: one line; a value is not of the type.
     """
     found, argv = flags.FlagValues(), ["", *fields.values()]
+    for name in fields:
+        _give_type(config, name, known[name])
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=found, sys_argv=argv)
         found(argv)
@@ -199,6 +202,16 @@ def _overridden(
         value = fields[named[1]].partition("=")[2]
         raise error(f"config.{named[1]}", value, known[named[1]].allowed) from problem
     return found.config
+
+
+def _give_type(config: ConfigDict, name: str, field: Field) -> None:
+    """Gives a value the type of its field: absl reads an override as it finds the value to be."""
+    value = config[name]
+    value = value.item() if isinstance(value, np.generic) else value
+    if field.kind is float and type(value) is int:
+        value = float(value)
+    with config.ignore_type():
+        config[name] = value
 
 
 def _number(flag: str, text: str) -> int:

@@ -160,7 +160,9 @@ def read(plan: Plan, screen: Screen, shared: Shared | None = None) -> Splits:
     task = nullcontext() if is_there else screen.task(f"reading {config['dataset']}")
     with screen.hearing(), task as progress:
         if shared is None:
-            splits = load_splits(plan.source, seed=config["seed"], progress=progress, **chosen)
+            splits = load_splits(
+                plan.source, seed=config["seed"], progress=progress, copied=None, **chosen
+            )
         else:
             whole = shared.get("data", lambda: load(plan.source, progress))
             splits = divide(plan.source.spec, *whole, seed=config["seed"], copied=False, **chosen)
@@ -237,7 +239,8 @@ def _remark_on_place(
 ) -> tuple[str, ...]:
     """A line where config.data_dir is given, and the data is elsewhere since there is no such folder."""
     given = experiment.config["data_dir"]
-    if "data_dir" not in overridden or not given or os.path.exists(given) or source.format is None:
+    is_there = not given or os.path.exists(os.path.expanduser(given))
+    if "data_dir" not in overridden or is_there or source.format is None:
         return ()
     return (
         f"config.data_dir is {given!r} and changes nothing: it is not there; the data is {source.description}",

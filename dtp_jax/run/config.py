@@ -202,7 +202,8 @@ def fields_of(config: Config) -> dict[str, Field]:
     Raises:
       ValueError: one line; a registered rule or network brings a field that exists already.
     """
-    found = {**FIELDS, "rule": choice(RULES), "network": choice(NETWORKS)}
+    tables = {"rule": RULES, "network": NETWORKS, "dataset": DATASETS}  # which may have grown
+    found = {**FIELDS, **{name: choice(table) for name, table in tables.items()}}
     for table in (RULES, NETWORKS):
         name = config.get(table.kind)
         brought = table.fields.get(name, {}) if isinstance(name, str) else {}

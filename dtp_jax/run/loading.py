@@ -68,6 +68,7 @@ def load_config(given: str) -> Loaded:
         ) from problem
     if not isinstance(config, config_dict.ConfigDict):
         raise error(f"whose get_config returns {config!r}; allowed: a ml_collections.ConfigDict")
+    config = config_dict.ConfigDict(config.to_dict())  # neither frozen nor locked, nobody else's
     return Loaded(config, file.stem, _relative(given), space=space)
 
 

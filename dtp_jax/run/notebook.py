@@ -9,6 +9,7 @@ from rich.console import Console
 
 from dtp_jax.data import DataError, DatasetSpec, Split
 from dtp_jax.data.batches import resident_evaluation
+from dtp_jax.data.spec import check_split
 from dtp_jax.fields import error, local_folder
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.parallel.mesh import make_mesh
@@ -170,7 +171,13 @@ def evaluate(
 
     Returns:
       `loss`, the mean cross-entropy in nats; `accuracy` and `top5_accuracy`, 0 to 1.
+
+    Raises:
+      ValueError: one line; there are no examples, or they are not of this data set.
     """
+    check_split("split", split, spec)
+    if not len(split.labels):
+        raise ValueError("split has no examples; allowed: one or more")
     measure = EVALUATORS(learner.network, spec, learner.mesh, learner.precision)
     blocks = resident_evaluation(split, batch_size=batch_size, mesh=learner.mesh)
     return measure(state.forward, blocks, state.statistics)

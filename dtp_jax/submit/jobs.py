@@ -1,17 +1,18 @@
 """What becomes a job: the command line of a tool, checked, in the pieces that run by themselves."""
 
+import contextlib
 import itertools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dtp_jax.compare.__main__ import arguments_of
 from dtp_jax.compare.plan import parse_configs
 from dtp_jax.data import DataError
 from dtp_jax.fields import AT_LEAST_1, error, local_folder
 from dtp_jax.run.arguments import Arguments, flags_of, parse
-from dtp_jax.run.assemble import plan
+from dtp_jax.run.assemble import Plan, plan
 from dtp_jax.run.config import DRAWN
 from dtp_jax.run.layout import counted
 from dtp_jax.run.workdir import FINISHED, Workdir
@@ -71,11 +72,14 @@ def train(args: list[str], options: Options, warn: Callable[[str], None]) -> Job
         return _checked(folder, [Job(str(folder), ("train", *args, *fixed), folder)], warn)
     if config["seed"] == DRAWN:
         raise error("config.seed", DRAWN, "0 or more with a job for each seed")
+    if "config" not in flags_of(args).given and (folder / "config.json").is_file():
+        given = [f"--config={folder / 'config.json'}", *given]  # also for seeds that are new there
     jobs = []
     for seed in range(config["seed"], config["seed"] + count):
         place = folder / f"seed_{seed}"
         flags = [*given, "--config.seeds=1", f"--config.seed={seed}", f"--workdir={place}"]
         jobs.append(Job(f"seed {seed}", ("train", *flags), place))
+    _require_one_schedule(folder, jobs)
     return _checked(folder, jobs, warn)._replace(afterwards=("train", *args, *fixed))
 
 
@@ -141,15 +145,36 @@ def _checked(folder: Path, jobs: list[Job], warn: Callable[[str], None]) -> Jobs
     return Jobs(folder, left, finished)
 
 
+def _require_one_schedule(folder: Path, jobs: Sequence[Job]) -> None:
+    """Raises ValueError where some runs become longer than they were, and others begin with so many epochs."""
+    found: dict[Any, str] = {}
+    for job in jobs:
+        with contextlib.suppress(DataError):  # said later
+            found.setdefault(
+                _plan(parse(["dtp train", *job.arguments[1:]])).experiment.extensions, job.label
+            )
+    if len(found) > 1:
+        longer = next(label for extensions, label in found.items() if extensions)
+        other = next(label for label in found.values() if label != longer)
+        raise ValueError(
+            f"config.epochs: {longer} in {folder} becomes longer than it was, and {other} in another way, or not; "
+            "allowed: first without --submit.array, or a new folder"
+        )
+
+
 def _status(arguments: Arguments) -> str:
     """Of the run's folder; "" for several seeds, whose job looks after the folders of each."""
-    made = plan(
+    made = _plan(arguments)
+    return made.status if made.experiment.config["seeds"] == 1 else ""
+
+
+def _plan(arguments: Arguments) -> Plan:
+    return plan(
         arguments.config,
         Workdir(arguments.workdir.path),
         overridden=(*arguments.overridden, "seed"),  # an array of its own gives a job no seed
         extended=arguments.extended,
     )
-    return made.status if made.experiment.config["seeds"] == 1 else ""
 
 
 def _count(name: str, given: str | int) -> int:

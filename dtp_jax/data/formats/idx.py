@@ -32,9 +32,13 @@ _AXES = {_IMAGES: 3, _LABELS: 1}
 _BLOCK = 1 << 20  # bytes
 
 
+STORED = ("mnist", "fashion_mnist")
+"""Data sets that have been published in this form."""
+
+
 def find(folder: Path, spec: DatasetSpec) -> Path | None:
     """`folder`, or its subfolder "raw" as torchvision has it, if the training images are there."""
-    if spec.stored_as in ("mnist", "fashion_mnist"):
+    if spec.stored_as in STORED:
         for place in (folder, folder / "raw"):
             if _existing(place, f"train-{_IMAGES}"):
                 return place

@@ -90,6 +90,18 @@ class MLflow(Tracker):
             return ""
         return self._sent.id
 
+    def _new(self, project: str) -> str:
+        """The id of an experiment that is made now, by this run or by one that began with it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.create_experiment(project)
+        except MlflowException:
+            found = self._client.get_experiment_by_name(project)
+            if found is None:
+                raise
+            return found.experiment_id
+
     def _made(self, run: TrackedRun) -> str:
         """The id of a new run."""
         from mlflow.entities import Param
@@ -100,7 +112,7 @@ class MLflow(Tracker):
             raise TrackerError(
                 f"its experiment {project} has been deleted; allowed: another project"
             )
-        where = found.experiment_id if found else self._client.create_experiment(project)
+        where = found.experiment_id if found else self._new(project)
         named = dict(zip(("rule", "network", "dataset"), run.tags, strict=True))
         tags = {**named, "group": run.group, "workdir": str(run.workdir)}
         made = self._client.create_run(where, tags=tags, run_name=run.name).info.run_id
