@@ -256,3 +256,9 @@ def test_an_own_copy_is_on_one_device_of_this_process():
         assert array.sharding.device_set == {mesh.devices.flat[0]}
     np.testing.assert_array_equal(own["a"], tree["a"])
     assert jax.random.bits(own["key"]) == jax.random.bits(tree["key"])
+
+
+def test_jobs_of_no_cost_are_divided():
+    """A user's blocks need not say what they cost."""
+    assert mesh_.assign((0, 0, 0), 3) == ((0,), (1,), (2,))
+    assert mesh_.speedup_bound((0, 0, 0), 3) == 3 and mesh_.speedup_bound((0, 0, 0), 2) == 1.5

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import NETWORKS, degrees_between, double, make_batch, make_parameters, normal, slow
 
+import dtp_jax as dtp
 from dtp_jax.blocks import forward_all
 from dtp_jax.learning import learner, metrics, optim
 from dtp_jax.rules import RULES, backprop_targets, ldrl
@@ -256,3 +257,18 @@ def test_updates_refuse_a_rule_that_says_neither_where_nor_what():
         metrics.update_alignment(
             network, made("ldrl", 0.1)._replace(targets=None), forward, {}, *make_batch(network, 2)
         )
+
+
+def test_a_rule_that_solves_its_maps_is_compared_with_them_solved():
+    """Whatever is in the state before."""
+    network = dtp.mlp((6,), 3, hidden=(5, 5))
+    rule = dtp.analytic(beta=0.005)
+    sgd = dtp.optim.sgd(0.1, momentum=0.0)
+    state = dtp.init(dtp.Learner(network, rule, sgd), jax.random.key(0))
+    images = jax.random.normal(jax.random.key(1), (8, 6))
+    given = (network, rule, state.forward, state.feedback, images, jnp.arange(8) % 3)
+    found = dtp.metrics.gradient_matching(*given, beta=0.005)
+    solved = dtp.metrics.update_alignment(*given, beta=0.005)
+    for name, kernels in found.items():
+        angle = kernels["kernel"].angle
+        assert angle == pytest.approx(solved[name]["kernel"].angle, abs=0.5) and angle < 20, name

@@ -877,6 +877,12 @@ FACTORIES = [
     (conv, dict(pool=blocks.MaxPool(2, 0)), f"pool.stride is 0; allowed: {COUNTING}"),
     (conv, dict(pool=blocks.MaxPool(0, 2)), f"pool.window is 0; allowed: {COUNTING}"),
     (conv, dict(pool=blocks.MaxPool(2, 2, 2)), "pool.padding is 2; allowed: 0 to 1"),
+    (conv, dict(pool=blocks.MaxPool(17, 17)), "pool.window is 17; allowed: 1 to 16"),
+    (
+        lambda **options: conv(**options)((2, 2, 1)),
+        dict(window=3, pool=blocks.MaxPool(2, 1, 1)),
+        "network: block conv reduces 2x2 images to 0x0; allowed: fewer pooling blocks or larger images",
+    ),
     (dense, dict(features=0), f"features is 0; allowed: {COUNTING}"),
     (dense, dict(pool=1), "pool is 1; allowed: None or AdaptiveAveragePool(size)"),
     (dense, dict(pool=blocks.AdaptiveAveragePool(0)), f"pool.size is 0; allowed: {COUNTING}"),
@@ -1014,6 +1020,18 @@ def test_a_learning_rate_may_be_traced():
     np.testing.assert_array_equal(found, [[-0.5, -0.5], [-2.0, -2.0]])
 
 
+@pytest.mark.parametrize(
+    "optimizer", [partial(dtp.optim.sgd, 1.0, momentum=0.0), partial(dtp.optim.adam, 1.0)]
+)
+def test_a_weight_decay_may_be_traced(optimizer):
+    def one_step(decay):
+        made, weights = optimizer(weight_decay=decay), jnp.array([1.0, -2.0])
+        return made.update(jnp.ones(2), made.init(weights), weights)[0]
+
+    found = jax.vmap(one_step)(jnp.array([0.0, 0.5]))
+    np.testing.assert_array_equal(found, [one_step(0.0), one_step(0.5)])
+
+
 def test_a_rule_of_ones_own_needs_to_say_nothing():
     """Without per_map and beta, as a rule of before."""
     rule = RULE._replace(
@@ -1058,3 +1076,20 @@ def test_a_gradient_of_a_rule_that_does_not_fit():
     line = r"^gradient of the feedback map conv_1 is {'bias': 'float32\[\]', .*; allowed: {'bias': "
     with pytest.raises(ValueError, match=line):
         jax.eval_shape(partial(dtp.train_step, made), shapes_of(made), *batch_of())
+
+
+@pytest.mark.parametrize(
+    ("there", "lacks"),
+    [
+        ("features", "decode"),
+        ("decode", "features"),
+        ("statistics", "infer"),
+        ("infer", "statistics"),
+    ],
+)
+def test_half_of_a_pair_of_functions(there, lacks):
+    """A block would be evaluated with the statistics of the batch, or fail in the midst of a trace."""
+    network = NORMED if there in ("statistics", "infer") else NETWORK
+    half = (network[0], network[1]._replace(**{lacks: None}), *network[2:])
+    line = f"network: block {network[1].name} has {there} and no {lacks}; allowed: both or neither"
+    refused(line, blocks.check_network, half)

@@ -165,14 +165,22 @@ def check_network(network: Any) -> Network:
     """The network, as a tuple.
 
     Raises:
-      ValueError: one line; it is empty, not made of blocks, two have one name, or one does not take what
-        the one before it puts out.
+      ValueError: one line; it is empty, not made of blocks, two have one name, one has half of a pair of
+        functions, or does not take what the one before it puts out.
     """
     if isinstance(network, Block) or not isinstance(network, (tuple, list)) or not network:
         raise fields.error("network", network, f"one or more {fields.BLOCKS}")
     for n, block in enumerate(network):
         if not isinstance(block, Block):
             raise fields.error(f"network[{n}]", block, f"one of the {fields.BLOCKS}")
+        for first, second in (("features", "decode"), ("statistics", "infer")):
+            if (getattr(block, first) is None) != (getattr(block, second) is None):
+                there, lacks = (
+                    (first, second) if getattr(block, second) is None else (second, first)
+                )
+                raise ValueError(
+                    f"network: block {block.name} has {there} and no {lacks}; allowed: both or neither"
+                )
     names = tuple(block.name for block in network)
     if len(set(names)) < len(names):
         raise fields.error("network", names, "blocks with a name of their own each")

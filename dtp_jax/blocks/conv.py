@@ -118,12 +118,12 @@ def conv_block(
         require_images(name, input_shape)
         conv = Conv(tuple(input_shape), channels, window, stride, padding)
         maps = _ConvMaps(conv, act, pool, bias, batch_norm)
-        if min(maps.output_shape) < 1:
-            raise ValueError(
-                f"network: block {name} reduces {input_shape[0]}x{input_shape[1]} images to "
-                f"{maps.output_shape[0]}x{maps.output_shape[1]}; "
-                "allowed: fewer pooling blocks or larger images"
-            )
+        for rows, columns, _ in (conv.output_shape, maps.output_shape):
+            if min(rows, columns) < 1:
+                raise ValueError(
+                    f"network: block {name} reduces {input_shape[0]}x{input_shape[1]} images to "
+                    f"{rows}x{columns}; allowed: fewer pooling blocks or larger images"
+                )
         return Block(
             name,
             description,
@@ -143,6 +143,10 @@ def conv_block(
     return build
 
 
+WIDEST_POOL = 16
+"""The position in a window is a byte."""
+
+
 def _check_pool(pool: MaxPool | None) -> None:
     if pool is None:
         return
@@ -150,6 +154,8 @@ def _check_pool(pool: MaxPool | None) -> None:
         raise fields.error("pool", pool, "None or MaxPool(window, stride, padding)")
     fields.require(fields.AT_LEAST_1, **{"pool.window": pool.window, "pool.stride": pool.stride})
     fields.require(fields.COUNT, **{"pool.padding": pool.padding})
+    if pool.window > WIDEST_POOL:
+        raise fields.error("pool.window", pool.window, f"1 to {WIDEST_POOL}")
     if pool.padding >= pool.window:  # windows of nothing but padding have no maximum
         raise fields.error("pool.padding", pool.padding, f"0 to {pool.window - 1}")
 

@@ -74,7 +74,8 @@ def train_feedback_map(
         iteration, a pytree with leading axis = samples. Training draws from keys, a replay reads
         recorded noise.
       observe: (i, Iteration) -> pytree; its values come back stacked over iterations.
-      whole_batch: never go through the batch in slices; see `cache_slices`.
+      whole_batch: never go through the batch in slices, as a CPU may; see `cache_slices` and
+        `FeedbackTraining.divides`.
       mean: (loss, gradient) of the batch -> those that are used: where it is part of a larger one.
       ahead_bytes: of what may be prepared of later iterations at a time, where that is done.
 
@@ -87,7 +88,8 @@ def train_feedback_map(
         training = literal(training)
     clean = block.features(activations.h[i + 1], activations.residuals[i]) if is_split else None
     data = (around(activations, i), ops.kept(clean))
-    count = 1 if whole_batch else cache_slices(block, activations.h[i].shape[0])
+    is_whole = whole_batch or not training.divides(network, i)
+    count = 1 if is_whole else cache_slices(block, activations.h[i].shape[0])
 
     def prepare(activations, clean, noise):
         return training.prepare(network, forward, i, activations, clean, noise)
@@ -145,19 +147,19 @@ def cache_slices(block: Block, batch: int) -> int:
     windows = [leaf.shape[0] for leaf in jax.tree.leaves(omega) if leaf.ndim == 4]
     image = 4 * math.prod(block.input_shape)
     most = max(1, int(SLICE_BYTES / (image * ops.pixel_copies(max(windows, default=1)))))
-    whole = block.statistics is not None  # batch norm sees the batch
-    if whole or not ops.form().batch_slices or 4 * count_parameters(omega) > most * image:
+    if not ops.form().batch_slices or 4 * count_parameters(omega) > most * image:
         return 1
     if batch <= 2 * most:
         return 1
     return batch // max(n for n in range(1, most + 1) if batch % n == 0)
 
 
-def is_mean_of_parts(training: FeedbackTraining, block: Block) -> bool:
+def is_mean_of_parts(training: FeedbackTraining, network: Network, i: int) -> bool:
     """Whether loss and gradient of a batch are the means of those of its parts, with noise that can be drawn
     for a part: so for the difference form, unless batch norm sees the batch."""
-    is_split = training.prepare is not None and block.features is not None
-    return is_split and block.statistics is None and isinstance(training.draw_noise, Normals)
+    is_split = training.prepare is not None and network[i].features is not None
+    is_mean = is_split and training.divides(network, i)
+    return is_mean and isinstance(training.draw_noise, Normals)
 
 
 def over_samples(f: Callable[[Any], Any], samples: Any) -> Any:

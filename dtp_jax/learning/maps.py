@@ -22,6 +22,7 @@ from dtp_jax.learning.feedback import (
     train_with_stale_steps,
 )
 from dtp_jax.parallel.mesh import DATA, axis_size, mean_of_parts, on_each_part
+from dtp_jax.rules.rule import Normals
 
 if TYPE_CHECKING:
     from dtp_jax.learning.learner import Learner, TrainState
@@ -43,9 +44,13 @@ def random_bits_of(learner: Learner, state: TrainState) -> dict[str, Any]:
         return keys_per_iteration(key, most, learner.feedback_samples)
 
     keys = jax.vmap(keys_of_map)(jnp.arange(1, len(learner.trained) + 1))
-    bits = random_bits(learner.rule.feedback_training, keys, learner.trained[0])
-    counts = zip(learner.trained, learner.feedback_iterations)
-    return {block.name: bits[n, :count] for n, (block, count) in enumerate(counts)}
+    training, noise = learner.rule.feedback_training, learner.rule.feedback_training.draw_noise
+    counts = list(enumerate(zip(learner.trained, learner.feedback_iterations)))
+    arrays = {noise.count(b) if isinstance(noise, Normals) else 0 for b in learner.trained}
+    if len(arrays) > 1:  # the noise of some maps has more arrays than that of others
+        return {b.name: random_bits(training, keys[n, :count], b) for n, (b, count) in counts}
+    bits = random_bits(training, keys, learner.trained[0])
+    return {block.name: bits[n, :count] for n, (block, count) in counts}
 
 
 def train_map(
@@ -68,7 +73,8 @@ def train_map(
     network, training = learner.network, learner.rule.feedback_training
     i, optimizer = training.blocks(network)[n], learner.feedback_optimizers[n]
     block, parts = network[i], axis_size(learner.mesh, DATA)
-    batch, dtype = activations.h[0].shape[0], activations.h[0].dtype
+    batch = activations.h[0].shape[0]
+    dtype = jax.dtypes.canonicalize_dtype(activations.h[0].dtype)
     if is_recorded:
         checks.check_noise(
             source,
@@ -79,7 +85,7 @@ def train_map(
     factor = state.guard["factor"][block.name] if learner.guard == "halve" else None
     train = partial(train_feedback_map, training, network, i)
     nearby, noise = around(activations, i), source[block.name]
-    if parts > 1 and not is_recorded and is_mean_of_parts(training, block):
+    if parts > 1 and not is_recorded and is_mean_of_parts(training, network, i):
         whole = state.forward, noise, factor
         train = partial(_train_in_parts, learner, n, train, nearby, whole)
     else:

@@ -64,7 +64,8 @@ def weight_alignment(
     """`alignment` of every kernel of theta_n with its mirror image in omega_n.
 
     Feedback kernels have the layout of the forward ones, so no transposition is needed. Biases and
-    batch norms are not compared, nor are kernels of direct feedback, which mirror nothing.
+    batch norms are not compared, nor are kernels of another shape, as those of direct feedback are, which
+    mirror nothing. (Where a hidden layer is as wide as the output, they have the same shape.)
 
     Returns:
       By "block", or "block/path" where a block has several kernels: layer_1/block_0/conv1.
@@ -138,7 +139,9 @@ def gradient_matching(
     _check_arrays(network, rule, forward, feedback, images, labels)
     activations = forward_all(network, forward, images)
     top = rule.output_target(activations.h[-1], labels)
+    feedback = solved_feedback(network, rule, forward, feedback, activations)
     targets = rule.targets(network, forward, feedback, activations, top)
+    checks.check_targets(rule, targets, activations)
     _, gradient = local_gradients(network, rule, forward, activations, targets)
     reference = global_gradient(network, backprop(), forward, images, labels)
     return jax.tree.map(lambda g, r: alignment(g / beta, r), gradient, reference)

@@ -22,7 +22,7 @@ def sgd(
     optimizer = optax.sgd(learning_rate, momentum=momentum)
     return (
         optax.chain(optax.add_decayed_weights(weight_decay), optimizer)
-        if weight_decay
+        if fields.is_traced(weight_decay) or weight_decay
         else optimizer
     )
 
@@ -40,7 +40,7 @@ def adam(
     optimizer = optax.adam(learning_rate, eps=eps)
     return (
         optax.chain(optax.add_decayed_weights(weight_decay), optimizer)
-        if weight_decay
+        if fields.is_traced(weight_decay) or weight_decay
         else optimizer
     )
 

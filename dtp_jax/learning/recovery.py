@@ -36,12 +36,15 @@ def fresh(guard: str, maps: Sequence[str]) -> dict[str, Any]:
       one. With "halve" also, by trained feedback block, `factor`: float32, of its rate; `halved`: int32,
       how often that was halved.
     """
-    none = jnp.zeros((), jnp.int32)
-    counters = {"skipped": none, "in_a_row": none}
+
+    def none() -> Array:  # each a buffer of its own: a state may be donated
+        return jnp.zeros((), jnp.int32)
+
+    counters = {"skipped": none(), "in_a_row": none()}
     if guard == "skip":
         return counters
-    factors = dict.fromkeys(maps, jnp.ones((), jnp.float32))
-    return {**counters, "factor": factors, "halved": dict.fromkeys(maps, none)}
+    factors = {name: jnp.ones((), jnp.float32) for name in maps}
+    return {**counters, "factor": factors, "halved": {name: none() for name in maps}}
 
 
 def report(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

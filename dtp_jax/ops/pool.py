@@ -29,7 +29,8 @@ def max_pool(x: Array, *, window: int, stride: int, padding: int = 0) -> tuple[A
     Returns:
       y: (batch, pooled height, pooled width, channels).
       index: the shape of y: position inside the window, row * window + column, uint8 (float32 in the
-        form of a TPU). Of equal values the first in row-major order wins.
+        form of a TPU). Of equal values the first in row-major order wins. A NaN is passed over, unless
+        it is the first of its window.
     """
     if window == stride and padding == 0:
         return _pool_disjoint(x, window)

@@ -124,14 +124,14 @@ def data_share(mesh: Mesh | None) -> tuple[int, int]:
 
 
 def assign(costs: Sequence[float], groups: int) -> tuple[tuple[int, ...], ...]:
-    """Divides jobs among groups: the dearest first, each to the group that has least to do.
+    """Divides jobs among groups: the dearest first, each to the group that has least to do, or fewest jobs.
 
     Returns:
       The jobs' positions by group; some groups are empty where there are more groups than jobs.
     """
     loads, given = [0.0] * groups, [[] for _ in range(groups)]
     for job in sorted(range(len(costs)), key=lambda j: -costs[j]):
-        group = loads.index(min(loads))
+        group = min(range(groups), key=lambda n: (loads[n], len(given[n])))
         loads[group] += costs[job]
         given[group].append(job)
     return tuple(tuple(sorted(jobs)) for jobs in given)
@@ -139,6 +139,7 @@ def assign(costs: Sequence[float], groups: int) -> tuple[tuple[int, ...], ...]:
 
 def speedup_bound(costs: Sequence[float], groups: int) -> float:
     """How many times faster all jobs are done by so many groups: the whole cost by that of the busiest."""
+    costs = costs if sum(costs) else [1.0] * len(costs)  # nobody has said what they cost
     return sum(costs) / max(sum(costs[j] for j in jobs) for jobs in assign(costs, groups))
 
 

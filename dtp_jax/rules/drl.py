@@ -19,6 +19,7 @@ from dtp_jax.rules.rule import (
     gradient_step_target,
     hidden,
     known,
+    of_blocks_above,
     of_map,
     per_map,
 )
@@ -80,7 +81,11 @@ def drl(
         name="drl",
         init_feedback=direct_feedback,
         feedback_training=FeedbackTraining(
-            draw_output_noise, feedback_loss, blocks=hidden, flops=iteration_flops
+            draw_output_noise,
+            feedback_loss,
+            blocks=hidden,
+            flops=iteration_flops,
+            divides=of_blocks_above,
         ),
         output_target=lambda logits, labels: gradient_step_target(
             logits, labels, beta=beta / len(logits)

@@ -17,6 +17,7 @@ from dtp_jax.rules.rule import (
     half_square_loss,
     known,
     of_map,
+    of_own_block,
     per_map,
 )
 from dtp_jax.rules.targets import difference_targets, propagated_targets
@@ -53,7 +54,7 @@ def dtp(*, noise: float | tuple[float, ...], beta: float) -> Rule:
     return Rule(
         name="dtp",
         init_feedback=mirror_feedback,
-        feedback_training=FeedbackTraining(draw_input_noise, feedback_loss),
+        feedback_training=FeedbackTraining(draw_input_noise, feedback_loss, divides=of_own_block),
         output_target=lambda logits, labels: gradient_step_target(logits, labels, beta=beta),
         targets=difference_targets,
         local_loss=half_square_loss,

@@ -22,6 +22,7 @@ from dtp_jax.rules.rule import (
     half_square_loss,
     known,
     of_map,
+    of_own_block,
     per_map,
 )
 from dtp_jax.rules.targets import difference_targets
@@ -111,7 +112,12 @@ def ldrl(*, noise: float | tuple[float, ...], beta: float) -> Rule:
         name="ldrl",
         init_feedback=mirror_feedback,
         feedback_training=FeedbackTraining(
-            draw_noise, feedback_loss, prepare, gradient, flops=iteration_flops
+            draw_noise,
+            feedback_loss,
+            prepare,
+            gradient,
+            flops=iteration_flops,
+            divides=of_own_block,
         ),
         output_target=lambda logits, labels: gradient_step_target(logits, labels, beta=beta),
         targets=difference_targets,

@@ -39,9 +39,13 @@ class Normals(NamedTuple):
         """One sample for a batch."""
         return self.drawn(self.words(key, block), block, batch, dtype)
 
+    def count(self, block: Block) -> int:
+        """Of the arrays."""
+        return len(jax.tree.leaves(self.shapes(block), is_leaf=is_shape))
+
     def words(self, key: Array, block: Block) -> Array:
         """The random bits of all arrays, (arrays, 2)."""
-        count = len(jax.tree.leaves(self.shapes(block), is_leaf=is_shape))
+        count = self.count(block)
         keys = jax.random.split(key, count) if count > 1 else key[None]
         return jax.vmap(ops.random_words)(keys)
 
@@ -75,6 +79,22 @@ def is_shape(tree: Any) -> bool:
     return type(tree) is tuple and all(isinstance(n, int) for n in tree)
 
 
+def never(network: Network, i: int) -> bool:
+    """Whatever the loss is made of may be anything."""
+    del network, i
+    return False
+
+
+def of_own_block(network: Network, i: int) -> bool:
+    """A mean over examples of what block i and its feedback map make of each: unless a batch norm sees all."""
+    return network[i].statistics is None
+
+
+def of_blocks_above(network: Network, i: int) -> bool:
+    """The same, of block i and all above it."""
+    return all(block.statistics is None for block in network[i:])
+
+
 class FeedbackTraining(NamedTuple):
     """How a rule trains the feedback map of one block."""
 
@@ -94,6 +114,9 @@ class FeedbackTraining(NamedTuple):
     flops: Callable[[Network, int], float] = lambda network, i: 3 * network[i].forward_flops
     """(network, i) -> floating-point operations of an iteration, per example and noise sample: what the
     maps of several devices are balanced by. By default F, one G and the gradient of its kernel."""
+    divides: Callable[[Network, int], bool] = never
+    """(network, i) -> whether loss and gradient of a batch are the means of those of its equal parts, as for
+    `of_own_block`. A CPU then goes through a large batch in slices, and several devices exchange less."""
 
 
 class Rule(NamedTuple):

@@ -506,7 +506,8 @@ class Run:
                 self.is_left = self.watch(epoch, found.accuracy)
         signal = processes.any_says(self.stop_signal())
         due = self._is_time_to_save() or (step % every == 0 if every else ended)
-        if due or improved or signal is not None or self.is_over():
+        is_last = step == self.until  # of all, or of those that it takes alone
+        if due or improved or signal is not None or is_last or self.is_over():
             check()
             self._save()
         return found, signal

@@ -304,11 +304,14 @@ def _devices(experiment: "Experiment", mesh: "Mesh | None") -> str:
         mesh_text += f" ({len(costs) or 'no'} feedback maps to divide: further groups gain nothing)"
     if layers == 1 or not costs:
         return mesh_text
+    bound = f"layers make it at most {speedup_bound(costs, layers):.1f} times faster"
+    if not sum(costs):
+        return (
+            f"{mesh_text}; its blocks do not say what they cost; where all cost the same, {bound}"
+        )
     dearest = learner.trained[costs.index(max(costs))].name
-    return (
-        f"{mesh_text}; {dearest} is {max(costs) / sum(costs):.0%} of the feedback training, so that "
-        f"layers make it at most {speedup_bound(costs, layers):.1f} times faster"
-    )
+    share = f"{max(costs) / sum(costs):.0%}"
+    return f"{mesh_text}; {dearest} is {share} of the feedback training, so that {bound}"
 
 
 def _block_rows(experiment: "Experiment") -> list[tuple[str, ...]]:
