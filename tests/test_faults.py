@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import data_files
 import jax
+import numpy as np
 import pytest
 from helpers import slow
 from launching import (
@@ -21,8 +22,9 @@ from launching import (
     tree,
 )
 
+from dtp_jax.data import Split, Splits
 from dtp_jax.export import __main__ as export
-from dtp_jax.run import cli, loop, workdir
+from dtp_jax.run import assemble, cli, loop, workdir
 from dtp_jax.run.checkpoints import Checkpoints, PlainName, checksums, damage
 from dtp_jax.run.files import DiskError
 from dtp_jax.run.owner import Ownership
@@ -377,3 +379,15 @@ def test_several_processes_have_the_same_images(place, monkeypatch):
     monkeypatch.setattr(loop.processes, "require_same", lambda what, content: asked.append(what))
     assert launch("--workdir=w", *TINY, "--config.max_steps=1").code == 0
     assert "the training images" in asked
+
+
+def test_a_fingerprint_tells_another_copy():
+    """The same labels, and one pixel of one of the first images."""
+    images = np.arange(40, dtype=np.uint8).reshape(10, 2, 2, 1)
+    labels = np.arange(10, dtype=np.int32)
+    own = assemble.fingerprint(Splits(Split(images, labels), None, None, np.array([3, 1, 5])))
+    for index, is_other in ((5, True), (4, False)):  # of those that are trained on
+        other = images.copy()
+        other[index, 0, 0] ^= 1
+        found = assemble.fingerprint(Splits(Split(other, labels), None, None, np.array([3, 1, 5])))
+        assert found.labels == own.labels and (found.images != own.images) == is_other

@@ -15,10 +15,11 @@ from dtp_jax.data.feeding import PLACES, Feed, feed
 from dtp_jax.data.iterate import iterate
 from dtp_jax.data.pipeline import augment, epoch_permutation, prepare_images
 from dtp_jax.data.sources import Source, load, locate
-from dtp_jax.data.spec import DATASETS, DataError, DatasetSpec, Split, Splits
+from dtp_jax.data.spec import DATASETS, DataError, DatasetSpec, Split, Splits, check_split
 from dtp_jax.data.splits import divide, held_out, load_splits, split_train_val, training_examples
 
 __all__ = [
+    "check_split",
     "DATASETS",
     "PLACES",
     "Chunk",

@@ -209,7 +209,13 @@ def checked_split(
 
 
 def check_split(name: str, split: Split, spec: DatasetSpec) -> None:
-    """Raises ValueError, one line that begins with the name, where these are no examples of the data set."""
+    """Raises ValueError, one line, where these are no examples of the data set.
+
+    They would be scaled twice, scrambled, or met again and again, without a word.
+
+    Args:
+      name: of the split, with which the line begins. split: uint8 images [N, H, W, C], integer labels [N].
+    """
     shape, dtype = np.shape(split.images), getattr(split.images, "dtype", None)
     wanted = f"uint8 images [N, {', '.join(map(str, spec.image_shape))}] of {spec.name}"
     if dtype != np.uint8 or shape[1:] != spec.image_shape:

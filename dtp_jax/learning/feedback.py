@@ -155,8 +155,8 @@ def cache_slices(block: Block, batch: int) -> int:
 
 
 def is_mean_of_parts(training: FeedbackTraining, network: Network, i: int) -> bool:
-    """Whether loss and gradient of a batch are the means of those of its parts, with noise that can be drawn
-    for a part: so for the difference form, unless batch norm sees the batch."""
+    """Whether loss and gradient of a batch, for the map of block i, are the means of those of its parts, with
+    noise that can be drawn for a part: so for the difference form, unless batch norm sees the batch."""
     is_split = training.prepare is not None and network[i].features is not None
     is_mean = is_split and training.divides(network, i)
     return is_mean and isinstance(training.draw_noise, Normals)

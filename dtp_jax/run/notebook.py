@@ -7,9 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from dtp_jax.data import DataError, DatasetSpec, Split
+from dtp_jax.data import DataError, DatasetSpec, Split, check_split
 from dtp_jax.data.batches import resident_evaluation
-from dtp_jax.data.spec import check_split
 from dtp_jax.fields import error, local_folder
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.parallel.mesh import make_mesh

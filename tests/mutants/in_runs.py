@@ -348,4 +348,22 @@ DEFECTS = (
         "prunes = trial.should_prune()",
         ("test_sweep.py::test_no_trial_is_pruned_after_its_last_epoch",),
     ),
+    Defect(
+        "sealed-too-early",
+        "A checkpoint gets its checksums before it has been read back",
+        "run/checkpoints.py",
+        "            self._require_same(step, state)\n            self._seal(step)\n",
+        "            self._seal(step)\n            self._require_same(step, state)\n",
+        (
+            "test_faults.py::test_a_checkpoint_that_does_not_come_back_is_not_kept_instead_of_older_ones",
+        ),
+    ),
+    Defect(
+        "new-seeds-of-another-schedule",
+        "Seeds that come to a folder whose runs were made longer have rates of their own",
+        "run/several.py",
+        'given, extended = {**given, "t_max": config["t_max"]}, made.experiment.extensions',
+        "given, extended = given, ()",
+        ("test_extension.py::test_seeds_that_come_with_more_epochs_have_the_rates_of_the_others",),
+    ),
 )
