@@ -50,12 +50,7 @@ class Registry(dict):
         if factory is None:
             return lambda factory: self.register(factory, name=name, fields=fields)
         name, origin = name or factory.__name__, origin_of(factory)
-        before = self.get(name)
-        if (
-            before is not None
-            and name not in self._built_in
-            and code_of(before) == code_of(factory)
-        ):
+        if name in self.origins and code_of(self[name]) == code_of(factory) is not None:
             origin = self.origins[name]  # one file, as a module and by its name
         if name in self._built_in or self.origins.get(name, origin) != origin:
             owner = "built in" if name in self._built_in else f"registered by {self.origins[name]}"

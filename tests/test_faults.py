@@ -370,7 +370,7 @@ def test_an_archive_of_another_size_than_the_official_one(place):
     flags = ("--config.data_dir=data", "--config.batch_size=2", "--config.max_steps=1")
     found = launch("--config=cifar10_small_backprop", "--workdir=w", *flags)
     assert found.code == cli.EXIT_DATA and not (place / "w").exists()
-    assert "leaves " in found.err and "allowed: the 45000 of the official data" in found.err
+    assert " training images; allowed: 50000, as in the official data" in found.err
 
 
 def test_several_processes_have_the_same_images(place, monkeypatch):

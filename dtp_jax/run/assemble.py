@@ -166,13 +166,11 @@ def read(plan: Plan, screen: Screen, shared: Shared | None = None) -> Splits:
         else:
             whole = shared.get("data", lambda: load(plan.source, progress))
             splits = divide(plan.source.spec, *whole, seed=config["seed"], copied=False, **chosen)
-    promised = training_examples(
-        plan.source, config["val_split"], val_per_class=config["val_per_class"]
-    )
-    if len(splits.train_indices) != promised:
+    count = len(splits.train_indices) + (0 if splits.val is None else len(splits.val.labels))
+    if count != plan.source.train_examples:  # the steps of the run were planned with these
         raise DataError(
-            f"{config['dataset']}: {plan.source.path} leaves {len(splits.train_indices)} images for training; "
-            f"allowed: the {promised} of the official data"
+            f"{config['dataset']}: {plan.source.path} has {count} training images; "
+            f"allowed: {plan.source.train_examples}, as in the official data"
         )
     if config["train_images"]:
         splits = splits._replace(train_indices=splits.train_indices[: config["train_images"]])
