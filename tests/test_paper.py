@@ -19,7 +19,7 @@ from helpers import REPOSITORY
 from launching import finish, launch, wait_for
 
 from benchmarks.paper import __main__ as paper
-from benchmarks.paper import jobs, kept, page, rows, search, store
+from benchmarks.paper import commands, jobs, kept, page, rows, search, store
 from benchmarks.paper.rows import Group, Published, Row
 from benchmarks.paper.store import Places
 from dtp_jax.configs import fashion_mnist_small
@@ -59,7 +59,7 @@ GROUPS = (
 @pytest.mark.parametrize("group, row", EVERY, ids=[row.name for _, row in EVERY])
 def test_every_row_can_be_run(group, row):
     places = Places(Path("results"), Path("work"))
-    found = parse(["dtp", *jobs.train_words(group, row, places, {})[1:]])
+    found = parse(["dtp", *commands.train_words(group, row, places, {})[1:]])
     experiment = validate(found.config, found.overridden)
     assert experiment.config["seeds"] == group.seeds >= 3
     assert experiment.config["val_split"] or not group.trials
@@ -126,7 +126,7 @@ def started(flags, *more):
     )
 
 
-def commands(log):
+def tools_of(log):
     return [line.split()[2] for line in log.read_text().splitlines() if line.startswith("$ ")]
 
 
@@ -145,8 +145,8 @@ def test_rows_go_on_after_a_stop_and_are_run_once_by_two_processes(here):
     for ended in map(finish, both):
         assert ended.code == 0 and "all are done" in ended.out, ended
     work = place / "work"
-    assert commands(work / "tiny-backprop" / "log.txt") == ["sweep", "sweep", "train"]
-    assert commands(work / "tiny-bad" / "log.txt") == ["train"]
+    assert tools_of(work / "tiny-backprop" / "log.txt") == ["sweep", "sweep", "train"]
+    assert tools_of(work / "tiny-bad" / "log.txt") == ["train"]
     found = json.loads((place / "results" / "tiny-backprop.json").read_text())
     assert found["search"]["trials"] == 2 and found["search"]["states"]["complete"] >= 1
     assert list(found["chosen"]) == ["forward_lr"]
@@ -289,10 +289,10 @@ def in_process(monkeypatch):
         ended = launch(*words[1:])
         meanwhile()
         command = shlex.join(["dtp", *words])
-        jobs._log(row, places).write_text(f"$ {command}\n{ended.out}{ended.err}")
+        commands.log_of(row, places).write_text(f"$ {command}\n{ended.out}{ended.err}")
         return ended.code
 
-    monkeypatch.setattr(jobs, "_run", run)
+    monkeypatch.setattr(commands, "run", run)
 
 
 def computed(row, places, seeds):
@@ -342,7 +342,7 @@ def test_a_command_that_failed_leaves_its_row(place, monkeypatch, code, left):
     (place / "work" / "a" / "seeds").mkdir(parents=True)
     (place / "work" / "a" / "seeds" / "summary.json").write_text("{}")
     (place / "work" / "a" / "log.txt").write_text("$ dtp train\nerror: no luck\n")
-    monkeypatch.setattr(jobs, "_run", lambda *_, **__: code)
+    monkeypatch.setattr(commands, "run", lambda *_, **__: code)
     ended, found, said = computed(row, places, seeds=1)
     assert ended == jobs.Ended(int(bool(left)), left) and (found is None) == bool(left)
     assert not left or said.startswith(f"a: exit code {code}: no luck (")
@@ -360,22 +360,22 @@ def test_a_search_that_is_done_is_checked(here, monkeypatch):
 
     def refused(words, **_):
         asked.append(words[0])
-        jobs._log(row, places).write_text("$ dtp sweep\nerror: its sweep has another space\n")
+        commands.log_of(row, places).write_text("$ dtp sweep\nerror: its sweep has another space\n")
         return 2
 
-    monkeypatch.setattr(jobs, "_run", refused)
+    monkeypatch.setattr(commands, "run", refused)
     tasks = [(group, row)]
     ended = jobs.compute(tasks, places, is_over=lambda: False, note="", say=said.append)
     assert ended == jobs.Ended(1, 1) and asked == ["sweep"]
     assert said == [
-        f"tiny-backprop: exit code 2: its sweep has another space ({jobs._log(row, places)})"
+        f"tiny-backprop: exit code 2: its sweep has another space ({commands.log_of(row, places)})"
     ]
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_search_of_another_budget_is_no_result(here, monkeypatch, epochs):
     place, _ = here
-    monkeypatch.setattr(jobs, "_run", lambda *_, **__: 0)
+    monkeypatch.setattr(commands, "run", lambda *_, **__: 0)
     group = runpy.run_path("rows.py")["GROUPS"][0]
     places, said = Places(place / "results", place / "work"), []
     sweep = places.folder(group.rows[0]) / "sweep"
@@ -396,7 +396,7 @@ def test_a_row_has_the_values_that_were_found_for_another(here):
     assert said == ["long: has the values of short, which is not run yet"]
     chosen = {"beta": 0.25, "noise": [0.1, 0.2]}
     (place / "short.json").write_text(json.dumps({"chosen": chosen}))
-    found = jobs.train_words(group, row, places, jobs._values_of(row, places))
+    found = commands.train_words(group, row, places, jobs._values_of(row, places))
     assert {"--config.epochs=2", "--config.beta=0.25", "--config.noise=0.1,0.2"} <= set(found)
     content = result(0.9, chosen=chosen, test_accuracy=0.9, test_accuracy_std=None)
     places.file(row).write_text(json.dumps(content))
@@ -521,19 +521,19 @@ def in_order(task, places, say=lambda _: None):
 @pytest.fixture
 def stopped(monkeypatch, in_process):
     """A function that stops the next command when a seed of it has ended; it lists the other commands."""
-    through, asked = jobs._run, []
+    through, asked = commands.run, []
 
     def at_the_end_of(seed):
         def run(words, *, meanwhile, **_):
-            monkeypatch.setattr(jobs, "_run", listed)
+            monkeypatch.setattr(commands, "run", listed)
             folder = Path(words[-1].partition("=")[2])
             folder = folder if folder.name == f"seed_{seed}" else folder / f"seed_{seed}"
             alone = (f"--config.seed={seed}", "--config.seeds=1", f"--workdir={folder}")
             assert launch(*words[1:-1], *alone).code == 0
             meanwhile()
-            raise jobs.Interrupted(signal.SIGTERM)
+            raise commands.Interrupted(signal.SIGTERM)
 
-        monkeypatch.setattr(jobs, "_run", run)
+        monkeypatch.setattr(commands, "run", run)
 
     def listed(words, **rest):
         asked.append(words[-3:])
@@ -665,8 +665,8 @@ def test_the_hours_may_be_over_between_two_seeds(place, monkeypatch):
         f"#!/bin/sh\nmkdir -p '{seed}'\necho '{{}}' > '{seed}/summary.json'\n{saves}\n"
     )
     train.chmod(0o755)
-    monkeypatch.setattr(jobs.sys, "executable", str(train))
-    monkeypatch.setattr(jobs, "KEEP_SECONDS", 0.1)
+    monkeypatch.setattr(commands.sys, "executable", str(train))
+    monkeypatch.setattr(commands, "KEEP_SECONDS", 0.1)
     said, asked = [], iter([False, True])
     ended = jobs.compute([task], places, is_over=lambda: next(asked), note="", say=said.append)
     assert ended == jobs.Ended(0, 1)
@@ -694,7 +694,7 @@ def test_what_was_kept_before_the_config_got_a_field_holds(place, stopped):
     content = json.loads(file.read_text())
     assert content["of"].pop("guard") == "stop"
     file.write_text(json.dumps(content))
-    _, of = kept.what_is_trained(jobs.train_words(*task, places, {}))
+    _, of = kept.what_is_trained(commands.train_words(*task, places, {}))
     assert list(kept.seeds_of(places, task[1], of)) == [5]
     content["of"]["max_steps"] = 7
     file.write_text(json.dumps(content))
@@ -734,13 +734,13 @@ def test_a_search_that_is_kept_is_not_run_again(here, monkeypatch):
         asked.append(words[0])
         folder = places.folder(row) / "sweep"
         if words[0] == "train":
-            raise jobs.Interrupted(signal.SIGTERM)
+            raise commands.Interrupted(signal.SIGTERM)
         folder.mkdir(parents=True)
         (folder / "sweep.json").write_text(json.dumps(content))
         (folder / "sweep.csv").write_text("seconds\n1.5\n2\n")
         return 0
 
-    monkeypatch.setattr(jobs, "_run", searched)
+    monkeypatch.setattr(commands, "run", searched)
     assert in_order((group, row), places).code == 128 + signal.SIGTERM
     assert asked == ["sweep", "train"]
     elsewhere = places._replace(work=place / "other")
@@ -774,8 +774,8 @@ def test_a_seed_is_kept_while_others_train(place, monkeypatch):
         f"#!/bin/sh\nmkdir '{runs}/seed_6'\necho '{{}}' > '{runs}/seed_6/summary.json'\nexec sleep 60\n"
     )
     train.chmod(0o755)
-    monkeypatch.setattr(jobs.sys, "executable", str(train))
-    monkeypatch.setattr(jobs, "KEEP_SECONDS", 0.1)
+    monkeypatch.setattr(commands.sys, "executable", str(train))
+    monkeypatch.setattr(commands, "KEEP_SECONDS", 0.1)
     file = places.unfinished(task[1]) / "seed_6.json"
 
     def stop():
@@ -797,7 +797,7 @@ def test_what_is_committed_of_a_row_is_of_one_that_has_no_result():
         found = kept.load(COMMITTED, row, "search", of) or {
             "chosen": jobs._values_of(row, COMMITTED)
         }
-        words = jobs.train_words(group, row, COMMITTED, found["chosen"])
+        words = commands.train_words(group, row, COMMITTED, found["chosen"])
         kept.seeds_of(COMMITTED, row, kept.what_is_trained(words)[1])
 
 

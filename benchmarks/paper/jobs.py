@@ -5,36 +5,24 @@ was stopped. What it comes to is kept as it ends (see `kept.py`). Several proces
 or on several that have the folders in common.
 """
 
-import os
 import shlex
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from benchmarks.paper import kept, store
+from benchmarks.paper import commands, kept, store
+from benchmarks.paper.commands import SEEDS, Failed, Interrupted, Over, Say
 from benchmarks.paper.rows import Group, Row
 from benchmarks.paper.store import Places
 from dtp_jax.fields import first_line
 from dtp_jax.run.failures import EXIT_DIVERGED, INTERRUPTED
 from dtp_jax.run.files import read_object
 from dtp_jax.run.layout import counted
-from dtp_jax.sweep.dimensions import as_text
 
-SEARCH = Path(__file__).with_name("search.py")
 WAIT_SECONDS = 2.0
 """Between looks at rows that another process has."""
-SEEDS = "seeds"
-"""The folder of a row's runs."""
-KEEP_SECONDS = 10.0
-"""Between looks at whether a seed has finished, while others of its command train on."""
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-Say = Callable[[str], None]
 Task = tuple[Group, Row]
 
 
@@ -45,22 +33,6 @@ class Ended(NamedTuple):
     """0, that of a signal, or 1 where rows failed for a reason that is no result."""
     left: int
     """Rows that are not done."""
-
-
-class Interrupted(Exception):
-    """A signal has ended a job, which is saved."""
-
-    def __init__(self, number: int):
-        super().__init__()
-        self.number = number
-
-
-class Over(Exception):
-    """The time is over: a command was ended between two seeds, and is saved."""
-
-
-class Failed(Exception):
-    """A command failed for a reason that says nothing of its row: data, disk, a mistake. One line."""
 
 
 def compute(
@@ -88,7 +60,7 @@ def compute(
     def left() -> int:
         return sum(places.result(row) is None for _, row in tasks)
 
-    with _signals() as heard:
+    with commands.signals() as heard:
         while todo:
             taken = []
             for task in todo:
@@ -138,7 +110,7 @@ def _try(
         if places.result(row) is not None:  # of another process, meanwhile
             return True
         run = partial(
-            _run, row=row, lock=lock, places=places, say=say, heard=heard, is_over=is_over
+            commands.run, row=row, lock=lock, places=places, say=say, heard=heard, is_over=is_over
         )
         chosen, found = _values_of(row, places), None
         if group.trials:
@@ -146,7 +118,7 @@ def _try(
             chosen = found["chosen"]
             if is_over():
                 return True
-        words = train_words(group, row, places, chosen)
+        words = commands.train_words(group, row, places, chosen)
         content = store.write(
             places,
             row,
@@ -158,36 +130,6 @@ def _try(
         kept.forget(places, row)
         say(f"{row.name}: {in_words(content)}")
         return True
-
-
-def sweep_words(group: Group, row: Row, places: Places) -> list[str]:
-    """Arguments of `dtp` for the search of a row."""
-    return [
-        "sweep",
-        f"--config={_relative(SEARCH)}:{row.config}",
-        *row.overrides,
-        f"--config.epochs={group.trial_epochs}",
-        f"--trials={group.trials}",
-        "--from-config",
-        f"--workdir={places.folder(row) / 'sweep'}",
-    ]
-
-
-def train_words(group: Group, row: Row, places: Places, chosen: dict) -> list[str]:
-    """Arguments of `dtp` for the seeds of a row, with the values that were chosen."""
-    return [
-        "train",
-        f"--config={row.config}",
-        *row.overrides,
-        *(f"--config.{name}={as_text(value)}" for name, value in chosen.items()),
-        f"--config.seeds={group.seeds}",
-        f"--workdir={places.folder(row) / SEEDS}",
-    ]
-
-
-def words_of(words: Sequence[str], seed: int, run: Path) -> list[str]:
-    """`train_words`, of one seed alone, in its own folder."""
-    return [*words[:-2], f"--config.seed={seed}", "--config.seeds=1", f"--workdir={run}"]
 
 
 def in_words(content: dict) -> str:
@@ -244,7 +186,7 @@ def _search(group: Group, row: Row, places: Places, run: Callable[..., int]) -> 
 
     `dtp sweep` is asked for one that is done, too, which takes seconds: it knows of which config and space it is.
     """
-    words, of = sweep_words(group, row, places), kept.what_is_searched(group, row)
+    words, of = commands.sweep_words(group, row, places), kept.what_is_searched(group, row)
     found = kept.load(places, row, "search", of)
     if found is not None:
         return found
@@ -252,7 +194,7 @@ def _search(group: Group, row: Row, places: Places, run: Callable[..., int]) -> 
     code = run(words, what=f"a search of {counted(group.trials, 'trial')}")
     sweep, budget = read_object(file), (group.trials, group.trial_epochs)
     if code or sweep is None:
-        raise Failed(_problem(code, row, places))
+        raise Failed(commands.problem(code, row, places))
     if (len(sweep["order"]), sweep["epochs"]) != budget:
         other = f"{len(sweep['order'])} trials of {sweep['epochs']} epochs"
         raise Failed(f"{file.parent} has {other}; the list says {budget[0]} of {budget[1]}")
@@ -281,7 +223,7 @@ def _seeds(
         is_whole = all(store.outcome_of(folders[seed]) for seed in wanted if seed in found)
         asked = left if is_whole else left[:1]
         code = run(
-            words if is_whole else words_of(words, left[0], folders[left[0]]),
+            words if is_whole else commands.words_of(words, left[0], folders[left[0]]),
             what=counted(len(asked), "seed"),
             meanwhile=partial(keep, since=time.time()),
         )
@@ -290,7 +232,7 @@ def _seeds(
             keep()
         found = kept.seeds_of(places, row, of)
         if any(seed not in found for seed in asked):
-            raise Failed(_problem(code, row, places))
+            raise Failed(commands.problem(code, row, places))
     return [found[seed] for seed in wanted]
 
 
@@ -308,97 +250,8 @@ def _require_epochs(folders: Sequence[Path], epochs: int) -> None:
             )
 
 
-def _run(
-    words: Sequence[str],
-    *,
-    row: Row,
-    what: str,
-    lock: IO,
-    places: Places,
-    say: Say,
-    heard: list[int],
-    is_over: Callable[[], bool],
-    meanwhile: Callable[[], bool] = lambda: False,
-) -> int:
-    """The exit code of a command of `dtp`, whose output goes to the row's log. A signal reaches it as SIGTERM.
-
-    Args:
-      is_over: asked once a job of it has ended. From True on the others are left.
-      meanwhile: called now and then, and when it has ended. Returns whether a job has.
-
-    Raises:
-      Interrupted, Over, Failed.
-    """
-    say(f"{row.name}: {what}")
-    start, log = time.monotonic(), _log(row, places)
-    with log.open("a") as out:
-        out.write(f"$ {shlex.join(['dtp', *words])}\n")
-        out.flush()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dtp_jax", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            pass_fds=(lock.fileno(),),  # the row is its own as long as it lives
-            start_new_session=True,  # a terminal's ctrl-C comes once, from here
-        )
-        told, over, looked = False, False, start
-        while process.poll() is None:
-            if heard and not told:
-                process.terminate()
-                told = True
-            if time.monotonic() - looked > KEEP_SECONDS:
-                looked = time.monotonic()
-                with suppress(OSError):  # it trains on; the last look says it
-                    if meanwhile() and is_over() and not over:
-                        process.terminate()
-                        over = True
-            time.sleep(0.1)
-    meanwhile()
-    if over and not heard and process.returncode == INTERRUPTED + signal.SIGTERM:
-        raise Over
-    if heard or process.returncode >= INTERRUPTED:
-        raise Interrupted(heard[0] if heard else process.returncode - INTERRUPTED)
-    if process.returncode < 0:
-        raise Failed(f"its process was killed by signal {-process.returncode}; see {log}")
-    say(f"{row.name}: {what} took {(time.monotonic() - start) / 60:.1f} minutes")
-    return process.returncode
-
-
 def _wait(heard: list[int]) -> None:
     """Some time, or until a signal, while other processes have all rows that are left."""
     end = time.monotonic() + WAIT_SECONDS
     while not heard and time.monotonic() < end:
         time.sleep(0.1)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The numbers of the signals that have come; one that was ignored before stays so."""
-    heard: list[int] = []
-    before = {n: signal.getsignal(n) for n in STOPPING if signal.getsignal(n) != signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, lambda number, frame: heard.append(number))
-    try:
-        yield heard
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _log(row: Row, places: Places) -> Path:
-    return places.folder(row) / "log.txt"
-
-
-def _problem(code: int, row: Row, places: Places) -> str:
-    """Why a command is no result, in a line."""
-    log = _log(row, places)
-    text = log.read_text("utf-8", errors="replace").rpartition("\n$ dtp ")[2]  # of the last command
-    lines = [line for line in text.splitlines() if line.strip()]
-    said = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1])
-    return f"exit code {code}: {said.removeprefix('error: ')} ({log})"
-
-
-def _relative(file: Path) -> str:
-    relative = os.path.relpath(file)
-    return str(file) if relative.startswith(os.pardir) else relative
