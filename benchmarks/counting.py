@@ -193,7 +193,9 @@ def _trained_map(learner: Learner, sizes: Sizes, batch: int, cache: float, n: in
     # Written out there are G(h), G(F(x + dx)) and G(h + dy), of which the difference form has one.
     literal = 3 if ldrl else 1
     least = 1 if block.features is not None else literal
-    written_out = learner._replace(network=tuple(b._replace(features=None) for b in network))
+    written_out = learner._replace(
+        network=tuple(b._replace(features=None, decode=None) for b in network)
+    )
     drawn = jax.eval_shape(
         lambda key: training.draw_noise(key, block, batch, jnp.float32), jax.random.key(0)
     )

@@ -223,7 +223,7 @@ SPACE = {
     "feedback_samples": IntUniform(1, 3),
     "batch_size": IntUniform(8, 64, log=True),
     "channels": Choice((4, 8), (8, 4)),
-    "augment": Choice(True, False),
+    "bias": Choice(True, False),
     "activation": Choice("elu", "tanh"),
 }
 
@@ -250,7 +250,7 @@ def test_what_is_drawn_lies_in_the_space(tmp_path):
         assert all(1e-4 <= rate <= 1e-1 for rate in fields["feedback_lr"])
         assert type(fields["feedback_samples"]) is int and 1 <= fields["feedback_samples"] <= 3
         assert type(fields["batch_size"]) is int and 8 <= fields["batch_size"] <= 64
-        assert fields["channels"] in ((4, 8), (8, 4)) and type(fields["augment"]) is bool
+        assert fields["channels"] in ((4, 8), (8, 4)) and type(fields["bias"]) is bool
         made = experiment(**fields).config  # a config that is valid, and has these very values
         assert {name: made[name] for name in fields} == fields
     for name in SPACE:
