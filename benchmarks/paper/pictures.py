@@ -56,15 +56,25 @@ def _depth(group: Group, results: dict[str, Any]) -> Any:
         )
         if measured and found["rule"] != "backprop":
             updates.append(_line(row.label, measured, first=0.0))
+    titles = {
+        "feedback weights to forward weights": lines,
+        "updates to backprop's gradients": updates,
+    }
     panels = [
-        Panel("degrees", lines, "feedback weights to forward weights", limits=(0, None)),
-        Panel("degrees", updates, "updates to backprop's gradients", limits=(0, None)),
+        Panel("degrees", shown, title, limits=(0, _top(shown)))
+        for title, shown in titles.items()
+        if shown
     ]
-    panels = [panel for panel in panels if panel.lines]
     if not panels:  # of backprop alone so far
         return _bars(group, results)
     x = "depth: first block 0, readout 1"
     return draw_panels(panels, x, columns=len(panels), title=f"{group.title}: alignment at the end")
+
+
+def _top(lines: list[Line]) -> float:
+    """Above all bands."""
+    ends = np.concatenate([np.add(line.mean, np.nan_to_num(line.spread)) for line in lines])
+    return 1.03 * float(np.nanmax(ends))
 
 
 def _kernels(seed: dict[str, Any]) -> dict[str, float]:
