@@ -19,7 +19,6 @@ from dtp_jax.data.spec import DATASETS, DataError, DatasetSpec, Split, Splits, c
 from dtp_jax.data.splits import divide, held_out, load_splits, split_train_val, training_examples
 
 __all__ = [
-    "check_split",
     "DATASETS",
     "PLACES",
     "Chunk",
@@ -31,6 +30,7 @@ __all__ = [
     "Split",
     "Splits",
     "augment",
+    "check_split",
     "divide",
     "epoch_permutation",
     "feed",
