@@ -380,6 +380,33 @@ def test_several_processes_have_the_same_images(place, monkeypatch):
     assert launch("--workdir=w", *TINY, "--config.max_steps=1").code == 0
     assert "the training images" in asked
 
+    def refuse(what, content):
+        if what in asked[-1:]:
+            raise ValueError(f"{what} differ among the processes; allowed: the same")
+
+    asked[:] = ["the training images"]
+    monkeypatch.setattr(loop.processes, "require_same", refuse)
+    found = launch("--workdir=v", *TINY, "--config.max_steps=1")
+    assert found.code == 3 and "images differ among the processes; allowed" in found.err
+    assert "Traceback" not in found.err
+
+
+def test_a_finished_run_needs_no_images(place, monkeypatch, reference):
+    """Its folder may be looked at on another machine; one that is to go on says what is missing."""
+    shutil.copytree(reference[0], place / "w")
+
+    def nowhere(*_):
+        raise assemble.DataError("digits: no data found")
+
+    monkeypatch.setattr(assemble, "locate", nowhere)
+    before = tree(place)
+    found = launch("--workdir=w")
+    assert found.code == 0 and "finished" in found.out, found.err
+    for flags in (["--config.epochs=9"], ["--workdir=v"]):
+        found = launch("--workdir=w", *flags)
+        assert found.code == 3 and "no data found" in found.err
+    assert tree(place) == before
+
 
 def test_a_fingerprint_tells_another_copy():
     """The same labels, and one pixel of one of the first images."""

@@ -5,17 +5,19 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import time
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from helpers import slow
+from helpers import REPOSITORY, slow
 
 from dtp_jax.data import load_splits, locate
 from dtp_jax.figures import __main__ as command
 from dtp_jax.figures import jobs, training
+from dtp_jax.figures.drawing import Drawn
 from dtp_jax.figures.protocol import BLOCKS, PUBLISHED, Series, protocol
 from dtp_jax.figures.store import Store
 from dtp_jax.learning import learner as learning
@@ -197,7 +199,7 @@ def test_the_direct_map_below_the_output_is_compared_with_it(tmp_path):
 
 
 def test_a_job_of_another_process_is_left_to_it(tmp_path, monkeypatch):
-    made = protocol("4.3", {**SMALL, "rules": ("fw_dtp",)}, quick=True)
+    made = protocol("4.3", {"seeds": 1, "batch": 8, "rules": ("fw_dtp",)}, quick=True)
     store = opened(tmp_path, made)
     (job,) = jobs.jobs_of(made)
     lock = (store.jobs / f"{job.name}.lock").open("w")
@@ -217,7 +219,7 @@ def test_a_job_of_another_process_is_left_to_it(tmp_path, monkeypatch):
 
 def test_without_locks_jobs_are_done_all_the_same(tmp_path, monkeypatch):
     """Not waited for until the end of time."""
-    made = protocol("4.3", {**SMALL, "rules": ("fw_dtp",)}, quick=True)
+    made = protocol("4.3", {"seeds": 1, "batch": 8, "rules": ("fw_dtp",)}, quick=True)
     store = opened(tmp_path, made)
 
     def refuses(*_):
@@ -275,6 +277,56 @@ def test_damaged_jobs_are_computed_again(tmp_path, monkeypatch):
         assert sorted(done) == sorted(again)
 
 
+KEPT = REPOSITORY / "benchmarks/results/figure_4.3"
+
+
+def test_jobs_that_were_kept_are_drawn_today(tmp_path, capsys):
+    """Hours of computing, by a version that did not know all fields of today's configs."""
+    shutil.copytree(KEPT, tmp_path / "kept")
+    command_line = ["4.3", f"--workdir={tmp_path / 'kept'}", "--draw"]
+    assert command.main(command_line) == 0
+    assert "33.7" in capsys.readouterr().out
+    published = REPOSITORY / "benchmarks/results/2026-11-26_figure_4.3_cpu.csv"
+    assert (tmp_path / "kept/figure_4.3.csv").read_text() == published.read_text()
+
+
+def test_rules_share_a_folder(tmp_path, monkeypatch, capsys):
+    """The jobs of one rule are done; another rule, and fewer rules, find them."""
+    done = []
+
+    def measure(store, name, *_):
+        done.append(name)
+        store.save(name, {"block": BLOCKS, "angle": np.zeros(4)})
+
+    monkeypatch.setattr(jobs, "_prepared", lambda *_: (None, None))
+    monkeypatch.setattr(jobs, "measure", measure)
+    monkeypatch.setattr(
+        "dtp_jax.figures.command.draw", lambda *_: Drawn([], ("series",), [("FA",)])
+    )
+    for rules, new in (("fw_dtp", 1), ("fw_dtp,feedback_alignment", 1), ("feedback_alignment", 0)):
+        done.clear()
+        flags = ["4.3", "--quick", "--seeds=1", "--batch=8", f"--workdir={tmp_path}"]
+        assert command.main([*flags, f"--rules={rules}"]) == 0
+        assert len(done) == new
+    record = json.loads((tmp_path / "figure_4.3.json").read_text())
+    (origin,) = record["jobs"].values()
+    assert (
+        origin["date"]
+        and origin["versions"]["jax"]
+        and record["configs"].keys() == {"lenet, feedback_alignment"}
+    )
+    assert command.main([*flags[:-1], f"--workdir={tmp_path}", "--rules=fw_dtp", "--batch=9"]) == 2
+    assert "lenet, fw_dtp batch_size 8, not 9" in capsys.readouterr().err
+
+
+def test_jobs_without_their_protocol_are_not_taken(tmp_path, capsys):
+    of_figure_4_2(tmp_path, seeds=1)
+    (tmp_path / "protocol.json").write_text("{")
+    for more in ([], ["--draw"]):
+        assert command.main(["4.2", "--quick", *FLAGS, f"--workdir={tmp_path}", *more]) == 2
+        assert "whose protocol.json cannot be read" in capsys.readouterr().err
+
+
 def of_figure_4_2(folder, seeds):
     """Jobs of DRL and L-DRL that nobody has computed, whose angles end at 3.024 degrees. Returns their names."""
     made = protocol("4.2", {**SMALL, "seeds": seeds}, quick=True)
@@ -310,10 +362,29 @@ def test_a_command_says_which_jobs_it_computes_again(tmp_path, monkeypatch, caps
     sound = {"angle": np.ones(2), "distance": np.ones(2)}
     monkeypatch.setattr(jobs, "_prepared", lambda *_: (None, None))
     monkeypatch.setattr(jobs, "train_map", lambda store, name, *_: store.save(name, sound))
-    assert command.main(["4.2", "--quick", *FLAGS, f"--workdir={tmp_path}"]) == 0
+    flags = ["4.2", "--quick", *FLAGS, f"--workdir={tmp_path}", "--data_dir=mistyped"]
+    assert command.main(flags) == 0
     out, err = capsys.readouterr()
-    assert err == f"warning: {names[1]}.npz of {tmp_path / 'jobs'} cannot be read: computed again\n"
+    damaged, place = err.splitlines()
+    assert (
+        damaged == f"warning: {names[1]}.npz of {tmp_path / 'jobs'} cannot be read: computed again"
+    )
+    assert place.startswith(
+        "warning: --data_dir is 'mistyped' and changes nothing: it is not there"
+    )
     assert "not there yet" not in out
+
+
+def test_published_ends_stand_beside_the_published_protocol_alone(tmp_path, capsys):
+    of_figure_4_2(tmp_path, seeds=1)
+    assert command.main(["4.2", "--quick", *FLAGS, f"--workdir={tmp_path}", "--draw"]) == 0
+    assert "17.0" not in capsys.readouterr().out
+    made = protocol("4.2", {"seeds": 1})
+    store = opened(tmp_path / "full", made)
+    for job in jobs.jobs_of(made):
+        store.save(job.name, {"angle": np.array([90, 3.0]), "distance": np.array([1, 0.05])})
+    assert command.main(["4.2", "--seeds=1", f"--workdir={tmp_path / 'full'}", "--draw"]) == 0
+    assert "17.0" in capsys.readouterr().out
 
 
 def test_one_seed_has_no_deviation(tmp_path, capsys):
@@ -330,18 +401,21 @@ def test_one_seed_has_no_deviation(tmp_path, capsys):
         (["4.3", "--rules=ldr"], "--rules is 'ldr'; allowed:"),
         (["4.2", "--rules=fw_dtp"], "rules that train feedback weights"),
         (["4.2", "--rules=ldrl,drl,ldrl"], "--rules is 'ldrl,drl,ldrl'; allowed: each rule once"),
-        (["4.3", "--rules=drl", "--noise=0.1"], "--noise is (0.1,); allowed: rules other than drl"),
+        (["4.3", "--rules=drl,fw_dtp", "--noise=0.1"], "--noise is (0.1,); allowed: with one of"),
         (
             ["4.2", "--rules=drl", "--feedback_lr=1"],
-            "--feedback_lr is (1.0,); allowed: rules other",
+            "--feedback_lr is (1.0,); allowed: with one of",
         ),
+        (["4.3", "--rules=fw_dtp", "--iterations=9"], "--iterations is 9; allowed: with one of"),
         (["4.3", "--seeds=0"], "--seeds is 0; allowed:"),
+        (["4.3", "--first_seed=2147483647"], "--seeds is 2; allowed: 1 to 1, for seeds end"),
         (["4.3", "--rules="], "--rules is"),
         (["4.3", "--first_seed=-1"], "--first_seed is -1"),
-        (["4.3", "--network=lenett"], "config.network is 'lenett'; allowed:"),
-        (["4.3", "--dataset=cifar"], "config.dataset is 'cifar'; allowed:"),
+        (["4.3", "--network=lenett"], "--network is 'lenett'; allowed:"),
+        (["4.3", "--dataset=cifar"], "--dataset is 'cifar'; allowed:"),
         (["4.3", "--noise=0.1,0.2"], "noise"),
-        (["4.3", "--batch=4000"], "config.batch_size is 4000"),
+        (["4.3", "--batch=4000"], "--batch is 4000"),
+        (["4.3", "--network=meulemans"], "or --noise and --feedback_lr with one value for each"),
         (["4.3", "--draw"], "no job has finished"),
     ],
 )
@@ -350,6 +424,22 @@ def test_bad_flags_are_refused_in_a_line(flags, words, tmp_path, capsys):
     assert command.main([figure, "--quick", f"--workdir={tmp_path}", *flags]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+def test_another_network_has_both_rules(tmp_path):
+    """The rates of `cifar10_drl` are those of LeNet's blocks; one of them stands for other maps."""
+    for network in ("simple_vgg", "resnet18"):
+        made = protocol("4.3", {"network": network})
+        assert len(jobs.jobs_of(made)) == 5 * (5 + 5 + 3 + 3)
+        drl, ldrl = (made.experiments[network, rule].config for rule in ("drl", "ldrl"))
+        assert set(drl["feedback_lr"]) == {0.0045157498494467095} and len(set(ldrl["noise"])) > 1
+
+
+def test_nothing_is_drawn_where_nothing_lies(tmp_path, capsys):
+    """A folder with a mistake in its name is not made."""
+    assert run("--workdir", tmp_path / "mistyped", "--draw") == 2
+    assert "no job has finished in" in capsys.readouterr().err
+    assert not (tmp_path / "mistyped").exists()
 
 
 def test_missing_images_have_their_own_exit_code(tmp_path, capsys):
@@ -382,6 +472,7 @@ def test_the_published_protocol_is_the_default():
 
 
 def test_the_extra_figure_is_of_the_larger_networks():
+    assert protocol("4.3-extra", {}, quick=True).networks == ("simple_vgg", "resnet18", "resnet34")
     made = protocol("4.3-extra", {})
     assert made.networks == ("simple_vgg", "resnet18", "resnet34") and made.rules == ("ldrl",)
     assert len(jobs.jobs_of(made)) == 5 * 3 * (5 + 3)

@@ -1,6 +1,7 @@
 """From finished jobs to pictures and tables. Computes nothing."""
 
 import csv
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from dtp_jax.figures.store import Store
 from dtp_jax.plots import bars, panels
 from dtp_jax.plots.labels import plus_minus
 from dtp_jax.plots.style import save
+from dtp_jax.run.files import replace_text
 
 FORMATS = ("png", "pdf")
 WHATS = ("angle", "distance", "angle_original")
@@ -82,7 +84,9 @@ def _curves(protocol: Protocol, store: Store) -> Drawn:
     for rule in protocol.rules:
         ends = [found[what, rule] for what in ("angle", "distance") if (what, rule) in found]
         if ends:
-            published = PUBLISHED_ENDS.get(rule, ("-", "-"))
+            is_known = _is_published(protocol, protocol.networks[0], rule)
+            published = PUBLISHED_ENDS.get(rule, ()) if is_known else ()
+            published = published or ("-", "-")
             cells = [plus_minus(end.mean[-1], end.std[-1], ".3g", ".2g") for end in ends]
             rows.append((NAMES[rule], str(ends[0].seeds), *_paired(cells, published)))
     file = store.folder / "figure_4.2"
@@ -175,13 +179,16 @@ def _bar_figure(protocol: Protocol, network: str, what: str, blocks: list[str], 
 
 def _published(protocol: Protocol, network: str, series: Series, blocks: list[str]):
     """(angles, standard deviations) of the published figure, where this is its network and data; else ()."""
-    known, dataset = (
-        PUBLISHED.get(series),
-        protocol.experiments[network, series.rule].config["dataset"],
-    )
-    if known is None or (network, dataset) != ("lenet", "cifar10") or protocol.is_quick:
+    known = PUBLISHED.get(series)
+    if known is None or not _is_published(protocol, network, series.rule):
         return ()
     return tuple(zip(*known, strict=True))
+
+
+def _is_published(protocol: Protocol, network: str, rule: str) -> bool:
+    """Whether the figure is of the network and the images of the publication."""
+    dataset = protocol.experiments[network, rule].config["dataset"]
+    return (network, dataset) == ("lenet", "cifar10") and not protocol.is_quick
 
 
 def _row(network, protocol: Protocol, series: Series, blocks: list[str], one: Spread):
@@ -235,7 +242,7 @@ def _save(figure, file: Path) -> list[Path]:
 
 
 def _write_csv(file: Path, header, rows) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows(rows)
+    """At once: several processes that share the jobs may end at the same time."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([header, *rows])
+    replace_text(file, text.getvalue())

@@ -1,6 +1,7 @@
 """What each figure trains and shows, and what was published of it."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dtp_jax import fields
@@ -30,6 +31,8 @@ SETTINGS = {
 }
 """Ernoult et al. 2022, section 4 and its appendix."""
 QUICK = {"seeds": 2, "iterations": 600, "batch": 64, "dataset": "digits"}
+QUICK_EXTRA = {**QUICK, "seeds": 1, "iterations": 50}
+"""Of 4.3-extra, whose networks are larger."""
 
 LENET = {
     "network": "lenet",
@@ -37,7 +40,28 @@ LENET = {
     "noise": (0.2, 0.2, 0.1),
     "feedback_lr": (1e-4, 2.5e-3, 0.01),
 }
-QUICK_LENET = {**LENET, "channels": (8, 16), "hidden": (64,), "feedback_lr": (2e-3, 2e-2, 0.05)}
+QUICK_LENET = {**LENET, "feedback_lr": (2e-3, 2e-2, 0.05)}
+QUICK_NETWORKS = {
+    "lenet": {"channels": (8, 16), "hidden": (64,)},
+    "simple_vgg": {"channels": (8, 16, 32)},
+    "resnet18": {"channels": (4, 4, 8, 8, 16)},
+    "resnet34": {"channels": (4, 4, 8, 8, 16)},
+}
+"""Narrow, and no deeper than images of 8x8 allow."""
+QUICK_VGG = {"noise": (0.4, 0.2, 0.08), "feedback_lr": (3.5e-4, 4e-3, 0.06)}
+"""Of as many maps as the narrow one has: those of `cifar10_small_dtp`."""
+
+
+FLAGS = {
+    "noise": "noise",
+    "feedback_lr": "feedback_lr",
+    "network": "network",
+    "dataset": "dataset",
+    "batch_size": "batch",
+    "feedback_iterations": "iterations",
+    "data_dir": "data_dir",
+}
+"""Fields of a config, and the flags of the command that set them."""
 
 
 class Series(NamedTuple):
@@ -131,31 +155,16 @@ def protocol(figure: str, settings: Mapping[str, Any], *, quick: bool = False) -
     Raises:
       ValueError: one line; a setting has a value that it cannot have.
     """
-    chosen = {**SETTINGS, **(QUICK if quick else {}), **settings}
-    for name in ("seeds", "iterations", "batch"):
-        fields.checked(f"--{name}", chosen[name], fields.AT_LEAST_1)
-    fields.checked("--first_seed", chosen["first_seed"], SEED)
-    if not chosen["rules"]:
-        raise fields.error("--rules", "", f"one or more of {', '.join(NAMES)}")
-    given = tuple(chosen["rules"])
-    if len(set(given)) < len(given):
-        raise fields.error("--rules", ",".join(given), "each rule once")
-    for rule in given:
-        if rule not in NAMES:
-            raise fields.error("--rules", rule, ", ".join(NAMES))
-        if figure == "4.2" and not _trained(rule):
-            allowed = ", ".join(name for name in NAMES if _trained(name))
-            raise fields.error("--rules", rule, f"rules that train feedback weights: {allowed}")
-    for name in ("noise", "feedback_lr"):
-        if name in settings and set(given) == {"drl"}:
-            raise fields.error(f"--{name}", chosen[name], "rules other than drl, which has its own")
+    small = QUICK_EXTRA if figure == "4.3-extra" else QUICK
+    chosen = {**SETTINGS, **(small if quick else {}), **settings}
+    rules = _rules(figure, chosen["rules"], "rules" in settings)
+    _check(chosen, settings, rules)
     networks = (chosen["network"],) if "network" in chosen else NETWORKS[figure]
-    rules = ("ldrl",) if figure == "4.3-extra" and "rules" not in settings else chosen["rules"]
     first = chosen["first_seed"]
     return Protocol(
         figure,
         networks,
-        tuple(rules),
+        rules,
         tuple(range(first, first + chosen["seeds"])),
         {
             (network, rule): _experiment(network, rule, chosen, quick=quick)
@@ -166,18 +175,54 @@ def protocol(figure: str, settings: Mapping[str, Any], *, quick: bool = False) -
     )
 
 
+def _rules(figure: str, given: Sequence[str], is_asked: bool) -> tuple[str, ...]:
+    """Those of the figure. Raises ValueError where they cannot be drawn."""
+    if not given:
+        raise fields.error("--rules", "", f"one or more of {', '.join(NAMES)}")
+    if len(set(given)) < len(given):
+        raise fields.error("--rules", ",".join(given), "each rule once")
+    for rule in given:
+        if rule not in NAMES:
+            raise fields.error("--rules", rule, ", ".join(NAMES))
+        if figure == "4.2" and rule not in TRAINED:
+            allowed = f"rules that train feedback weights: {', '.join(TRAINED)}"
+            raise fields.error("--rules", rule, allowed)
+    return ("ldrl",) if figure == "4.3-extra" and not is_asked else tuple(given)
+
+
+def _check(chosen: Mapping[str, Any], settings: Mapping[str, Any], rules: Sequence[str]) -> None:
+    """Raises ValueError where a setting is out of range, or would change nothing."""
+    for name in ("seeds", "iterations", "batch"):
+        fields.checked(f"--{name}", chosen[name], fields.AT_LEAST_1)
+    first = fields.checked("--first_seed", chosen["first_seed"], SEED)
+    if not SEED.accepts(first + chosen["seeds"] - 1):
+        allowed = f"1 to {2**31 - first}, for seeds end at 2**31 - 1"
+        raise fields.error("--seeds", chosen["seeds"], allowed)
+    with_own = [rule for rule in TRAINED if rule != "drl"]  # which has rates and noise of its own
+    for name, of in (("iterations", TRAINED), ("noise", with_own), ("feedback_lr", with_own)):
+        if name in settings and not set(rules) & set(of):
+            raise fields.error(f"--{name}", settings[name], f"with one of --rules={','.join(of)}")
+
+
 def _experiment(network: str, rule: str, chosen: Mapping[str, Any], *, quick: bool) -> Experiment:
     """A rule with its published hyper-parameters, on the figure's network and data, without biases."""
     is_lenet, is_drl = network == "lenet", rule == "drl"
     config = dict(load_config("cifar10_drl" if is_drl else "cifar10_dtp").config)
     if is_drl:
         config |= {"network": "lenet", "activation": "elu"}
+        if (
+            not is_lenet
+        ):  # one rate and one sigma stand for all of its maps; the others train nothing here
+            one = {name: config[name][:1] for name in ("noise", "feedback_lr")}
+            config |= {"block_forward_lr": (), "forward_eps": (1e-8,), **one}
     elif is_lenet:
         config |= QUICK_LENET if quick else LENET
+    elif quick and network == "simple_vgg":
+        config |= QUICK_VGG
     if not is_drl:
         config |= {name: chosen[name] for name in ("noise", "feedback_lr") if name in chosen}
-    if is_lenet and quick:
-        config |= {name: QUICK_LENET[name] for name in ("channels", "hidden")}
+    if quick:
+        config |= QUICK_NETWORKS.get(network, {})
     config |= {
         "rule": rule,
         "network": network,
@@ -188,7 +233,17 @@ def _experiment(network: str, rule: str, chosen: Mapping[str, Any], *, quick: bo
         "feedback_iterations": (chosen["iterations"],),
     }
     overridden = {"network", "dataset", "batch_size"} & set(chosen)
-    return validate(config, overridden)
+    try:
+        return validate(config, overridden)
+    except ValueError as error:
+        raise ValueError(by_flags(str(error))) from error
+
+
+def by_flags(message: str) -> str:
+    """A message about fields of a config, about the flags of this command that set them."""
+    for field, flag in FLAGS.items():
+        message = re.sub(rf"(--)?config\.{field}\b", f"--{flag}", message)
+    return message
 
 
 def _random(rule: str) -> tuple[Series, ...]:
@@ -208,3 +263,5 @@ def _given(rule: str) -> tuple[Series, ...]:
 
 
 KINDS = (_random, _trained, _given)
+TRAINED = tuple(rule for rule in NAMES if _trained(rule))
+"""Rules that have maps which a figure trains."""

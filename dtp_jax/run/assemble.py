@@ -35,7 +35,7 @@ from dtp_jax.run.passes import Passes, passes, total_steps
 from dtp_jax.run.screen import Screen
 from dtp_jax.run.seeds import with_seed
 from dtp_jax.run.unused import remarks
-from dtp_jax.run.workdir import Workdir
+from dtp_jax.run.workdir import FINISHED, Workdir
 
 MOST_STEPS_PER_CHUNK = 500
 Made = TypeVar("Made")
@@ -134,15 +134,30 @@ def plan(
     saved = folder.read_config()
     origin = (saved or {}).get("provenance", {})
     trackers.require(experiment.config["trackers"], origin.get("registered_by"))
-    source = locate(experiment.config["dataset"], experiment.config["data_dir"])
+    source, missing = _located(experiment)
     left = _training_images(experiment.config, source, is_new=saved is None)
     check_sizes(experiment.config, left)
     steps_per_epoch = left // experiment.config["batch_size"]
     fields, extensions = continued(experiment.config, saved, steps_per_epoch, extended)
     experiment = experiment._replace(config=fields, extensions=extensions)
     total = total_steps(fields, left)
-    unused = (*remarks(experiment, overridden), *_remark_on_place(experiment, source, overridden))
-    return Plan(experiment, source, folder, folder.status(fields, total), total, said, unused)
+    status = folder.status(fields, total)
+    if missing is not None and status != FINISHED:
+        raise missing
+    unused = (*remarks(experiment, overridden), *remark_on_place(experiment, source, overridden))
+    return Plan(experiment, source, folder, status, total, said, unused)
+
+
+def _located(experiment: Experiment) -> tuple[Source, DataError | None]:
+    """Where the images of a run are. Where they are not: as many as are published, and what to say of that.
+
+    A run that has finished needs none, and may be looked at on another machine.
+    """
+    config, spec = experiment.config, experiment.data
+    try:
+        return locate(config["dataset"], config["data_dir"]), None
+    except DataError as problem:
+        return Source(spec, None, None, spec.train_examples, spec.test_examples), problem
 
 
 def read(plan: Plan, screen: Screen, shared: Shared | None = None) -> Splits:
@@ -232,7 +247,7 @@ def fingerprint(splits: Splits) -> Fingerprint:
     return Fingerprint(*(zlib.crc32(np.ascontiguousarray(a).tobytes()) for a in (labels, images)))
 
 
-def _remark_on_place(
+def remark_on_place(
     experiment: Experiment, source: Source, overridden: Collection[str]
 ) -> tuple[str, ...]:
     """A line where config.data_dir is given, and the data is elsewhere since there is no such folder."""

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dtp_jax.data import Chunk, Splits
+from dtp_jax.data import Chunk, DataError, Splits
 from dtp_jax.learning import learner
 from dtp_jax.learning.learner import BOTH, Metrics, TrainState
 from dtp_jax.parallel import processes
@@ -109,7 +109,10 @@ def prepare(
         plan.workdir.create(config, origin, extended)
     with screen.task("preparing the run"):
         parts = assemble(plan, splits, screen, mesh, shared)
-        processes.require_same("the training images", json.dumps(parts.fingerprint))
+        try:
+            processes.require_same("the training images", json.dumps(parts.fingerprint))
+        except ValueError as problem:
+            raise DataError(str(problem)) from problem
         ready = Run(parts, origin, stop_signal, started, watch)
     if not is_new:  # now: a run that cannot be restored here stays as it was
         plan.workdir.create(config, origin, extended)
@@ -229,17 +232,22 @@ class Run:
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
         """A context with trackers, and whose Diverged metrics.jsonl tells of too."""
-        step = self.progress.step
         with self._tracking() as self.tracking:
-            epoch = self.parts.passes[max(step - 1, 0) // self.parts.steps_per_epoch].epoch
-            self._write(self.workdir.config_rows(step, epoch if step else 0, self.config))
+            self._write(self.workdir.config_rows(self.progress.step, self._epoch(), self.config))
             try:
                 yield
             except guard.Diverged as error:
-                row = {"step": self.progress.step, "split": DIVERGED, "message": str(error)}
+                at = {"step": self.progress.step, "epoch": self._epoch()}
+                row = {**at, "split": DIVERGED, "message": str(error)}
                 with contextlib.suppress(DiskError, WorkdirError):  # what is told matters more
                     self._write([row])
                 raise
+
+    def _epoch(self) -> int:
+        """That of the last step; 0 before the first."""
+        step = self.progress.step
+        passed = max(step - 1, 0) // self.parts.steps_per_epoch
+        return self.parts.passes[passed].epoch if step else 0
 
     def _tracking(self) -> Tracking:
         """The trackers that the config names."""

@@ -47,7 +47,7 @@ def provenance(request: Request, config: dict[str, Any], mesh: Mesh | None) -> d
         "host": socket.gethostname(),
         "device": device(mesh),
         "versions": versions(),
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "date": now(),
         "registered_by": {
             table.kind: table.origins[config[table.kind]]
             for table in (RULES, NETWORKS)
@@ -59,6 +59,11 @@ def provenance(request: Request, config: dict[str, Any], mesh: Mesh | None) -> d
             if name in TRACKERS.origins
         },
     }
+
+
+def now() -> str:
+    """The time, with its zone, in seconds."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def device(mesh: Mesh | None) -> str:
