@@ -3,6 +3,8 @@
 import io
 import json
 import re
+from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,7 @@ from dtp_jax.run import diagnostics, loop, program, screen
 from dtp_jax.run.build import build_learner
 from dtp_jax.run.config import BOOKKEEPING, FIELDS, validate
 from dtp_jax.run.results import load_run
-from dtp_jax.run.rows import in_network_order
+from dtp_jax.run.rows import in_network_order, weight_rows
 from dtp_jax.run.workdir import Workdir
 
 pytest_plugins = ["run_fixtures"]
@@ -267,6 +269,33 @@ def test_a_stage_has_one_angle_and_direct_maps_have_none():
             assert found.keys() == kinds and all(a.shape == (2,) for a in found.values())
 
 
+def test_a_rule_that_mirrors_some_blocks_has_their_angles():
+    """Of three blocks the last one alone, with a parameter more; direct maps of equal shapes have none."""
+    network = networks.mlp((10,), 10, hidden=(10, 10))
+    own = dtp.ldrl(noise=0.1, beta=0.5)
+
+    def init_feedback(network, key):
+        maps = own.init_feedback(network, key)
+        return {"fc3": {**maps["fc3"], "gain": jnp.ones(())}}
+
+    partly = own._replace(init_feedback=init_feedback)
+    for rule, names in (
+        (own, {"fc2", "fc3"}),
+        (partly, {"fc3"}),
+        (dtp.drl(noise=0.1, beta=0.5), set()),
+    ):
+        shapes = jax.eval_shape(partial(rule.init_feedback, network), jax.random.key(0))
+        learner_ = SimpleNamespace(
+            rule=rule, network=network, state_shapes=SimpleNamespace(feedback=shapes)
+        )
+        state = SimpleNamespace(
+            forward=rule.init_forward(network, jax.random.key(1)),
+            feedback=rule.init_feedback(network, jax.random.key(0)),
+        )
+        found = weight_rows(learner_, state)
+        assert {name.partition("/")[2] for name in found} == names
+
+
 def test_passes_that_train_no_feedback_are_not_looked_into(place, unseen):
     args = ("--config.alternate=True", "--config.epochs=1", "--config.guard=skip")
     looks = ("--config.diagnostics_iterations=on", "--config.diagnostics_every=20")
@@ -391,7 +420,7 @@ def odd(*_):
     ],
 )
 def test_a_measure_that_fails_is_one_line(place, monkeypatch, reference, measure, said):
-    monkeypatch.setitem(GROUPS, "updates", Group(measure, lambda _: "", dear=False))
+    monkeypatch.setitem(GROUPS, "updates", Group(measure, lambda _: ""))
     flags = ("--config.diagnostics_updates=on",)
     found = launch("--workdir=w", *reference[1], *flags)
     assert found.code == 0 and said in found.err and len(found.err.splitlines()) == 1

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import types
 import xml.etree.ElementTree as ET
 
 import jax
@@ -17,8 +18,9 @@ import pytest
 from launching import TINY, launch, tree
 from rich.console import Console
 
-from dtp_jax.data import DATASETS, load_splits, locate, prepare_images
+from dtp_jax.data import DATASETS, Split, load_splits, locate, prepare_images
 from dtp_jax.export import __main__ as export_command
+from dtp_jax.learning.diagnostics import GROUPS, Group
 from dtp_jax.learning.evaluation import infer
 from dtp_jax.plots import images, matrix, style
 from dtp_jax.plots.panels import Line
@@ -34,6 +36,7 @@ from dtp_jax.report import (
     series,
     tables,
     text,
+    updates,
     words,
 )
 from dtp_jax.report.content import content
@@ -471,6 +474,27 @@ def test_a_summary_from_before_a_run_became_longer_does_not_count(tmp_path):
     assert found.row("mine", "2")[3:5] == ["25", ""]
 
 
+@pytest.mark.parametrize(
+    "limits, ended, status",
+    [
+        ({"max_steps": 20}, {}, "finished"),
+        ({"max_steps": 40}, {}, "unfinished"),
+        ({"max_steps": 0}, {}, "unfinished"),
+        ({"patience": 3}, {"ended_by": "patience", "epochs_without_gain": 3}, "finished"),
+        ({"patience": 4}, {"ended_by": "patience", "epochs_without_gain": 3}, "unfinished"),
+        ({"max_minutes": 1.0}, {"ended_by": "max_minutes", "epochs_without_gain": 0}, "finished"),
+        ({"max_minutes": 2.0}, {"ended_by": "max_minutes", "epochs_without_gain": 0}, "unfinished"),
+    ],
+)
+def test_a_run_whose_limit_was_raised_is_to_go_on(tmp_path, limits, ended, status):
+    """It had five epochs before it, and ended after two of them, at step 20, after 90 seconds."""
+    folder = write_run(tmp_path / "a", **limits)
+    for name, more in (("config.json", {}), ("summary.json", ended)):
+        found = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**found, **more, "epochs": 5}))
+    assert reading.read(folder).status.split()[0] == status
+
+
 def test_of_how_many_seeds_means_are(tmp_path):
     counts = {"a": 2, "b": 2, "d": 1}
     for label, count in counts.items():
@@ -583,6 +607,85 @@ def test_what_is_missing_is_a_line_of_the_page(place):
         assert (code, err) == (0, "")
         found = Page((folder / "report.html").read_text("utf-8"))
         assert said in found.text and found.row("a", "50.00")
+
+
+def test_whatever_a_rule_or_network_raises_is_a_line_of_the_page(tmp_path, monkeypatch):
+    """Of any kind, as in training: plugins are asked."""
+    folder, out = write_run(tmp_path / "a"), tmp_path / "page.html"
+    write_run(tmp_path / "b", beta=0.25)
+
+    def raises(error):
+        def function(*args):
+            raise error
+
+        return function
+
+    monkeypatch.setattr(looks, "read_weights", lambda run: types.SimpleNamespace(step=20))
+    for module, name, error in (
+        (looks, "first_filters", TypeError("no kernel\nof mine")),
+        (looks, "predict", AttributeError("no readout")),
+        (looks, "update_angles", KeyError("fc")),
+        (tables, "size_of", NotImplementedError()),
+    ):
+        monkeypatch.setattr(module, name, raises(error))
+    code, _, err = report(folder, tmp_path / "b", f"--out={out}")
+    assert (code, err) == (0, "")
+    found = Page(out.read_text("utf-8"))
+    for said in (
+        "No filters: no kernel. No predictions: no readout. No update angles: KeyError: 'fc'.",
+        "No parameters of a: NotImplementedError. Nor of b.",
+    ):
+        assert said in re.sub(r"(?<=\.)(?=No )", " ", found.text)
+    assert found.row("a", "50.00")
+    monkeypatch.setattr(looks, "read_weights", raises(KeyError("kernel")))
+    (group,) = folders.find([str(folder)]).groups
+    one = looks.look(group, 0, has_updates=False)
+    assert one.problems == ["No look at its weights: KeyError: 'kernel'."]
+    with pytest.raises(KeyboardInterrupt):
+        reading.attempt("", raises(KeyboardInterrupt()), [])
+
+
+def test_names_that_cannot_be_shown(place, monkeypatch, single_precision):
+    """Of a folder that is no UTF-8, of the blocks of a network, of where data lies."""
+    folder = place / "w\udcff\u202e"
+    write_run(folder / "trial_0")
+    (folder / "sweep.json").write_text('{"order": [0]}')
+    monkeypatch.chdir(folder)
+    assert report(".", f"--out={place / 'page.html'}")[0] == 0
+    assert "sweep of w\ufffd\ufffd" in (place / "page.html").read_text("utf-8")
+
+    block = types.SimpleNamespace(name="b\udcff")
+    fields = {"dataset": "digits", "data_dir": ""}
+    experiment = types.SimpleNamespace(config=fields, data=DATASETS["digits"], network=[block])
+    weights = predictions.Weights(experiment, None, None, 20)
+    monkeypatch.setattr(looks, "first_filters", lambda weights: np.ones((1, 2, 2, 1)))
+    assert looks._filters(weights).said.endswith("block, b\ufffd")
+    seen = Predictions(np.eye(10, dtype=int), [], "here\udcff")
+    monkeypatch.setattr(looks, "predict", lambda weights: seen)
+    (problem,) = looks._with_predictions(
+        looks.Look("a", ""), weights, reading.read(folder / "trial_0"), 0
+    ).problems
+    assert "(here\ufffd)" in problem
+    split = Split(np.zeros((2, 8, 8, 1), np.uint8), np.zeros(2, np.int32))
+    monkeypatch.setattr(updates, "test_images", lambda *args: (None, split))
+    angles = Group(lambda *args: {"update_angle/b\udcff/kernel": 3.0}, lambda learner: "")
+    monkeypatch.setitem(GROUPS, "updates", angles)
+    assert updates.update_angles(weights) == {"b\ufffd/kernel": 3}
+
+
+def test_one_folder_by_several_names_is_one_run(place):
+    write_run(place / "runs/a")
+    write_run(place / "runs/b", beta=0.25)
+    (place / "link").symlink_to("runs/a")
+    names = ("runs/a", "runs/a/", "./runs/a", str(place / "runs/a"), "link", "runs/b/../a")
+    found = folders.find(names)
+    assert [group.label for group in found.groups] == ["a"]
+    assert [len(group.runs) for group in found.groups] == [1]
+    assert str(found.folder) == "runs/a"  # where the page goes
+    found = folders.find(["runs/b", *names])
+    assert [group.label for group in found.groups] == ["b", "a"] and found.folder is None
+    write_run(place / "c/x/seed_0")
+    assert [group.label for group in folders.find(["c", "c/"]).groups] == ["x"]
 
 
 def test_data_that_is_not_there(reference, monkeypatch, single_precision):
@@ -755,9 +858,61 @@ def test_the_text_says_what_the_page_says(reference):
     assert not (reference[0] / "report.html").exists()
 
 
+@pytest.mark.parametrize("width", [None, 80, 20])
+def test_the_text_has_the_config_and_the_feedback_training(tmp_path, width):
+    """Of one run; of several, the text says in which fields they differ."""
+    folder = write_run(tmp_path / "a")
+    (folder / "figures").mkdir()
+    curves = {"loss/conv_1": [2.0, 1.0, 0.5], "loss/fc": [3.0, 0.25], "odd": [1.0]}
+    curves |= {"angle/fc": [90.0, 45.0, 12.5], "distance/fc": [1.5, np.nan]}
+    np.savez(folder / "figures/feedback_0000040.npz", **curves)
+    found = folders.find([str(folder)])
+    made = content(found, predictions=False, pictures=False)
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=bool(width), color_system=None
+    )
+    text.show(made, found.groups, Screen(console))
+    printed = console.file.getvalue()
+    _, _, config = printed.partition("\nConfiguration\n")
+    config = config.partition("\n\n")[0]
+    assert max(map(len, config.splitlines())) <= (width or 80)
+    for field in ("beta=0.7", "feedback_lr=0.005,0.1", 'data_dir=""'):
+        assert field in config.replace("\n", "")
+    assert config.count("=") == len(made.config.rows)
+    if width:
+        assert max(map(len, printed.splitlines())) <= width
+    _, _, inside = printed.partition("Feedback training in")
+    if width != 20:
+        assert inside.startswith(" one batch, a, seed 0, before step 41\n")
+        rows = [re.split(r"\s*│\s*", line)[1:-1] for line in inside.splitlines() if "to" in line]
+        assert rows[:2] == [
+            ["conv_1", "2 to 0.5", "", ""],
+            ["fc", "3 to 0.25", "90 to 12.5", "1.5 to –"],
+        ]
+    else:
+        assert "angle, degrees: 90 to 12.5" in re.sub(r"\s+", " ", inside)
+
+
+def test_curves_of_alignment_begin_with_the_passes_before_the_first_epoch(tmp_path):
+    """As those of `dtp compare` do; losses and accuracies begin with the first epoch."""
+    before = [{"step": 5, "epoch": 0, "split": "train", "loss": 9.0, "angle/fc": 88.0}]
+    before += [{"step": 5, "epoch": 0, "split": "diagnostics", "jacobian_distance/fc": 0.5}]
+    write_run(tmp_path / "a", rows=before)
+    groups = folders.find([str(tmp_path / "a")]).groups
+    (angle,), (distance,) = (series.measured(groups, one) for one in ("angle", "jacobian_distance"))
+    assert angle.of(groups[0].runs[0]) == {0: 88.0, 1: 40.0, 2: 20.0}
+    assert distance.of(groups[0].runs[0]) == {0: 0.5}
+    for curve in series.LEARNING:
+        assert set(curve.of(groups[0].runs[0])) == {1, 2}
+    (line,) = figures._lines(groups, angle.of)
+    assert list(line.x) == [0, 1, 2]
+    assert "88 to 20" in report(tmp_path / "a", "--text", "--no-predictions")[1]
+
+
 def test_a_page_needs_no_pictures(tmp_path):
     """What a terminal shows is a page without figures."""
-    write_run(tmp_path / "a")
+    (write_run(tmp_path / "a") / "figures").mkdir()
+    np.savez(tmp_path / "a/figures/feedback_0000000.npz", **{"loss/fc": np.ones(2)})
     made = content(folders.find([str(tmp_path / "a")]), predictions=False, pictures=False)
     assert "<svg" not in page(made)
 

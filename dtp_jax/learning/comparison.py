@@ -22,6 +22,8 @@ class Alignment(NamedTuple):
 def distance(a: Array, b: Array) -> Array:
     """||a - b|| / ||a||: relative to the first argument.
 
+    Of weights Ernoult et al. 2022 draw it in figure 4.2; of updates their program has it.
+
     Raises:
       ValueError: one line; they have two shapes.
     """

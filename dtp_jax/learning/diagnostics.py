@@ -36,8 +36,6 @@ class Group(NamedTuple):
     the learner static. The key draws the probes, where there are any."""
     refuses: Callable[[Learner], str]
     """"", or one line why this rule or network has no such measure, or is too dear for it."""
-    dear: bool
-    """It costs more than a training step or so."""
 
 
 def in_float32(measure: Measure) -> Measure:
@@ -153,6 +151,16 @@ def without_mirrors(learner: Learner) -> str:
     return ""
 
 
+def without_mirrored_kernels(learner: Learner) -> str:
+    """Why no feedback kernel mirrors a forward one; "" where some do: a rule may have maps of some blocks alone,
+    or with parameters more. Direct maps, which mirror nothing, lead to the first block too."""
+    there = learner.state_shapes.feedback
+    mirrored = {block.name for block in learner.network[1:]}
+    if there and mirrored.issuperset(there):
+        return ""
+    return without_mirrors(learner)
+
+
 def without_maps(learner: Learner) -> str:
     """Why the Jacobians of feedback maps say nothing of the rule; "" where they do."""
     if learner.rule.name == "feedback_alignment":
@@ -182,10 +190,10 @@ def without_hidden_steps(learner: Learner) -> str:
 
 
 GROUPS: dict[str, Group] = {
-    "weights": Group(weights, without_mirrors, dear=False),
-    "updates": Group(updates, without_update, dear=False),
-    "jacobians": Group(jacobians, without_maps, dear=False),
-    "gauss_newton": Group(gauss_newton, without_hidden_steps, dear=True),
-    "eigenvalues": Group(eigenvalues, without_maps, dear=True),
+    "weights": Group(weights, without_mirrored_kernels),
+    "updates": Group(updates, without_update),
+    "jacobians": Group(jacobians, without_maps),
+    "gauss_newton": Group(gauss_newton, without_hidden_steps),
+    "eigenvalues": Group(eigenvalues, without_maps),
 }
 """By the end of their flag, config.diagnostics_<name>; weights have none."""

@@ -19,6 +19,8 @@ def output_jacobians(
 ) -> tuple[Array, ...]:
     """J_i of every block i and example; that of the last block is the identity.
 
+    What the Gauss-Newton targets of Meulemans et al. 2020 are made of: see `gauss_newton_step`.
+
     Returns:
       One array per block, (batch, classes, *shape of its output).
 

@@ -73,7 +73,8 @@ def product_eigenvalues(block: Block, theta: Params, omega: Params, x: Array) ->
     """The eigenvalues of J_F J_G of every example, but for those that are zero by its shape alone.
 
     J_F J_G and J_G J_F share all others, so the smaller of the two is taken: n is the size of the
-    block's input or output, whichever is less.
+    block's input or output, whichever is less. The strict condition of Shibuya et al. 2023 is on their
+    real parts: see `positive_share`.
 
     Args:
       x: input of the block, (batch, *input shape).

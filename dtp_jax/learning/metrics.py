@@ -65,7 +65,8 @@ def weight_alignment(
 
     Feedback kernels have the layout of the forward ones, so no transposition is needed. Biases and
     batch norms are not compared, nor are kernels of another shape, as those of direct feedback are, which
-    mirror nothing. (Where a hidden layer is as wide as the output, they have the same shape.)
+    mirror nothing. (Where a hidden layer is as wide as the output, they have the same shape.) Ernoult et
+    al. 2022 draw both numbers in figure 4.2.
 
     Returns:
       By "block", or "block/path" where a block has several kernels: layer_1/block_0/conv1.

@@ -40,6 +40,9 @@ class Content(NamedTuple):
     updates: Table | None
     update_note: str
     feedback: Sequence[Section]
+    """Of the iterations of one batch, of each config that has any."""
+    feedback_ends: Sequence[Table]
+    """The same in numbers."""
     no_feedback: Sequence[str]
     looks: Sequence[Look]
     origins: Table
@@ -79,14 +82,15 @@ def content(
     angles = _update_angles(groups, looks)
     pairs = differences(groups, base) if base is not None else []
     aligned = figures.alignment(groups) if pictures else []
-    inside = [_feedback(group, number, len(groups)) for number, group in enumerate(groups)]
+    inside = [_feedback(group, n, len(groups), pictures) for n, group in enumerate(groups)]
+    sizes, unknown = tables.memory(groups)
     swept = [sweep(folder) for folder in found.sweeps]
     return Content(
         title=_title(groups, found.common) if not swept else ", ".join(one.title for one in swept),
         made=f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}, dtp_jax {__version__}",
         problems=found.passed_over,
         sweeps=swept,
-        results=tables.results(groups, tables.memory(groups)),
+        results=tables.results(groups, sizes, unknown),
         paired=tables.paired(pairs, base.label) if pairs else None,
         no_pairs=_no_pairs(groups, pairs),
         runs=tables.runs(groups),
@@ -98,7 +102,8 @@ def content(
         update_bars=figures.update_bars([g.label for g in groups], angles) if pictures else None,
         updates=_update_table(groups, angles),
         update_note=update_note(looks),
-        feedback=[section for section, _ in inside if section is not None],
+        feedback=[one.section for one, _ in inside if one is not None and one.section is not None],
+        feedback_ends=[one.ends for one, _ in inside if one is not None],
         no_feedback=_together((g.label, why) for g, (_, why) in zip(groups, inside, strict=True)),
         looks=looks,
         origins=tables.origins(groups),
@@ -164,7 +169,9 @@ def _together(reasons: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{', '.join(labels)}: {why}." for why, labels in found.items() if why]
 
 
-def _feedback(group: Group, number: int, count: int) -> tuple[Section | None, str]:
+def _feedback(
+    group: Group, number: int, count: int, pictures: bool
+) -> tuple[figures.Inside | None, str]:
     """The feedback training inside a batch, of the first run that has any; else why there is none."""
     if "feedback_loss/" not in "".join(name for run in group.runs for name in run.metrics):
         trains = group.config.get("rule", "its rule")
@@ -172,8 +179,9 @@ def _feedback(group: Group, number: int, count: int) -> tuple[Section | None, st
     why = ""
     for run in group.runs:
         seed = "" if run.seed is None else f", seed {run.seed}"
-        section, problem = figures.feedback(run, f"feedback-{number}", f"{group.label}{seed}")
-        if section is not None:
-            return section, ""
+        name, title = f"feedback-{number}", f"{group.label}{seed}"
+        found, problem = figures.feedback(run, name, title, pictures=pictures)
+        if found is not None:
+            return found, ""
         why = why or problem
     return None, why

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,10 +12,12 @@ from dtp_jax.plots.curves import mean_and_spread
 from dtp_jax.plots.feedback import draw_feedback
 from dtp_jax.plots.panels import Line
 from dtp_jax.plots.svg import svg
+from dtp_jax.report import words
 from dtp_jax.report.drawing import MOST_BANDS, SIZE, Picture, Plot, Section, section
 from dtp_jax.report.folders import Group, seeds_of
 from dtp_jax.report.reading import Reading, shown
 from dtp_jax.report.series import ACCURACY, LARGEST, LEARNING, MEASURES, measured
+from dtp_jax.report.tables import CURVES, Table, feedback_ends
 from dtp_jax.run.layout import counted
 
 NOT_LOOKED_INTO = (
@@ -114,8 +116,18 @@ def _in_legend(label: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
-def feedback(run: Reading, name: str, title: str) -> tuple[Section | None, str]:
-    """The feedback training of one batch, the last one that was looked into: (figure, why there is none)."""
+class Inside(NamedTuple):
+    """The feedback training of one batch."""
+
+    section: Section | None
+    """None where no pictures are drawn."""
+    ends: Table
+
+
+def feedback(
+    run: Reading, name: str, title: str, *, pictures: bool = True
+) -> tuple[Inside | None, str]:
+    """The feedback training of one batch, the last one that was looked into: (it, why there is none)."""
     steps = {
         int(m[1]): f for f in _files(run) if (m := re.fullmatch(r"feedback_(\d+)\.npz", f.name))
     }
@@ -127,15 +139,23 @@ def feedback(run: Reading, name: str, title: str) -> tuple[Section | None, str]:
         curves = {
             shown(n): np.asarray(values, float)
             for n, values in arrays.items()
-            if values.ndim == 1 and values.size
+            if values.ndim == 1 and values.size and n.partition("/")[0] in CURVES
         }
-        figure = draw_feedback(curves)
+        if not curves:
+            raise ValueError("it holds no curves")
+        what = f"Feedback training in one batch, {title}, before step {step + 1}"
+        table = feedback_ends(curves, what)
+        section = _iterations(curves, step, name, title) if pictures else None
     except broken.UNREADABLE as error:
         return None, shown(f"{steps[step].name} cannot be read: {broken.first_line(error)}")
-    ends = ", ".join(f"{n} {v[0]:.3g} to {v[-1]:.3g}" for n, v in curves.items())
+    return Inside(section, table), ""
+
+
+def _iterations(curves: Mapping[str, np.ndarray], step: int, name: str, title: str) -> Section:
+    ends = ", ".join(f"{n} {words.ends(v[0], v[-1])}" for n, v in curves.items())
     caption = f"Before step {step + 1}: loss, angle and distance over the iterations of one batch"
-    picture = Picture(svg(figure, name, f"{title}. {caption}: {ends}"), caption)
-    return Section(name, title, [picture], wide=True), ""
+    drawn = svg(draw_feedback(curves), name, f"{title}. {caption}: {ends}")
+    return Section(name, title, [Picture(drawn, caption)], wide=True)
 
 
 def _files(run: Reading) -> Iterable[Any]:

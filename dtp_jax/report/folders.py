@@ -86,14 +86,17 @@ def find(given: Sequence[str]) -> Found:
     """The runs in these folders: of a run, of a comparison (<label>/seed_<n>), of one config of it, of a sweep.
 
     Runs named one by one are seeds of one config where nothing but the seed and bookkeeping sets them
-    apart.
+    apart. A folder counts once, by however many names.
 
     Raises:
       ValueError: one line; a folder holds no run, or may not be entered.
     """
     groups, single, passed_over, swept = [], [], [], []
-    for text in dict.fromkeys(given):
+    places: dict[str, Path] = {}
+    for text in given:
         path = local_path("WORKDIR", text)
+        places.setdefault(os.path.realpath(path), path)
+    for path in places.values():
         require_enterable(path)
         of_one = os.path.exists(path / "config.json") and not _seeds(path)
         if of_one or os.path.exists(path / "metrics.jsonl"):
@@ -108,7 +111,7 @@ def find(given: Sequence[str]) -> Found:
         groups += here
         passed_over += problems
     groups += _by_config(single)
-    folder = local_path("WORKDIR", given[0]) if len(set(given)) == 1 else None
+    folder = next(iter(places.values())) if len(places) == 1 else None
     groups = _with_own_labels(groups)
     labels = [group.label for group in groups]
     common, labels = ("", labels) if swept else short_labels(labels)

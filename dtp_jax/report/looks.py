@@ -1,12 +1,10 @@
 """A closer look at one run of a config: what its last weights see, and where they are wrong."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from dtp_jax.data import DataError
 from dtp_jax.plots.images import as_pixels, data_uri, mosaic
 from dtp_jax.plots.matrix import draw_confusion
 from dtp_jax.plots.svg import svg
@@ -20,17 +18,14 @@ from dtp_jax.report.predictions import (
     predict,
     read_weights,
 )
-from dtp_jax.report.reading import Reading, problem_line
+from dtp_jax.report.reading import Reading, attempt, shown
 from dtp_jax.report.tables import MOST_CLASSES, Table
 from dtp_jax.report.updates import IMAGES, update_angles
 from dtp_jax.run.layout import NO_BREAK, counted
-from dtp_jax.run.results import NoCheckpoint
 
 MOST_IN_A_MATRIX = 200
 """Classes; a matrix of more shows nothing."""
 CONFUSIONS = 10
-FAILURES = (ValueError, NoCheckpoint, DataError, OSError, MemoryError, jax.errors.JaxRuntimeError)
-"""What may be in the way of a look: each is a line of the report."""
 
 
 class Image(NamedTuple):
@@ -80,25 +75,19 @@ def look(group: Group, number: int, *, has_updates: bool) -> Look:
     """
     run = group.counted[0]
     name = "" if run.seed is None else f"seed {run.seed}, "
-    try:
-        weights = read_weights(run)
-    except FAILURES as error:
-        return Look(
-            group.label, name.rstrip(", "), [f"No look at its weights: {problem_line(error)}."]
-        )
-    found, problems = Look(group.label, f"{name}step {weights.step}"), []
-
-    def attempt(what: str, work: Callable[[], Look]) -> Look:
-        try:
-            return work()
-        except FAILURES as error:
-            problems.append(f"{what}: {problem_line(error)}.")
-            return found
-
-    found = found._replace(filters=_filters(weights))
-    found = attempt("No predictions", lambda: _with_predictions(found, weights, run, number))
+    problems: list[str] = []
+    weights = attempt("No look at its weights", lambda: read_weights(run), problems)
+    if weights is None:
+        return Look(group.label, name.rstrip(", "), problems)
+    found = Look(group.label, f"{name}step {weights.step}")
+    found = found._replace(filters=attempt("No filters", lambda: _filters(weights), problems))
+    predicted = attempt(
+        "No predictions", lambda: _with_predictions(found, weights, run, number), problems
+    )
+    found = predicted or found
     if not has_updates:
-        found = attempt("No update angles", lambda: found._replace(updates=update_angles(weights)))
+        updates = attempt("No update angles", lambda: update_angles(weights), problems)
+        found = found._replace(updates=updates)
     return found._replace(problems=[*found.problems, *problems])
 
 
@@ -113,8 +102,8 @@ def _with_predictions(found: Look, weights: Weights, run: Reading, number: int) 
         and abs(told - predictions.accuracy) > 1e-3
     ):
         problems = [
-            f"The summary says {100 * told:.2f} %: these are other images ({predictions.source}), "
-            "or other weights."
+            f"The summary says {100 * told:.2f} %: these are other images "
+            f"({shown(predictions.source)}), or other weights."
         ]
     return found._replace(
         problems=problems,
@@ -167,9 +156,8 @@ def _filters(weights: Weights) -> Image | None:
     if filters is None:
         return None
     tiles = np.stack([as_pixels(one) for one in filters])
-    said = (
-        f"{counted(len(tiles), 'filter')} of the first block, {weights.experiment.network[0].name}"
-    )
+    name = shown(weights.experiment.network[0].name)
+    said = f"{counted(len(tiles), 'filter')} of the first block, {name}"
     return _shown(mosaic(tiles, 16 if tiles.shape[2] < 12 else 8), 640, said)
 
 

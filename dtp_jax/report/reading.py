@@ -1,21 +1,25 @@
 """A run as its files tell of it. Nothing is written, and the run may be running."""
 
+import math
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from dtp_jax.fields import first_line
 from dtp_jax.run import formats
 from dtp_jax.run.config import ORIGIN
+from dtp_jax.run.ending import MINUTES, PATIENCE, has_ended
 from dtp_jax.run.files import read_object
 from dtp_jax.run.owner import OWNER, Owner
 from dtp_jax.run.results import Table, divergence, read_metrics
 from dtp_jax.run.workdir import Workdir
 
 FINISHED = "finished"
+T = TypeVar("T")
 
 
 class Reading(NamedTuple):
@@ -119,7 +123,7 @@ def _status(
     if diverged is not None:
         return shown(f"diverged: {diverged}")
     step, epoch = last_of(metrics, "step"), last_of(metrics, "epoch")
-    if summary is not None and not _became_longer(config, summary, step):
+    if summary is not None and not _became_longer(config, summary, step, epoch):
         return FINISHED
     where = "before its first step"
     if step is not None:
@@ -134,13 +138,35 @@ def _status(
     return f"unfinished {where}: it was stopped, or it failed"
 
 
-def _became_longer(config: dict[str, Any], summary: dict[str, Any], step: float | None) -> bool:
-    """Whether the run has gone on since it was summed up, or is to."""
+def _became_longer(
+    config: dict[str, Any], summary: dict[str, Any], step: float | None, epoch: float | None
+) -> bool:
+    """Whether the run has gone on since it was summed up, or is to: with more epochs, or under limits that no
+    longer end it there."""
     had, has = summary.get("epochs"), config.get("epochs")
-    of_more = isinstance(had, int) and isinstance(has, int) and has > had
-    return of_more or (step is not None and step > summary["steps"])
+    if not isinstance(has, int):
+        return step is not None and step > summary["steps"]
+    if (isinstance(had, int) and has > had) or (step is not None and step > summary["steps"]):
+        return True
+    if summary.get("ended_by"):
+        return {PATIENCE, MINUTES} <= config.keys() and not has_ended(config, summary)
+    limit = config.get("max_steps") or math.inf
+    return epoch is not None and epoch < has and summary["steps"] < limit
+
+
+def attempt(what: str, work: Callable[[], T], problems: list[str]) -> T | None:
+    """work(); None, and a line more in `problems`, where it fails: the rest of a report stays.
+
+    Whatever asks the rule or the network of a run goes through here.
+    """
+    try:
+        return work()
+    except Exception as error:  # of any kind: rules and networks of users, data, compilers, memory
+        problems.append(f"{what}: {problem_line(error)}.")
+        return None
 
 
 def problem_line(error: BaseException) -> str:
-    """What an error says, in a line that can be shown."""
-    return shown(first_line(error))
+    """What an error says, in a line that can be shown; of a key that is missing, that it is."""
+    kind = "KeyError: " if isinstance(error, KeyError) and error.args else ""
+    return shown(kind + first_line(error))

@@ -35,11 +35,13 @@ class Curve(NamedTuple):
     """Of metrics.jsonl; the first one that has it counts."""
     column: str
     factor: float = 1
+    first: int = 1
+    """Epoch; 0 where a pass before the first one, which trains feedback alone, has a number, too."""
 
     def of(self, run: Reading) -> dict[int, float]:
-        """Epoch (1, 2, ...) -> number; {} where the run has none."""
+        """Epoch -> number; {} where the run has none."""
         for split in self.splits:
-            found = run.metrics.of(split).by_epoch(self.column)
+            found = run.metrics.of(split).by_epoch(self.column, self.first)
             if found := {n: self.factor * v for n, v in found.items() if abs(v) < LARGEST}:
                 return found
         return {}
@@ -69,6 +71,6 @@ def measured(groups: Sequence[Group], measure: str) -> list[Curve]:
     names = dict.fromkeys(name for g in groups for run in g.counted for name in run.metrics)
     unit = MEASURES[measure][1]
     return [
-        Curve(f"{number}", name.partition("/")[2], unit, ["diagnostics", "train"], name)
+        Curve(f"{number}", name.partition("/")[2], unit, ["diagnostics", "train"], name, first=0)
         for number, name in enumerate(n for n in names if n.startswith(f"{measure}/"))
     ]

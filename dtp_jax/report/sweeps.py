@@ -36,7 +36,7 @@ def sweep(folder: Path) -> Sweep:
     """What the files of a sweep say. Nothing of them is trusted to be whole."""
     found = shown(read_object(folder / SWEEP) or {})
     best = found.get("best") if isinstance(found.get("best"), dict) else {}
-    title = f"sweep of {found.get('config', folder.name)}"
+    title = f"sweep of {found.get('config', shown(folder.absolute().name))}"
     return Sweep(title, _table(folder, title), str(best.get("command", "")), _picture(folder))
 
 

@@ -1,14 +1,17 @@
 """What a report says in tables, the same for a page and for a terminal."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
+
+import numpy as np
 
 from dtp_jax.plots.labels import SAME, places
 from dtp_jax.report import words
 from dtp_jax.report.differences import Difference
 from dtp_jax.report.folders import Group
 from dtp_jax.report.predictions import size_of
-from dtp_jax.report.reading import Reading, last_of
+from dtp_jax.report.reading import Reading, attempt, last_of
 from dtp_jax.run.layout import duration
 
 MOST_CLASSES = 20
@@ -16,6 +19,8 @@ MOST_CLASSES = 20
 FACTS = ("date", "commit", "host", "device")
 PACKAGES = ("python", "dtp_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
+CURVES = {"loss": "loss", "angle": "angle, degrees", "distance": "distance"}
+"""What a look into the feedback training has of every map: its headings."""
 RARE = ("test at best validation, %", "time", "images/s", "diagnostics + compilation")
 """Columns of runs that a narrow terminal leaves out first."""
 
@@ -41,11 +46,14 @@ class Table(NamedTuple):
         ]
 
 
-def results(groups: Sequence[Group], sizes: Mapping[str, tuple[str, str]]) -> Table:
+def results(
+    groups: Sequence[Group], sizes: Mapping[str, tuple[str, str]], unknown: str = ""
+) -> Table:
     """One row for each config: means over the finished seeds, memory, how its runs ended.
 
     Args:
       sizes: label -> parameters, and bytes of the state of training, in words.
+      unknown: why some have none.
     """
     rows = []
     for group in groups:
@@ -72,6 +80,7 @@ def results(groups: Sequence[Group], sizes: Mapping[str, tuple[str, str]]) -> Ta
     held_out = ("val_split", "val_per_class")
     if all(g.config and not any(map(g.config.get, held_out)) for g in groups):
         note += " No images were held out for validation."
+    note += f" {unknown}" if unknown else ""
     headings = (
         "config",
         "test accuracy, %",
@@ -95,17 +104,37 @@ def results(groups: Sequence[Group], sizes: Mapping[str, tuple[str, str]]) -> Ta
     return Table("Results", headings, "lrrrlr", rows, note, drop)
 
 
-def memory(groups: Sequence[Group]) -> dict[str, tuple[str, str]]:
-    """Label -> number of parameters, and bytes of the state of training; without those that are not known."""
-    found = {}
+def memory(groups: Sequence[Group]) -> tuple[dict[str, tuple[str, str]], str]:
+    """(label -> number of parameters, and bytes of the state of training; why some are not known, or "").
+
+    Most often one reason holds for all, such as a rule that is not registered here: it is said of the first.
+    """
+    found, problems = {}, []
     for group in groups:
-        try:
-            sizes = size_of(group.runs[0])
-        except ValueError:  # its rule is not registered here, or its config is damaged
-            continue
-        count = sizes["forward"][0] + sizes["feedback"][0]
-        found[group.label] = (f"{count:,}", words.size(sizes["state"][1]))
-    return found
+        what = f"No parameters of {group.label}"
+        sizes = attempt(what, partial(size_of, group.runs[0]), problems)
+        if sizes is not None:
+            count = sizes["forward"][0] + sizes["feedback"][0]
+            found[group.label] = (f"{count:,}", words.size(sizes["state"][1]))
+    others = [group.label for group in groups if group.label not in found][1:]
+    return found, " ".join([*problems[:1], *([f"Nor of {', '.join(others)}."] if others else [])])
+
+
+def feedback_ends(curves: Mapping[str, np.ndarray], title: str) -> Table:
+    """Where the feedback training of every map begins and ends in one batch.
+
+    Args:
+      curves: "loss/<map>", "angle/<map>", "distance/<map>", each (iterations,).
+    """
+    rows = [
+        [name, *(_ends(curves.get(f"{kind}/{name}")) for kind in CURVES)]
+        for name in dict.fromkeys(name.partition("/")[2] for name in curves)
+    ]
+    return _without_empty(Table(title, ("map", *CURVES.values()), "lr", rows))
+
+
+def _ends(curve: np.ndarray | None) -> str:
+    return "" if curve is None else words.ends(curve[0], curve[-1])
 
 
 def runs(groups: Sequence[Group]) -> Table:

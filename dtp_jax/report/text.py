@@ -9,11 +9,13 @@ from dtp_jax.report.content import Content
 from dtp_jax.report.folders import Group, seeds_of
 from dtp_jax.report.series import LEARNING, MEASURES, Curve, measured
 from dtp_jax.report.tables import Table
-from dtp_jax.run.layout import columns_of
+from dtp_jax.run.layout import columns_of, wrapped
 from dtp_jax.run.screen import Screen
 
 FOLDED = 12
 """Columns of a terminal to which names of configs may be folded."""
+PIPE = 80
+"""Columns of a config's fields on a pipe: a line of them all would be read by nobody."""
 
 
 def show(content: Content, groups: Sequence[Group], screen: Screen) -> None:
@@ -25,7 +27,11 @@ def show(content: Content, groups: Sequence[Group], screen: Screen) -> None:
         _table(one.table, screen)
         if one.command:
             screen.note(f"\nthe best over all epochs of its config:\n{one.command}")
-    for table in (*_main_tables(content), *_over_epochs(groups)):
+    for table in _main_tables(content):
+        _table(table, screen)
+    if content.config_differences is None:
+        _config(content.config, screen)
+    for table in filter(None, (content.updates, *_over_epochs(groups), *content.feedback_ends)):
         _table(table, screen)
     if content.no_pairs:
         screen.note(f"\n{content.no_pairs}")
@@ -44,14 +50,16 @@ def show(content: Content, groups: Sequence[Group], screen: Screen) -> None:
 
 
 def _main_tables(content: Content) -> Iterator[Table]:
-    found = (
-        content.results,
-        content.paired,
-        content.runs,
-        content.config_differences,
-        content.updates,
-    )
+    found = (content.results, content.paired, content.runs, content.config_differences)
     return (table for table in found if table is not None)
+
+
+def _config(table: Table, screen: Screen) -> None:
+    """All fields of the one config, beside each other: a line for each would be longer than all else."""
+    if table.rows:
+        width = min(PIPE, columns_of(screen.console))
+        fields = "  ".join(sorted(f"{name}={value}" for name, value, *_ in table.rows))
+        screen.note("\n" + "\n".join(["Configuration", *wrapped(fields, width)]))
 
 
 def _over_epochs(groups: Sequence[Group]) -> Iterator[Table]:
@@ -77,7 +85,7 @@ def _ends(group: Group, curve: Curve) -> str:
     if not found:
         return words.NONE
     first, last = ([one[end(one)] for one in found] for end in (min, max))
-    return " to ".join(words.significant(sum(part) / len(part)) for part in (first, last))
+    return words.ends(*(sum(part) / len(part) for part in (first, last)))
 
 
 def _table(table: Table, screen: Screen) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from dtp_jax.data import prepare_images
 from dtp_jax.learning.diagnostics import GROUPS
 from dtp_jax.report.predictions import Weights, test_images
+from dtp_jax.report.reading import shown
 
 IMAGES = 256
 
@@ -30,4 +31,4 @@ def update_angles(weights: Weights) -> dict[str, float]:
     measure = jax.jit(partial(group.measure, weights.learner))
     found = jax.device_get(measure(weights.state, images, labels, jax.random.key(0)))
     angles = {name: value for name, value in found.items() if name.startswith("update_angle/")}
-    return {name.removeprefix("update_angle/"): float(value) for name, value in angles.items()}
+    return {shown(n.removeprefix("update_angle/")): float(value) for n, value in angles.items()}

@@ -35,6 +35,11 @@ def significant(value: float | None) -> str:
     return NONE if value is None or not math.isfinite(value) else f"{value:.3g}"
 
 
+def ends(first: float, last: float) -> str:
+    """Where a curve begins and ends."""
+    return f"{significant(first)} to {significant(last)}"
+
+
 def size(count: int) -> str:
     """Bytes in the unit that fits."""
     for unit in ("B", "KiB", "MiB"):
