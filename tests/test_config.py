@@ -324,9 +324,14 @@ def test_what_follows_from_overfitting_follows_anew(tmp_path):
         ({}, 16, False),
         ({"batch_size": 4}, 8, False),
         ({"overfit_batches": 3}, 24, False),
-        ({"overfit_batches": 0}, 0, True),
+        ({"overfit_batches": 0, "augment": True}, 0, True),
+        ({"overfit_batches": 0, "augment": False}, 0, False),
     ):
         flags = [f"--config.{name}={value}" for name, value in changes.items()]
         found = parse(["dtp train", f"--config={tmp_path / 'config.json'}", *flags])
         config = validate(found.config, found.overridden).config
         assert (config["train_images"], config["augment"]) == (images, augment), changes
+    with pytest.raises(
+        ValueError, match="overfit_batches is 0; allowed: with --config.augment=True"
+    ):
+        parse(["dtp train", f"--config={tmp_path / 'config.json'}", "--config.overfit_batches=0"])

@@ -79,6 +79,37 @@ def test_an_override_has_the_type_of_its_field(place, kind):
     assert parse(["dtp train", f"--config=mine.py:{kind}"]).config["rule"] == "ldrl"
 
 
+REFERRING = """
+from dtp_jax.configs import digits_dtp
+
+shared = digits_dtp.get_config()
+shared.epochs = 10
+shared.t_max = shared.get_ref("epochs")
+shared.eta_min = shared.get_oneway_ref("forward_lr") * 0.5
+
+def get_config(kind):
+    return shared.lock() if kind == "locked" else shared
+"""
+
+
+@pytest.mark.parametrize("kind", ["locked", "plain"])
+def test_a_field_that_refers_to_another_follows_its_override(place, kind):
+    (place / "mine.py").write_text(REFERRING)
+    flags = ["--config.epochs=20", "--config.forward_lr=0.5"]
+    config = parse(["dtp train", f"--config=mine.py:{kind}", *flags]).config
+    assert (config["epochs"], config["t_max"], config["eta_min"]) == (20, 20, 0.25)
+
+
+def test_one_value_may_become_several(place):
+    """A config file may have a number where the field has a number for each map."""
+    text = "from dtp_jax.configs import digits_dtp\n\n\ndef get_config():\n"
+    text += "    config = digits_dtp.get_config().to_dict() | {'noise': 0.1}\n"
+    text += "    return __import__('ml_collections').ConfigDict(config)\n"
+    (place / "mine.py").write_text(text)
+    config = parse(["dtp train", "--config=mine.py", "--config.noise=0.1,0.2"]).config
+    assert config["noise"] == (0.1, 0.2)
+
+
 @pytest.mark.parametrize(
     "given, said",
     [

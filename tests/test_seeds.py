@@ -26,6 +26,9 @@ from test_loop import killed
 
 import dtp_jax as dtp
 from dtp_jax.run import cli, loop, several, signals, together
+from dtp_jax.run.arguments import parse
+from dtp_jax.run.assemble import plan
+from dtp_jax.run.build import learning_rates
 from dtp_jax.run.config import validate
 from dtp_jax.run.seeds import with_seed
 
@@ -236,6 +239,73 @@ def test_more_seeds_later(place):
     assert launch("--workdir=w", "--config.seeds=3").code == 0
     assert tree(place / "w/seed_6") == before
     assert [one["seed"] for one in summary(place / "w")["seeds"]] == [5, 6, 7]
+
+
+def planned(*flags):
+    """(the plan of the folder w, those of its seeds)"""
+    arguments = parse(["dtp train", "--workdir=w", *flags])
+    how = {"overridden": arguments.overridden, "extended": arguments.extended}
+    made = plan(arguments.config, arguments.workdir, **how)
+    return made, [seed.made for seed in several.plan_seeds(made, arguments)]
+
+
+def begin(*flags, seeds=(0, 1)):
+    """Folders as training begins with them, or makes them longer: that of all, and these of them."""
+    made, plans = planned("--config=digits_backprop", *flags)
+    for one in [made, *(plans[seed] for seed in seeds)]:
+        extended = [extension._asdict() for extension in one.experiment.extensions]
+        one.workdir.create(one.experiment.config, {}, extended)
+
+
+def rates_of(plans):
+    """The learning rates of every epoch, of each."""
+    epochs = plans[0].experiment.config["epochs"]
+    return [[learning_rates(one.experiment, n + 1) for n in range(epochs)] for one in plans]
+
+
+TWO, FOUR, SIX = (f"--config.epochs={epochs}" for epochs in (2, 4, 6))
+PAIR, TRIPLE = "--config.seeds=2", "--config.seeds=3"
+
+
+def test_seeds_that_join_longer_runs_have_their_rates(place):
+    begin(TWO, PAIR)
+    _, plans = planned("--config=digits_backprop", FOUR, TRIPLE)
+    first, *others = rates_of(plans)
+    assert len(plans) == 3 and all(rates == first for rates in others)
+
+
+def test_a_schedule_without_an_end_lets_seeds_join_longer_runs(place):
+    constant = "--config.schedule=constant"
+    begin(TWO, PAIR, constant)
+    _, plans = planned("--config=digits_backprop", FOUR, TRIPLE, constant)
+    first, *others = rates_of(plans)
+    assert len(plans) == 3 and all(rates == first for rates in others)
+
+
+@pytest.mark.parametrize("t_max", [(), ("--config.t_max=3",)])
+def test_an_extension_that_was_stopped_goes_on(place, t_max):
+    """By the same command, and by --workdir alone; once more by those who had it in one step."""
+    begin(TWO, PAIR)
+    begin(FOUR, PAIR, *t_max, seeds=(0,))
+    for again in (["--config=digits_backprop", FOUR, PAIR, *t_max], []):
+        _, plans = planned(*again)
+        first, second = rates_of(plans)
+        assert first == second and all(one.experiment.extensions for one in plans)
+    begin(SIX, PAIR, *t_max)
+    _, plans = planned()
+    first, second = rates_of(plans)
+    assert first == second and [len(one.experiment.extensions) for one in plans] == [2, 1]
+
+
+def test_a_folder_with_two_schedules_goes_on_as_it_is(place):
+    """An older version made such ones."""
+    begin(TWO, PAIR, seeds=(0,))
+    begin(FOUR, PAIR, seeds=(0,))
+    config = validate(parse(["dtp train", "--config=digits_backprop", FOUR]).config).config
+    several.Workdir(place / "w/seed_1").create({**config, "seed": 1}, {}, [])
+    assert len(planned()[1]) == 2
+    with pytest.raises(ValueError, match="and seed 1 would have other learning rates"):
+        planned("--config=digits_backprop", SIX, PAIR)
 
 
 def test_one_that_ends_early_does_not_end_the_others(place, monkeypatch, alone):

@@ -7,7 +7,9 @@ import slurm_stand_in
 from submitting import SLURM, dtp
 
 from dtp_jax.run.arguments import parse
+from dtp_jax.run.config import validate
 from dtp_jax.run.gpus import visible_gpus
+from dtp_jax.run.workdir import Workdir
 from dtp_jax.submit import command, jobs, local, options
 
 pytest_plugins = ["run_fixtures"]
@@ -288,7 +290,7 @@ def test_seeds_that_would_have_other_rates_than_others_are_not_sent(place):
     assert code == 0, err
     longer = ["--config.epochs=2", "--config.seeds=3"]
     with pytest.raises(
-        ValueError, match="config.epochs: seed 0 in w becomes longer than it was, and seed 2"
+        ValueError, match="config.epochs is 2: seed 0 in w becomes longer than it was, and seed 2"
     ):
         jobs.train([*short, *longer], asked, print)
     assert (
@@ -296,6 +298,18 @@ def test_seeds_that_would_have_other_rates_than_others_are_not_sent(place):
     )
     assert dtp("train", *short, *longer)[0] == 0
     assert len(jobs.train(["--workdir=w", "--config.seeds=4"], asked, print).jobs) == 1
+    with pytest.raises(ValueError, match="w/seed_0.*it holds one run, and config.seeds is 2"):
+        jobs.train([*short[:1], "--workdir=w/seed_0", "--config.seeds=2"], asked, print)
+
+
+def test_seeds_are_compared_where_their_images_are_not(place):
+    """Only the jobs see them."""
+    asked = options.read([("submit", "slurm"), ("submit.time", "9"), ("submit.array", "2")])
+    flags = ["--config=cifar10_dtp", "--workdir=w", "--config.data_dir=/nowhere"]
+    config = validate(parse(["dtp train", *flags, "--config.epochs=2"]).config).config
+    Workdir(place / "w/seed_0").create(config)
+    with pytest.raises(ValueError, match="becomes longer than it was, and seed 1"):
+        jobs.train([*flags, "--config.epochs=3", "--config.seeds=2"], asked, print)
 
 
 def test_a_default_folder_is_fixed_when_the_job_is_sent(place):

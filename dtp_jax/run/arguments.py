@@ -70,6 +70,12 @@ def parse(argv: list[str]) -> Arguments:
             )
         if name not in values and known[name].kind is not bool:
             raise ValueError(f"config.{name}: its value is missing; allowed: {known[name].allowed}")
+    if loaded.is_overfit and values.get("overfit_batches") == "0" and "augment" not in fields:
+        raise error(
+            "config.overfit_batches",
+            0,
+            f"with --config.augment=True or False: {loaded.shown} has it off for the few images",
+        )
     cluster = processes.cluster(
         given.get("coordinator", ""),
         _number("--processes", given.get("processes", "0")),
@@ -208,6 +214,8 @@ def _give_type(config: ConfigDict, name: str, field: Field) -> None:
     """Gives a value the type of its field: absl reads an override as it finds the value to be."""
     value = config[name]
     value = value.item() if isinstance(value, np.generic) else value
+    if field.is_tuple and not isinstance(value, (tuple, list)):
+        value = (value,)
     if field.kind is float and type(value) is int:
         value = float(value)
     with config.ignore_type():

@@ -159,6 +159,23 @@ def _schedule(experiment: Experiment, rate: float, steps_per_epoch: int) -> Scal
     return schedule
 
 
+def schedule_of(experiment: Experiment) -> tuple[tuple[int, int], ...]:
+    """What sets the learning rates of a run apart from others of its config: two that agree here have the same.
+
+    Returns:
+      (the epoch from which on it holds, epochs to the cosine's minimum), ...; () where epochs set no rate.
+    """
+    config, extensions = experiment.config, experiment.extensions
+    if config["schedule"] != "cosine":
+        return ()
+    epochs = extensions[0].from_epochs if extensions else config["epochs"]
+    found = [(0, first_t_max(config, epochs))]
+    for n, one in enumerate(extensions):
+        if n == 0 or one.t_max != found[-1][1]:  # once extended, a rate keeps to its minimum
+            found.append((one.from_epochs, one.t_max))
+    return tuple(found)
+
+
 def learning_rates(experiment: Experiment, epoch: int) -> dict[str, float]:
     """All learning rates of an epoch (1, 2, ...) as metrics.jsonl names them.
 

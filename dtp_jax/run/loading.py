@@ -1,5 +1,6 @@
 """What --config and --plugin name: files, bare names, the config.json of a run."""
 
+import copy
 import importlib
 import importlib.util
 import os
@@ -35,6 +36,8 @@ class Loaded(NamedTuple):
     space: Any = None
     """What the file calls `space`, for `dtp sweep`; None where there is no such name. A function of this
     name has been called as get_config is."""
+    is_overfit: bool = False
+    """Whether it is that of a run whose `overfit_batches` had turned `augment` off: nobody knows what it was."""
 
 
 def load_config(given: str) -> Loaded:
@@ -68,7 +71,8 @@ def load_config(given: str) -> Loaded:
         ) from problem
     if not isinstance(config, config_dict.ConfigDict):
         raise error(f"whose get_config returns {config!r}; allowed: a ml_collections.ConfigDict")
-    config = config_dict.ConfigDict(config.to_dict())  # neither frozen nor locked, nobody else's
+    # Neither frozen nor locked, nobody else's, and a field that refers to another one still does.
+    config = config_dict.ConfigDict(copy.deepcopy(config)).unlock()
     return Loaded(config, file.stem, _relative(given), space=space)
 
 
@@ -124,14 +128,13 @@ def _from_json(file: Path) -> Loaded:
     for name in fields.keys() - fields_of(fields).keys():
         raise unknown(name)
     images = fields.get("overfit_batches", 0) * fields.get("batch_size", 0)
-    if (
-        images and fields.get("train_images") == images
-    ):  # follow from it, and may follow from another
-        fields |= {"train_images": 0, "augment": True}
+    is_overfit = bool(images) and fields.get("train_images") == images
+    if is_overfit:  # follows from it, and may follow from another
+        fields["train_images"] = 0
     config = config_dict.ConfigDict(fields)
     name = Path(str(origin.get("config", ""))).name.partition(".py")[0].partition(":")[0]
     name = name or file.absolute().parent.name
-    return Loaded(config, name, _relative(str(file)), from_json(saved))
+    return Loaded(config, name, _relative(str(file)), from_json(saved), is_overfit=is_overfit)
 
 
 def require_registered(saved: Mapping[str, Any], by: Mapping[str, str], where: str) -> None:

@@ -6,7 +6,7 @@ each of them. Every seed_<n> in it is the folder of a run like any other, and ca
 
 import statistics
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ import jax
 from dtp_jax.parallel.mesh import Mesh
 from dtp_jax.run.arguments import Arguments
 from dtp_jax.run.assemble import Plan, Shared, plan
+from dtp_jax.run.build import Experiment, schedule_of
+from dtp_jax.run.extension import Extension, from_json
 from dtp_jax.run.failures import EXIT_CRASHED, INTERRUPTED, outcome
 from dtp_jax.run.layout import duration
 from dtp_jax.run.provenance import Request, provenance
@@ -65,14 +67,17 @@ def plan_seeds(
     Raises:
       ValueError, DataError: see `plan`; or some would be made longer, and others would begin so long.
     """
-    config = made.experiment.config
+    config, extensions = made.experiment.config, made.experiment.extensions
     first, count = config["seed"], config["seeds"]
     found = []
     for number in range(first, first + count):
         folder = Workdir(made.workdir.path / f"seed_{number}")
         given, extended = arguments.config, arguments.extended
-        if folder.read_config() is None:  # as the others were, and are to be
-            given, extended = {**given, "t_max": config["t_max"]}, made.experiment.extensions
+        saved = folder.read_config()
+        if saved is None:  # as the others were, and are to be
+            given, extended = {**given, "t_max": config["t_max"]}, extensions
+        elif extensions and (saved.get("extended") or saved["epochs"] < config["epochs"]):
+            given = {**given, "t_max": extensions[-1].t_max}
         own = plan(
             {**given, "seed": number, "seeds": 1},
             folder,
@@ -80,26 +85,45 @@ def plan_seeds(
             extended=extended,
         )
         found.append(Seed(number, own._replace(unused=()), head(number)))
-    _require_one_schedule(made, found)
+    require_one_schedule(
+        made.workdir.path, {f"seed {seed.number}": seed.made.experiment for seed in found}
+    )
     return found
 
 
-def _require_one_schedule(made: Plan, seeds: Sequence[Seed]) -> None:
-    """Raises ValueError where seeds would have other learning rates than others: they are to be averaged."""
-    of_each = {seed.number: seed.made.experiment.extensions for seed in seeds}
-    longer = [number for number, extensions in of_each.items() if extensions]
-    if len(set(of_each.values())) > 1:
-        epochs, all_longer = made.experiment.config["epochs"], len(longer) == len(seeds)
-        rest = [number for number in of_each if number not in longer]
-        how = (
-            "in other ways"
-            if all_longer
-            else f"and seed {rest[0]} would have so many from the start"
-        )
-        raise ValueError(
-            f"config.epochs is {epochs}: seed {longer[0]} in {made.workdir.path} becomes longer than it was, "
-            f"{how}; allowed: the epochs that it had, or a new folder"
-        )
+def require_one_schedule(folder: Path, experiments: Mapping[str, Experiment]) -> None:
+    """Raises ValueError where runs that are to be averaged would come to have different learning rates.
+
+    Those that have them already go on: an older version made such folders.
+
+    Args:
+      folder: of all. experiments: as each is about to run in its folder there, seed_<n>, by "seed <n>".
+    """
+    schedules = {name: schedule_of(one) for name, one in experiments.items()}
+    if len(set(schedules.values())) == 1:
+        return
+    had = {name: _extensions_had(folder / name.replace(" ", "_")) for name in experiments}
+    if all(_is_as_it_was(had[name], one.extensions) for name, one in experiments.items()):
+        return
+    longer = next(name for name, one in experiments.items() if one.extensions)
+    other = next(name for name in experiments if schedules[name] != schedules[longer])
+    is_new = had[other] is None
+    raise ValueError(
+        f"config.epochs is {experiments[longer].config['epochs']}: {longer} in {folder} "
+        f"{'has become' if had[longer] else 'becomes'} longer than it was, and {other} would have "
+        f"{'so many from the start' if is_new else 'other learning rates'}; allowed: "
+        f"{'' if had[longer] else 'the epochs that it had, or '}a new folder"
+    )
+
+
+def _is_as_it_was(had: tuple | None, extensions: tuple) -> bool:
+    return had is not None and len(had) == len(extensions)
+
+
+def _extensions_had(folder: Path) -> tuple[Extension, ...] | None:
+    """Those of the run in a folder so far; None where there is none."""
+    saved = Workdir(folder).read_config()
+    return None if saved is None else from_json(saved)
 
 
 def moved(seeds: Sequence[Seed], made: Plan, arguments: Arguments) -> Sequence[Seed]:

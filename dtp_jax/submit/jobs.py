@@ -1,20 +1,22 @@
 """What becomes a job: the command line of a tool, checked, in the pieces that run by themselves."""
 
-import contextlib
 import itertools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dtp_jax.compare.__main__ import arguments_of
 from dtp_jax.compare.plan import parse_configs
 from dtp_jax.data import DataError
-from dtp_jax.fields import AT_LEAST_1, error, local_folder
+from dtp_jax.fields import AT_LEAST_1, MOST, error, local_folder
 from dtp_jax.run.arguments import Arguments, flags_of, parse
 from dtp_jax.run.assemble import Plan, plan
-from dtp_jax.run.config import DRAWN
+from dtp_jax.run.build import Experiment
+from dtp_jax.run.config import DRAWN, validate
+from dtp_jax.run.extension import continued
 from dtp_jax.run.layout import counted
+from dtp_jax.run.several import require_one_schedule
 from dtp_jax.run.workdir import FINISHED, Workdir
 from dtp_jax.submit.options import Options
 from dtp_jax.sweep.__main__ import arguments_of as arguments_of_sweep
@@ -74,12 +76,14 @@ def train(args: list[str], options: Options, warn: Callable[[str], None]) -> Job
         raise error("config.seed", DRAWN, "0 or more with a job for each seed")
     if "config" not in flags_of(args).given and (folder / "config.json").is_file():
         given = [f"--config={folder / 'config.json'}", *given]  # also for seeds that are new there
-    jobs = []
+    _continued(parse(["dtp train", *args, *fixed]))
+    jobs, experiments = [], {}
     for seed in range(config["seed"], config["seed"] + count):
         place = folder / f"seed_{seed}"
         flags = [*given, "--config.seeds=1", f"--config.seed={seed}", f"--workdir={place}"]
         jobs.append(Job(f"seed {seed}", ("train", *flags), place))
-    _require_one_schedule(folder, jobs)
+        experiments[f"seed {seed}"] = _continued(parse(["dtp train", *flags]))
+    require_one_schedule(folder, experiments)
     return _checked(folder, jobs, warn)._replace(afterwards=("train", *args, *fixed))
 
 
@@ -145,21 +149,21 @@ def _checked(folder: Path, jobs: list[Job], warn: Callable[[str], None]) -> Jobs
     return Jobs(folder, left, finished)
 
 
-def _require_one_schedule(folder: Path, jobs: Sequence[Job]) -> None:
-    """Raises ValueError where some runs become longer than they were, and others begin with so many epochs."""
-    found: dict[Any, str] = {}
-    for job in jobs:
-        with contextlib.suppress(DataError):  # said later
-            found.setdefault(
-                _plan(parse(["dtp train", *job.arguments[1:]])).experiment.extensions, job.label
-            )
-    if len(found) > 1:
-        longer = next(label for extensions, label in found.items() if extensions)
-        other = next(label for label in found.values() if label != longer)
-        raise ValueError(
-            f"config.epochs: {longer} in {folder} becomes longer than it was, and {other} in another way, or not; "
-            "allowed: first without --submit.array, or a new folder"
-        )
+def _continued(arguments: Arguments) -> Experiment:
+    """What a command is about to run in its folder. Looks at no data: only the jobs may see it.
+
+    Raises:
+      ValueError: one line; it is not valid, or the folder is that of something else.
+    """
+    folder = Workdir(arguments.workdir.path)
+    experiment = validate(arguments.config, arguments.overridden)
+    limitless = {
+        **experiment.config,
+        "max_steps": 0,
+    }  # a limit in steps can be checked with data alone
+    fields, extensions = continued(limitless, folder.read_config(), 1, arguments.extended)
+    folder.status({**fields, "max_steps": experiment.config["max_steps"]}, MOST)
+    return experiment._replace(config=fields, extensions=extensions)
 
 
 def _status(arguments: Arguments) -> str:
