@@ -667,11 +667,41 @@ def test_the_hours_may_be_over_between_two_seeds(place, monkeypatch):
     train.chmod(0o755)
     monkeypatch.setattr(commands.sys, "executable", str(train))
     monkeypatch.setattr(commands, "KEEP_SECONDS", 0.1)
-    said, asked = [], iter([False, True])
+    said, asked = [], iter([False, False, True])
     ended = jobs.compute([task], places, is_over=lambda: next(asked), note="", say=said.append)
     assert ended == jobs.Ended(0, 1)
     assert said == ["a: 3 seeds", "a: the time is over; the same command goes on from here"]
     assert [one.name for one in places.unfinished(task[1]).iterdir()] == ["seed_5.json"]
+
+
+def test_the_hours_may_be_over_between_two_commands(place, stopped):
+    """Seeds that another machine began are a command each."""
+    task, places = three(place)
+    stopped(5)
+    in_order(task, places)
+    stopped.asked.clear()
+    other, over = places._replace(work=place / "other"), iter([False, False, True])
+    ended = jobs.compute([task], other, is_over=lambda: next(over), note="", say=lambda _: None)
+    assert ended == jobs.Ended(0, 1) and [words[0] for words in stopped.asked] == [
+        "--config.seed=6"
+    ]
+    kept_ = {file.name for file in other.unfinished(task[1]).iterdir()}
+    assert kept_ == {"seed_5.json", "seed_6.json"}
+
+
+def test_a_run_of_another_config_is_not_kept_with_those_of_this_one(place, stopped):
+    """It lies in the folder of a seed whose turn has not come: `dtp train` has not been asked about it."""
+    task, places = three(place)
+    stopped(5)
+    in_order(task, places)
+    other = places._replace(work=place / "other")
+    old = other.folder(task[1]) / "seeds/seed_7"
+    flags = ("--config.seed=7", "--config.seeds=1", "--config.forward_lr=0.001")
+    assert launch("--config=digits_backprop", *TINY, *flags, f"--workdir={old}").code == 0
+    said = []
+    assert in_order(task, other, said.append) == jobs.Ended(1, 1)
+    assert "its forward_lr is 0.001" in said[-1]
+    assert not (other.unfinished(task[1]) / "seed_7.json").exists()
 
 
 def test_a_disk_that_takes_nothing_ends_the_list_in_a_line(place, in_process):

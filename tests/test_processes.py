@@ -268,3 +268,18 @@ def test_two_processes_train_as_one_lost_or_stopped_or_not(place, is_lost):
     assert summary(workdir)["device"].startswith("4 x")
     splits = ("train", "val", "test", "epoch", "config")  # every line once
     assert metrics.read_text().count("\n") == sum(len(rows(workdir, split)) for split in splits)
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(place):
+    """Every group of diagnostics: the same rows and pictures, and no process that waits for the other."""
+    groups = ("iterations", "updates", "jacobians", "gauss_newton", "eigenvalues")
+    args = ("--config.epochs=1", *(f"--config.diagnostics_{g}=on" for g in groups))
+    assert launch("--workdir=alone", *TINY, *args).code == 0
+    found = finish_all(start_two(place / "two", *args))
+    assert [each.code for each in found] == [0, 0], [each.err for each in found]
+    for split in ("diagnostics", "feedback"):
+        assert rows(place / "alone", split)
+        assert_close(rows(place / "two", split), rows(place / "alone", split))
+    pictures = [{f.name for f in (place / w / "figures").iterdir()} for w in ("alone", "two")]
+    assert pictures[0] == pictures[1] != set()

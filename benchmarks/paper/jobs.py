@@ -125,7 +125,7 @@ def _try(
             command=shlex.join(["dtp", *words]),
             search=found,
             chosen=chosen,
-            seeds=_seeds(group, row, places, words, note, run),
+            seeds=_seeds(group, row, places, words, note, run, is_over),
         )
         kept.forget(places, row)
         say(f"{row.name}: {in_words(content)}")
@@ -210,18 +210,27 @@ def _seeds(
     words: Sequence[str],
     note: str,
     run: Callable[..., int],
+    is_over: Callable[[], bool],
 ) -> list[dict[str, Any]]:
-    """What the seeds of a row came to, see `store.of_seed`: as they are kept, or once they have ended."""
+    """What the seeds of a row came to, see `store.of_seed`: as they are kept, or once they have ended.
+
+    Raises:
+      Over: between two commands; and what `run` raises.
+    """
     first, of = kept.what_is_trained(words)
     wanted, runs = range(first, first + group.seeds), places.folder(row) / SEEDS
     folders = store.seed_folders(first, group.seeds, runs)
-    keep = partial(kept.save_seeds, places, row, of, folders, note)
     _require_epochs([runs, *folders.values()], of["epochs"])
     found = kept.seeds_of(places, row, of)
     while left := [seed for seed in wanted if seed not in found]:
         # One command for all of them, unless it would train again what another machine has.
         is_whole = all(store.outcome_of(folders[seed]) for seed in wanted if seed in found)
         asked = left if is_whole else left[:1]
+        # What lies in the folders of others may be of another config.
+        runs_of_it = {seed: folders[seed] for seed in asked}
+        keep = partial(kept.save_seeds, places, row, of, runs_of_it, note)
+        if is_over():
+            raise Over
         code = run(
             words if is_whole else commands.words_of(words, left[0], folders[left[0]]),
             what=counted(len(asked), "seed"),
