@@ -923,8 +923,8 @@ def test_a_disagreement_is_explained_or_open(place):
     group = Group("g", "G", "Words.", (Row("a", "A", "x", (), Published(90.0, "a paper")),))
     places = Places(place, place)
     for accuracy, spread, said in (
-        (0.93, 0.001, "**G, A**: 3.00 % more than published, after 10 epochs. Open."),
-        (0.88, 0.001, "**G, A**: 2.00 % less than published, after 10 epochs. Open."),
+        (0.93, 0.001, "**G, A**: 3.00 points more than published, after 10 epochs. Open."),
+        (0.88, 0.001, "**G, A**: 2.00 points less than published, after 10 epochs. Open."),
         (0.88, 0.02, "Nowhere so far; of rows with a published value, 1 was run."),
         (0.896, 0.0, "Nowhere so far; of rows with a published value, 1 was run."),
     ):
@@ -934,7 +934,7 @@ def test_a_disagreement_is_explained_or_open(place):
     for accuracies, said in (
         ((None, None), "**G, A**: 2 of 2 seeds diverged. Open."),
         ((0.9, None), "**G, A**: 1 of 2 seeds diverged. Open."),
-        ((0.5, None), "**G, A**: 40.00 % less than published, after 10 epochs; 1 of 2 seeds"),
+        ((0.5, None), "**G, A**: 40.00 points less than published, after 10 epochs; 1 of 2 seeds"),
     ):
         content = result(*accuracies, test_accuracy=accuracies[0], test_accuracy_std=None)
         places.file(group.rows[0]).write_text(json.dumps(content))
@@ -970,7 +970,7 @@ def test_minutes_say_of_what_they_are(place):
         (
             (0.9, None),
             {"complete": 2, "diverged": 1},
-            "3 minutes of search, without trials that came to nothing; 1 minute of training, of the seeds that "
+            "3 minutes of search, not counting trials that diverged or failed; 1 minute of training, of the seeds that "
             "finished.",
         ),
         ((None, None), {"complete": 3}, "0 minutes of training, of the seeds that finished."),

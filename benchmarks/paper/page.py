@@ -20,21 +20,22 @@ SIGNIFICANT = 0.5
 """Percent; a published value that is nearer, or within two standard deviations, is agreed with."""
 HEAD = """# Results
 
-What this program reaches, beside what is published. `make results` runs what is missing and can be
-run where it is started. It goes on where it was stopped; `python -m benchmarks.paper --list` says how
-far it is.
+What this program reaches, beside what is published. `make results` runs every missing row that this
+machine can run, and goes on after a stop. `python -m benchmarks.paper --list` says how far it is.
 
 - **Accuracies** are those on the test images after the last epoch: the mean, the standard deviation
   (of a sample) and each seed.
-- **Every rule of a table has the same budget**, which stands above it. Its trials choose rates, beta
-  and noise by the validation images; bad ones end early. They look around the values of the config
-  file, which are the first trial ([search.py](../benchmarks/paper/search.py)).
-- **What that leaves unequal**: the values of the config files were found by hand, with more trials
-  for L-DRL than for others. Feedback iterations are not searched.
-- **Published values** stand beside the paper that they are from. Where something is different there,
-  it is said.
-- **Rows without a number** are not run yet. A diverged seed is a result, and is listed as one. Means
-  and deviations are of the seeds that finished, which n counts.
+- **In a table with a search, every rule has the same budget**, which stands above it. Its trials
+  choose rates, beta and noise by the validation images; bad ones end early. They look around the
+  values of the config file, which are the first trial
+  ([search.py](../benchmarks/paper/search.py)).
+- **What that leaves unequal**: the same trials cover one value of backprop, and up to eight of
+  L-DRL. The values of the config files were found by hand, with more trials for L-DRL than for
+  others. Feedback iterations are not searched.
+- **Published values** name the paper in which we read them. Where something is different there, it
+  is said.
+- **Rows without a number** are not run yet. A diverged seed is a result, and is listed as one.
+  Means and deviations are of the seeds that finished, which n counts.
 - **Older comparisons**, with the values of the config files:
   [Fashion-MNIST](../benchmarks/results/2026-11-26_fashion_mnist_small_cpu.md),
   [CIFAR-10](../benchmarks/results/2026-11-26_cifar10_small_cpu.md).
@@ -126,7 +127,7 @@ def _table(group: Group, results: Mapping[str, Result]) -> list[str]:
     if group.needs_gpu:
         headings[0] = "experiment"
     if group.picture == "depth":
-        headings[4] = "feedback maps: angle, °"
+        headings[4] = "angle of feedback maps, least to greatest, °"
     lines = [headings, ["--"] * len(headings)]
     for row in group.rows:
         lines.append(_line(group, row, results[row.name]))
@@ -232,7 +233,7 @@ def _origin(group: Group, results: Mapping[str, Result]) -> list[str]:
     # Nothing says how long one took that came to no end.
     finished = ", of the seeds that finished" if None in seconds else ""
     is_whole = not any(_bad_trials(one) for one in searches)
-    lost = "" if is_whole else ", without trials that came to nothing"
+    lost = "" if is_whole else ", not counting trials that diverged or failed"
     days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     parts = [
         command,
@@ -276,7 +277,7 @@ def disagreement(published: Published, found: Mapping[str, Any]) -> str:
     noise = (spread**2 + (published.spread or 0.0) ** 2) ** 0.5
     if abs(more) > max(SIGNIFICANT, 2 * noise):
         side = "more" if more > 0 else "less"
-        far = f"{abs(more):.2f} % {side} than published, {epochs}"
+        far = f"{abs(more):.2f} points {side} than published, {epochs}"
         alone = "" if found["test_accuracy_std"] is not None else "one seed has no deviation"
         return "; ".join(filter(None, [far, lost, alone]))
     return lost
@@ -287,8 +288,8 @@ def _disagreements(groups: Sequence[Group], places: Places, explained: Mapping[s
         "## Where this disagrees with publications",
         "",
         *wrapped(
-            f"By more than {SIGNIFICANT} % and two standard deviations, as far as there are any: one seed has none, "
-            "and many publications give none. What was not measured is called open."
+            f"Listed: differences above {SIGNIFICANT} points and above two standard deviations, as far as there are "
+            "any: one seed has none, and many publications give none. What was not measured is called open."
         ),
         "",
     ]
