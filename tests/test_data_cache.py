@@ -8,7 +8,7 @@ import data_files
 import numpy as np
 import pytest
 
-from dtp_jax.data import Split, cache, load, locate
+from dtp_jax.data import DataError, Split, cache, load, locate
 from dtp_jax.data.cache import cache_folder
 from dtp_jax.data.formats import npz as npz_module
 
@@ -286,6 +286,13 @@ def test_one_source_under_several_names_has_one_entry(encoded, decoded, monkeypa
     for folder in (path.parent, Path("data"), Path("link"), Path("../") / tmp_path.name / "data"):
         data_files.assert_same(load(locate("cifar10", folder)), data)
     assert len(decoded) == 2 and len(entries()) == 1
+
+
+def test_a_link_to_itself_among_the_files_is_one_line(tmp_path):
+    path = data_files.write_tfds(tmp_path, "cifar10", *data_files.fake("cifar10"))
+    (path / "loop").symlink_to(path / "loop")
+    with pytest.raises(DataError, match=f"^cifar10: {path} is corrupt .*symbolic links.*copy.$"):
+        load(locate("cifar10", tmp_path))
 
 
 def test_an_entry_has_the_rights_that_others_need(encoded):

@@ -102,8 +102,13 @@ TRAIN_X, TRAIN_Y = (60, 32, 32, 3), (60,)
         ({"y_test": np.full(25, -1)}, "test: labels go from -1", False),
         (
             {"x_test": np.zeros((0, 32, 32, 3), np.uint8), "y_test": np.zeros(0, int)},
-            "test: no examples",
-            False,
+            "it holds no test images",
+            True,
+        ),
+        (
+            {"x_train": np.zeros((0, 32, 32, 3), np.uint8), "y_train": np.zeros(0, int)},
+            "it holds no training images",
+            True,
         ),
     ],
 )
@@ -157,6 +162,9 @@ def test_tfds_directories_with_missing_or_foreign_parts(tmp_path):
     (tmp_path / "aside").rename(shard)
     (path / "dataset_info.json").write_text(info[:100])
     with pytest.raises(DataError, match=r"dataset_info.json is corrupt"):
+        locate("cifar10", tmp_path)
+    (path / "dataset_info.json").write_text(info.replace('"60"', '"0"'))
+    with pytest.raises(DataError, match="dataset_info.json .*it holds no training images"):
         locate("cifar10", tmp_path)
     (path / "dataset_info.json").write_text(info.replace('"60"', '"59"'))
     with pytest.raises(DataError, match="ids are not train_00000 to train_00058"):

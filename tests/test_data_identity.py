@@ -331,6 +331,31 @@ def test_files_that_are_no_data(tmp_path):
         locate("mnist", tmp_path / "notes.txt")
 
 
+@pytest.mark.parametrize("form", ["npz", "tfds array_record", "idx files", "notes"])
+def test_an_environment_variable_that_names_another_data_set(form, official, monkeypatch, tmp_path):
+    """It is passed over, and so is it as a place for a download; as config.data_dir it is an error."""
+    if form == "notes":
+        place = tmp_path / "notes.txt"
+        place.write_text("")
+    else:
+        _, place = data_files.written(tmp_path / "here", "fashion_mnist", form)
+    monkeypatch.setenv("DTP_JAX_DATA", str(place))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "there"))
+    with pytest.raises(DataError, match="^mnist: no data found") as caught:
+        locate("mnist")
+    said = next(line for line in str(caught.value).splitlines() if str(place) in line)
+    assert "$DTP_JAX_DATA" in said and ("no file of mnist" in said) == place.is_file()
+    with monkeypatch.context() as online:
+        online.setattr(download, "why_unreachable", lambda remote: None)
+        assert found("mnist", None)[0] == (place if form == "idx files" else tmp_path / "there")
+    _, path = data_files.written(tmp_path / "there", "mnist", "npz")
+    assert found("mnist", None)[0] == path
+    if form != "notes":
+        assert locate("fashion_mnist").path == place
+    with pytest.raises(DataError, match=f"^mnist: .*{place}"):
+        locate("mnist", place)
+
+
 def test_names_with_a_dot_and_packed(tmp_path):
     data = data_files.fake("mnist")
     folder = data_files.write_idx(tmp_path / "mnist", "", *data)

@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from dtp_jax.data import (
     DATASETS,
+    Source,
     Split,
     augment,
     divide,
@@ -20,8 +21,10 @@ from dtp_jax.data import (
     locate,
     prepare_images,
     split_train_val,
+    splits,
     training_examples,
 )
+from dtp_jax.data.sources import FORMATS
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +104,47 @@ def test_as_many_are_left_as_was_foretold(val_split):
     splits = load_splits(source, val_split, seed=0)
     assert training_examples(source, val_split) == len(splits.train_indices)
     assert len(splits.train_indices) + len(splits.val.labels) == source.train_examples
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        *(("cifar100", form) for form in ("npz", "jpeg npz", "CIFAR binary files")),
+        *(("mnist", form) for form in ("npz", "jpeg npz", "idx files", "tfds array_record")),
+    ],
+)
+def test_too_many_of_a_class_are_seen_before_an_image_is_read(name, form, monkeypatch, tmp_path):
+    """Wherever labels lie apart, also where there are as many examples as usual."""
+    train, test = data_files.fake(name)
+    labels, (scarce, other) = train.labels.copy(), np.unique(train.labels)[[3, 5]]
+    labels[np.flatnonzero(labels == scarce)[:2]] = other  # 4 of 6 are left
+    write = {**data_files.CIFAR_FORMS, **data_files.MNIST_FORMS}[form]
+    write(tmp_path, name, train._replace(labels=labels), test)
+    if form != "tfds array_record":  # whose labels are read where the size is another one
+        usual = DATASETS[name]._replace(train_examples=data_files.TRAIN)
+        monkeypatch.setitem(DATASETS, name, usual)
+    source = locate(name, tmp_path)
+    monkeypatch.setattr(splits, "load", lambda *_: pytest.fail("it reads images"))
+    assert training_examples(source, 0.1, val_per_class=3) == data_files.TRAIN - 10 * 3
+    said = (
+        f"config.val_per_class is 4; allowed: 0 to 3, for {name} has 4 training images of its class"
+    )
+    with pytest.raises(ValueError, match=f"^{said} {scarce}$"):
+        training_examples(source, 0.1, val_per_class=4)
+
+
+def test_the_usual_classes_are_known_where_labels_take_long(digits, monkeypatch):
+    """`spec.smallest_class` stands for them, also of what is yet to be downloaded."""
+    spec = DATASETS["digits"]
+    assert np.bincount(digits[0].labels).min() == spec.smallest_class
+    for name, one in DATASETS.items():
+        for form in (None, FORMATS[0]):
+            source = Source(one, form, None, one.train_examples, one.test_examples)
+            most = one.smallest_class - 1
+            left = training_examples(source, 0.0, val_per_class=most)
+            assert left == one.train_examples - one.classes * most > 0
+            with pytest.raises(ValueError, match=f"val_per_class is .*: 0 to {most}, for {name}"):
+                training_examples(source, 0.0, val_per_class=most + 1)
 
 
 # --- order ------------------------------------------------------------------------------------

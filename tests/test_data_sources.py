@@ -1,8 +1,11 @@
 """Finding and reading data: every form gives the same arrays."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import data_files
 import numpy as np
@@ -153,6 +156,32 @@ def test_missing_data_says_where_it_looked_and_what_would_do(monkeypatch, tmp_pa
         locate("mnist", tmp_path)
     address = "https://storage.googleapis.com/cvdf-datasets/mnist/"
     assert f"Download of {address} is not possible: the tests have" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"), [(errno.EACCES, "may not be read"), (errno.EIO, "cannot be read")]
+)
+def test_folders_that_may_not_be_read_are_said(refusal, said, monkeypatch, tmp_path):
+    """A place, and a folder in one; what is called as the data set is found there all the same."""
+    place, below, listdir = tmp_path / "closed", tmp_path / "open" / "below", os.listdir
+    place.mkdir()
+    below.mkdir(parents=True)
+
+    def closed(path="."):
+        if Path(path) in (place, below):
+            raise OSError(refusal, "says the test", str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", closed)
+    monkeypatch.setenv("DTP_JAX_DATA", str(below.parent))
+    with pytest.raises(DataError) as caught:
+        locate("cifar10", place)
+    lines = str(caught.value).splitlines()
+    assert f"  {place} (--config.data_dir): {said} (says the test)" in lines
+    assert f"  {below.parent} ($DTP_JAX_DATA)" in lines
+    assert f"    passed over {below}: it {said} (says the test)" in lines
+    _, path = data_files.written(place, "cifar10", "npz")
+    assert locate("cifar10", place).path == path
 
 
 def test_tfrecord_directories_are_passed_over_and_mentioned(tmp_path):

@@ -102,11 +102,33 @@ def test_iterate_augments_only_when_asked():
     )
 
 
-@pytest.mark.parametrize("size", [0, 11, -1])
+@pytest.mark.parametrize("size", [0, 11, -1, 4.0, True, None])
 def test_iterate_refuses_a_batch_that_is_none(size):
     split = fake_split("digits", 10)
-    with pytest.raises(ValueError, match=rf"^batch_size is {size}; allowed: 1 to 10"):
+    allowed = "a whole number from 1 to 10, the examples$"
+    with pytest.raises(ValueError, match=rf"^batch_size is {size}; allowed: {allowed}"):
         dtp.data.iterate(split, dtp.data.DATASETS["digits"], batch_size=size)
+
+
+@pytest.mark.parametrize("change", [{"seed": -1}, {"epoch": 1.5}, {"spec": None}, {"split": None}])
+def test_iterate_refuses_what_is_none_of_its_arguments(change):
+    given = {
+        "split": fake_split("digits", 10),
+        "spec": dtp.data.DATASETS["digits"],
+        "batch_size": 5,
+    }
+    ((name, value),) = change.items()
+    with pytest.raises(ValueError, match=f"^{name} is {value}; allowed: a "):
+        dtp.data.iterate(**{**given, **change})
+
+
+@pytest.mark.parametrize("size", ["batch_size", "eval_batch_size"])
+def test_a_feed_of_empty_batches_is_refused(size):
+    spec, split = dtp.data.DATASETS["digits"], fake_split("digits", 10)
+    sizes = {"batch_size": 5, "eval_batch_size": 5, size: 0}
+    splits = dtp.data.Splits(split, None, split, np.arange(10))
+    with pytest.raises(ValueError, match=f"^{size} is 0; allowed: a whole number, 1 or more$"):
+        dtp.data.feed(spec, splits, place="device", most_steps=1, seed=0, **sizes)
 
 
 WRONG_SPLITS = {
@@ -175,6 +197,24 @@ def test_evaluate_from_the_definition():
     before = notebook.EVALUATORS.cache_info().misses
     dtp.evaluate(learner, state, split, spec, batch_size=4)
     assert notebook.EVALUATORS.cache_info().misses == before
+
+
+def test_evaluate_refuses_what_is_none_of_its_arguments():
+    spec = dtp.data.DATASETS["digits"]
+    learner = dtp.Learner(
+        dtp.mlp(spec.image_shape, 10, hidden=(6,)), dtp.backprop(), dtp.optim.sgd(0.1, momentum=0.0)
+    )
+    state = dtp.init(learner, jax.random.key(1))
+    given = {"learner": learner, "state": state, "split": fake_split("digits", 5), "spec": spec}
+    for name, value, allowed in (
+        ("split", None, "a dtp_jax.data.Split of images and labels; Splits.val is None where val"),
+        ("spec", "digits", "a data set, such as "),
+        ("state", None, "a TrainState, "),
+        ("learner", None, "a dtp_jax.Learner"),
+        *(("batch_size", value, "a whole number, 1 or more") for value in (0, -3, 2.0, None)),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} is {value!r}; allowed: {allowed}"):
+            dtp.evaluate(**{**given, name: value})
 
 
 # Whole runs.

@@ -262,6 +262,31 @@ def test_a_file_that_is_not_there_is_refused(tmp_path, capsys):
     check_refused(str(tmp_path / "nowhere.npz"), capsys)
 
 
+@pytest.mark.parametrize("above", [False, True])
+def test_every_file_has_its_turn(tmp_path, capsys, monkeypatch, above):
+    """Those that are no case, or missing, have a line each; the worst code is that of the program."""
+    case, outputs = golden(SMALLEST)
+    if above:
+        key = next(recorded_outputs(case))
+        outputs = {**outputs, key: changed(outputs[key])}
+    monkeypatch.setattr(__main__, "replay", lambda case, dtype: outputs)
+    other, missing, good = (
+        GOLDEN / "init_facts.npz",
+        tmp_path / "no.npz",
+        GOLDEN / f"{SMALLEST}.npz",
+    )
+    assert __main__.main([str(good)]) == (1 if above else 0)
+    capsys.readouterr()
+    assert __main__.main([str(other), str(good), str(missing)]) == 2
+    printed = capsys.readouterr()
+    first, second = printed.err.splitlines()
+    assert f"{other}: not a recorded case: 'meta/spec' is missing" in first
+    assert str(missing) in second
+    assert "b0 fb_loss" in printed.out and ("ABOVE" in printed.out) == above
+    said = "1 quantities above their" if above else "every quantity within its"
+    assert printed.out.endswith(f"{said} tolerance; 2 of 3 files could not be replayed\n")
+
+
 # Cases that this project has never seen.
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+import data_files
 import jax
 import optuna
 import pytest
@@ -167,6 +168,49 @@ def test_other_refusals(place, flags, words):
     code, _, err = sweep("--config=digits_dtp", "--trials=2", "--workdir=w", *flags)
     assert code in (cli.EXIT_INVALID, cli.EXIT_DATA) and words in err.split("\n")[0]
     assert not list(place.glob("w/trial_*"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (("train_images=5000",), "config.train_images is 5000; allowed: 0 to 1257: 1257 images"),
+        (("overfit_batches=50",), "config.overfit_batches is 50; allowed: 0 to 39: 1257 images"),
+        (("val_split=0", "val_per_class=139"), "config.val_per_class is 139; allowed: 0 to 138"),
+    ],
+)
+def test_more_images_than_there_are_are_refused_before_the_first_trial(place, fields, said):
+    """Here, and where the trials are sent elsewhere; what the data cannot tell is no error there."""
+    flags = [f"--config.{field}" for field in fields]
+    code, _, err = sweep("--config=digits_dtp", "--trials=20", "--workdir=w", *flags)
+    assert (code, err.count("\n")) == (cli.EXIT_INVALID, 1) and f"error: {said}" in err
+    args, others = __main__.arguments_of(["--config=digits_dtp", "--trials=2", *flags], "dtp sweep")
+    with pytest.raises(ValueError, match=f"^{said}"):
+        command.planned(args, others, "dtp sweep")
+    args, others = __main__.arguments_of(["--config=imagenet32_dtp", "--trials=2"], "dtp sweep")
+    assert command.planned(args, others, "dtp sweep").folder == Path("runs/sweep/imagenet32_dtp")
+    assert not list(place.iterdir())
+
+
+def test_a_sweep_some_of_whose_trials_have_enough_images_begins(place):
+    """Its own batch size is too large for this data, and those that it may draw are not."""
+    data_files.write_npz(place / "data", "mnist", *data_files.fake("mnist"))
+    file = own(place, '{"batch_size": Choice(20, 40)}', "mnist_mlp")
+    flags = ("--config.val_split=0.5", f"--config.data_dir={place / 'data'}", "--workdir=w")
+    args, others = __main__.arguments_of([file, "--trials=2", *flags], "dtp sweep")
+    assert command.planned(args, others, "dtp sweep", trains_here=True).config["batch_size"] > 30
+
+
+def test_a_folder_of_data_that_is_not_there_is_said(place, monkeypatch):
+    """Once, by the sweep: its trials would say it again and again."""
+    monkeypatch.setattr(command, "work", lambda *_: trial.Ended(cli.EXIT_DISK, "as a test says"))
+    flags = ("--config.data_dir=dta", "--config.forward_eps=1e-7", "--trials=2", "--workdir=w")
+    code, out, _ = sweep(own(place), *flags)
+    said = " ".join(out.split())
+    assert code == cli.EXIT_DISK
+    assert (
+        "note: config.data_dir is 'dta' and changes nothing: it is not there; the data is" in said
+    )
+    assert said.count("config.forward_eps is ") == said.count("config.data_dir is ") == 1
 
 
 @pytest.mark.parametrize(
@@ -487,9 +531,11 @@ def test_what_diverges_or_cannot_be_is_a_result(place, monkeypatch):
 
     monkeypatch.setattr(trial.assemble, "plan", refuses_the_first)
     file = own(place, '{"forward_lr": LogUniform(1e18, 1e19)}')
-    code, out, _ = sweep(file, "--config.epochs=1", "--trials=2", "--workdir=w")
-    assert code == 0 and "trial 0  failed: config.beta is what a test says" in out
+    code, out, err = sweep(file, "--config.epochs=1", "--trials=2", "--workdir=w")
+    assert code == cli.EXIT_INVALID and "trial 0  failed: config.beta is what a test says" in out
     assert "trial 1  diverged: " in out
+    none = "none of 2 trials has an accuracy; trial 0 failed: config.beta is what a test says"
+    assert err == f"error: {none}\n"
     assert [(one.state.name, one.value) for one in stored(place / "w")] == [("COMPLETE", 0.0)] * 2
     failed, diverged = table(place / "w")
     assert (failed["state"], failed["value"]) == ("failed", "")
@@ -897,7 +943,7 @@ def test_a_report_on_a_sweep(whole, tmp_path):
 
 
 @pytest.mark.parametrize("content", ['{"order": ["0"]}', '{"order": [-1]}', "{", "[]"])
-def test_a_report_on_what_is_no_sweep(tmp_path, content, capsys):
+def test_a_report_on_what_is_no_sweep(tmp_path, content, capsys, single_precision):
     (tmp_path / "sweep.json").write_text(content)
     assert report.main([str(tmp_path)]) == 2
     assert "it holds no run" in capsys.readouterr().err

@@ -10,12 +10,12 @@ The way of the examples:
     x = prepare_images(images, source.spec, jnp.float32)
 """
 
-from dtp_jax.data.batches import Chunk, EvaluationBlock
+from dtp_jax.data.batches import Chunk, EvaluationBlock, check_split
 from dtp_jax.data.feeding import PLACES, Feed, feed
 from dtp_jax.data.iterate import iterate
 from dtp_jax.data.pipeline import augment, epoch_permutation, prepare_images
 from dtp_jax.data.sources import Source, load, locate
-from dtp_jax.data.spec import DATASETS, DataError, DatasetSpec, Split, Splits, check_split
+from dtp_jax.data.spec import DATASETS, DataError, DatasetSpec, Split, Splits
 from dtp_jax.data.splits import divide, held_out, load_splits, split_train_val, training_examples
 
 __all__ = [

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from dtp_jax import fields
 from dtp_jax.data.pipeline import epoch_permutation
-from dtp_jax.data.spec import Split
+from dtp_jax.data.spec import DatasetSpec, Split
 from dtp_jax.ops import form
 from dtp_jax.parallel.mesh import Mesh, put
 
@@ -33,6 +34,32 @@ class EvaluationBlock(NamedTuple):
     labels: Array  # int32 [N]
     batches: np.ndarray  # int32 [batches, batch], indices into images and labels
     weights: np.ndarray  # float32 [batches, batch]; 0 for the filling at the end, else 1
+
+
+def check_split(name: str, split: Split, spec: DatasetSpec) -> None:
+    """Raises ValueError, one line, where these are no examples of the data set.
+
+    They would be scaled twice, scrambled, or met again and again, without a word.
+
+    Args:
+      name: of the split, with which the line begins. split: uint8 images [N, H, W, C], integer labels [N].
+    """
+    if not isinstance(spec, DatasetSpec):
+        raise fields.error("spec", spec, "a data set, such as dtp_jax.data.DATASETS['mnist']")
+    if not (hasattr(split, "images") and hasattr(split, "labels")):
+        has_none = "; Splits.val is None where val_split is 0" if split is None else ""
+        raise fields.error(name, split, f"a dtp_jax.data.Split of images and labels{has_none}")
+    shape, dtype = np.shape(split.images), getattr(split.images, "dtype", None)
+    wanted = f"uint8 images [N, {', '.join(map(str, spec.image_shape))}] of {spec.name}"
+    if dtype != np.uint8 or shape[1:] != spec.image_shape:
+        raise ValueError(f"{name} has images {dtype} {list(shape)}; allowed: {wanted}")
+    labels = np.asarray(split.labels)
+    if labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        has = f"labels {labels.dtype} {list(labels.shape)}"
+        raise ValueError(f"{name} has {has}; allowed: integers [{shape[0]}], one for each image")
+    if labels.size and not 0 <= labels.min() <= labels.max() < spec.classes:
+        has = f"labels from {labels.min()} to {labels.max()}"
+        raise ValueError(f"{name} has {has}; allowed: 0 to {spec.classes - 1}")
 
 
 class PassOrders:

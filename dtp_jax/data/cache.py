@@ -52,9 +52,12 @@ def cache_folder() -> Path:
 
 
 def entry_name(dataset: str, path: Path, files: Iterable[Path]) -> str:
-    """The name of the entry for `dataset` decoded from `files`, which lie at or below `path`."""
-    place = str(path.resolve())
-    stamps = sorted((str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
+    """The name of the entry for `dataset` decoded from `files`, which lie at or below `path`.
+
+    Raises OSError where one of them cannot be looked at.
+    """
+    place = os.path.realpath(path)  # of a link to itself, `Path.resolve` makes a RuntimeError
+    stamps = sorted((os.path.realpath(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
     identity = json.dumps([_FORMAT, _decoder(), place, stamps])
     return f"{dataset}-{_digest(place, 8)}-{_digest(identity, 16)}"
 

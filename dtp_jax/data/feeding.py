@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 
+from dtp_jax import fields
 from dtp_jax.data.batches import (
     Chunk,
     EvaluationBlock,
@@ -50,7 +51,12 @@ def feed(
         only its share of every batch.
       most_steps: how many steps a chunk has at most. Streamed chunks may have fewer: `train.most_steps`.
       put_split: puts images on the device, or finds them there.
+
+    Raises:
+      ValueError: one line; a batch size is none.
     """
+    sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
+    fields.require(fields.AT_LEAST_1, **sizes)
     parts = {"val": splits.val, "test": splits.test}
     parts = {name: split for name, split in parts.items() if split is not None}
     train = (splits.train, splits.train_indices)

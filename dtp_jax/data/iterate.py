@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dtp_jax import fields
+from dtp_jax.data.batches import check_split
 from dtp_jax.data.pipeline import augment, epoch_permutation, prepare_images
-from dtp_jax.data.spec import DatasetSpec, Split, check_split
+from dtp_jax.data.spec import DatasetSpec, Split
 
 
 def iterate(
@@ -34,12 +36,15 @@ def iterate(
       images: float32 [batch, H, W, C], normalised. labels: int32 [batch].
 
     Raises:
-      ValueError: (at once) one line; there is no full batch, or the examples are not of this data set.
+      ValueError: (at once) one line; there is no full batch, the examples are not of this data set, or a
+        number is none.
     """
     check_split("split", split, spec)
     examples = len(split.labels)
-    if not 1 <= batch_size <= examples:
-        raise ValueError(f"batch_size is {batch_size}; allowed: 1 to {examples}, the examples")
+    allowed = f"a whole number from 1 to {examples}, the examples"
+    size = fields.Field(int, allowed, lambda value: 1 <= value <= examples)
+    batch_size = fields.checked("batch_size", batch_size, size)
+    fields.require(fields.COUNT, seed=seed, epoch=epoch)
     order = epoch_permutation(seed, epoch, examples)
     key = jax.random.fold_in(jax.random.key(seed), epoch)
     flip, crop_padding = (spec.flip, spec.crop_padding) if augmented else (False, 0)

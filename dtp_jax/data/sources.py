@@ -40,6 +40,7 @@ class Format(NamedTuple):
         [path] if path.is_file() else list(path.iterdir())
     )
     train_labels: Callable[[Path, DatasetSpec], np.ndarray] | None = None  # without the images
+    labels_at_once: bool = False  # whether they lie apart, so that reading them takes a moment
     checksums: Callable[..., dict[str, int | str]] | None = None  # see `idx.checksums`; fast
     counts: bool = True  # whether `count` looks, rather than taking the usual numbers
     is_named_by_folder: bool = False  # the files have the same names in several data sets
@@ -67,6 +68,8 @@ _KERAS_NPZ = Format(
     npz.count_pixels,
     _whole(npz.read_pixels),
     cached=False,
+    train_labels=npz.train_labels_of_pixels,
+    labels_at_once=True,
     checksums=npz.checksums_of_pixels,
 )
 _JPEG_NPZ = Format(
@@ -75,6 +78,8 @@ _JPEG_NPZ = Format(
     npz.count_encoded,
     npz.read_encoded,
     cached=True,
+    train_labels=npz.train_labels_of_encoded,
+    labels_at_once=True,
     checksums=npz.checksums_of_encoded,
 )
 _IDX = Format(
@@ -84,6 +89,8 @@ _IDX = Format(
     _whole(idx.read),
     cached=False,
     files=idx.files,
+    train_labels=idx.train_labels,
+    labels_at_once=True,
     checksums=idx.checksums,
     is_named_by_folder=True,
 )
@@ -94,6 +101,8 @@ _CIFAR_FOLDER = Format(
     _whole(cifar_binary.read_folder),
     cached=False,
     files=cifar_binary.files,
+    train_labels=cifar_binary.train_labels,
+    labels_at_once=True,
     checksums=cifar_binary.checksums_of_folder,
 )
 _CIFAR_ARCHIVE = Format(
@@ -164,11 +173,17 @@ class _Place(NamedTuple):
     label: str  # as the user knows it
     path: Path
     problem: str = ""  # why it is not searched
+    is_asked: bool = False  # named for this very data set, by a flag or an argument
 
     @property
     def file(self) -> Path | None:
         """The one file that the user has named."""
         return self.path if os.path.isfile(self.path) else None
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether a download may go there: it is no file, and no folder of one prepared data set."""
+        return not (self.problem or self.file or tfds_folder.told_name(self.path))
 
     @property
     def folders(self) -> list[Path]:
@@ -184,8 +199,9 @@ def locate(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     Looks in `data_dir`, `$DTP_JAX_DATA`, `$TFDS_DATA_DIR` and TFDS's default folder, and in the
     immediate subfolders of each; each may also name one file of a data set. Folders that are
     called as the data set come first. What is known to be another data set is never taken for
-    this one. What is found nowhere will be downloaded by `load`, where that is possible and the
-    host answers within 3 s.
+    this one: in `data_dir` it is an error, what an environment variable names is passed over.
+    What is found nowhere will be downloaded by `load`, where that is possible and the host
+    answers within 3 s.
 
     Raises ValueError for an unknown name, or where `data_dir` is no path on this machine;
     DataError where there is no data, or where what was found is seen to be corrupt or another
@@ -200,11 +216,11 @@ def locate(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     for place in places:
         if source := _found(place, spec, passed_over):
             return source
-        if place.file:
+        if place.file and place.is_asked:
             raise _not_its_file(place, spec)
     remote = download.REMOTES.get(spec.stored_as)
     reason = download.why_unreachable(remote) if remote else None
-    target = next((place.path for place in places if not place.problem), None)
+    target = next((place.path for place in places if place.takes_more), None)
     if remote and reason is None:
         if target is not None:
             return Source(spec, None, target, spec.train_examples, spec.test_examples)
@@ -273,7 +289,12 @@ def _found(place: _Place, spec: DatasetSpec, passed_over: list[str]) -> Source |
     """The best form of the data set in a place; `passed_over` learns what was not taken, and why."""
     told = tfds_folder.told_name(place.path)
     if told and not tfds_folder.holds(place.path, spec):
-        raise identity.wrong(spec, place.path, broken.first_line(told), "its dataset_info.json")
+        told = broken.first_line(told)
+        wrong = identity.wrong(spec, place.path, told, "its dataset_info.json")
+        if place.is_asked:
+            raise wrong
+        passed_over.append(_said(wrong, spec))
+        return None
     for form in FORMATS:
         found = (_find(form, folder, spec) for folder in place.folders)
         paths = [path for path in dict.fromkeys(found) if path is not None]
@@ -285,16 +306,21 @@ def _found(place: _Place, spec: DatasetSpec, passed_over: list[str]) -> Source |
             judged = _judged(form, path, spec)
             if isinstance(judged, Source):
                 return judged
+            is_named = place.file or path in (place.path, place.path / "raw")
             is_meant = (
-                place.file
-                or path in (place.path, place.path / "raw")
+                (is_named and place.is_asked)
                 or not form.is_named_by_folder
                 or identity.is_exact(path, spec)
             )
             if is_meant and isinstance(judged, DataError):
                 raise judged
-            passed_over.append(str(judged).removeprefix(f"{spec.name}: "))
+            passed_over.append(_said(judged, spec))
     return None
+
+
+def _said(problem: DataError | str, spec: DatasetSpec) -> str:
+    """What is wrong with a place, as it stands in a list of them."""
+    return str(problem).removeprefix(f"{spec.name}: ")
 
 
 def _rank(path: Path, spec: DatasetSpec) -> int:
@@ -372,7 +398,7 @@ def _places(data_dir: str | os.PathLike | None) -> list[_Place]:
     Raises ValueError where one that is ours to understand is no path on this machine.
     """
     found = [
-        _Place(f"{prefix}{name}", fields.local_path(name, value))
+        _Place(f"{prefix}{name}", fields.local_path(name, value), is_asked=bool(prefix))
         for prefix, name, value in (
             ("--", "config.data_dir", data_dir),
             ("", "$DTP_JAX_DATA", os.environ.get("DTP_JAX_DATA")),
@@ -401,9 +427,23 @@ def _find(form: Format, folder: Path, spec: DatasetSpec) -> Path | None:
 def _with_subfolders(root: Path) -> list[Path]:
     try:
         below = sorted(p for p in root.iterdir() if os.path.isdir(p) and p.name[0] != ".")
-    except OSError:
-        return []
+    except OSError:  # files in it may be found by their names
+        return [root]
     return [root, *below]
+
+
+def _why_closed(folder: Path) -> str:
+    """Why a folder cannot be searched; empty where it can."""
+    try:
+        os.stat(os.path.join(folder, "."))  # whether it may be entered
+        os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return "does not exist"
+    except PermissionError as error:
+        return f"may not be read ({error.strerror})"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return ""
 
 
 def _not_its_file(place: _Place, spec: DatasetSpec) -> DataError:
@@ -425,16 +465,7 @@ def _missing(
     """The error for data that is nowhere: where it was looked for, how to provide it."""
     lines = [f"{spec.name}: no data found", "Looked in (and one level below):"]
     for place in places:
-        state = "" if os.path.isdir(place.path) else ": does not exist"
-        lines.append(
-            f"  {place.path} ({place.label})" + (f": {place.problem}" if place.problem else state)
-        )
-        for folder in place.folders:
-            for version in tfds_folder.versions(folder, spec):
-                if why := tfds_folder.why_unreadable(version):
-                    lines.append(f"    passed over {version}: {why}")
-            if pickles := cifar_binary.find_pickles(folder, spec):
-                lines.append(f"    passed over {pickles}: pickles, {_PICKLES}")
+        lines += _looked_in(place, spec)
     lines += [f"  passed over: {problem}" for problem in passed_over]
     unset = [name for name in ("DTP_JAX_DATA", "TFDS_DATA_DIR") if not os.environ.get(name)]
     if unset:
@@ -442,6 +473,23 @@ def _missing(
     lines += [*_download_note(spec, reason), "Any of these in one of those folders will do:"]
     lines += [f"  {way}" for way in _ways(spec)]
     return "\n".join(lines)
+
+
+def _looked_in(place: _Place, spec: DatasetSpec) -> list[str]:
+    """A place where the data is not: why it was not searched, or what in it was passed over."""
+    is_other = f"no file of {spec.stored_as} that is read here" if place.file else ""
+    problem = place.problem or is_other or _why_closed(place.path)
+    lines = [f"  {place.path} ({place.label})" + (f": {problem}" if problem else "")]
+    for folder in place.folders:
+        if why := _why_closed(folder):
+            lines += [f"    passed over {folder}: it {why}"] if folder != place.path else []
+            continue
+        for version in tfds_folder.versions(folder, spec):
+            if why := tfds_folder.why_unreadable(version):
+                lines.append(f"    passed over {version}: {why}")
+        if pickles := cifar_binary.find_pickles(folder, spec):
+            lines.append(f"    passed over {pickles}: pickles, {_PICKLES}")
+    return lines
 
 
 def _download_note(spec: DatasetSpec, reason: str | None) -> list[str]:

@@ -49,6 +49,7 @@ class DatasetSpec(NamedTuple):
     crop_padding: int = 0  # train augmentation: random crop after this much edge padding
     max_value: int = 255  # the stored uint8 value that means 1.0
     fixed_split: bool = False  # validation is the (stratified) tail of train, whatever the seed
+    smallest_class: int = 0  # training examples of the class that has the fewest; 0: not known
 
     @property
     def most_examples(self) -> int:
@@ -112,6 +113,7 @@ _CIFAR10 = DatasetSpec(
     test_examples=10_000,
     flip=True,
     crop_padding=4,
+    smallest_class=5_000,
 )
 _CIFAR100 = _CIFAR10._replace(
     name="cifar100",
@@ -119,6 +121,7 @@ _CIFAR100 = _CIFAR10._replace(
     classes=100,
     mean=(0.5071, 0.4867, 0.4408),
     std=(0.2675, 0.2565, 0.2761),
+    smallest_class=500,
 )
 _IMAGENET32 = DatasetSpec(
     name="imagenet32",
@@ -131,6 +134,7 @@ _IMAGENET32 = DatasetSpec(
     test_examples=50_000,
     flip=True,
     crop_padding=4,
+    smallest_class=732,
 )
 _MNIST = DatasetSpec(
     name="mnist",
@@ -142,6 +146,7 @@ _MNIST = DatasetSpec(
     train_examples=60_000,
     test_examples=10_000,
     crop_padding=4,
+    smallest_class=5_421,
 )
 _DIGITS = DatasetSpec(
     name="digits",
@@ -155,6 +160,7 @@ _DIGITS = DatasetSpec(
     test_examples=360,
     max_value=16,  # scikit-learn's digits count 0..16 pixels: stored exactly as they are
     fixed_split=True,
+    smallest_class=139,
 )
 
 DATASETS: dict[str, DatasetSpec] = {
@@ -166,7 +172,7 @@ DATASETS: dict[str, DatasetSpec] = {
         _CIFAR100,
         _IMAGENET32,
         _MNIST,
-        _MNIST._replace(name="fashion_mnist", stored_as="fashion_mnist"),
+        _MNIST._replace(name="fashion_mnist", stored_as="fashion_mnist", smallest_class=6_000),
         _DIGITS,
     )
 }
@@ -208,27 +214,6 @@ def checked_split(
     return Split(images, labels.astype(np.int32))
 
 
-def check_split(name: str, split: Split, spec: DatasetSpec) -> None:
-    """Raises ValueError, one line, where these are no examples of the data set.
-
-    They would be scaled twice, scrambled, or met again and again, without a word.
-
-    Args:
-      name: of the split, with which the line begins. split: uint8 images [N, H, W, C], integer labels [N].
-    """
-    shape, dtype = np.shape(split.images), getattr(split.images, "dtype", None)
-    wanted = f"uint8 images [N, {', '.join(map(str, spec.image_shape))}] of {spec.name}"
-    if dtype != np.uint8 or shape[1:] != spec.image_shape:
-        raise ValueError(f"{name} has images {dtype} {list(shape)}; allowed: {wanted}")
-    labels = np.asarray(split.labels)
-    if labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        has = f"labels {labels.dtype} {list(labels.shape)}"
-        raise ValueError(f"{name} has {has}; allowed: integers [{shape[0]}], one for each image")
-    if labels.size and not 0 <= labels.min() <= labels.max() < spec.classes:
-        has = f"labels from {labels.min()} to {labels.max()}"
-        raise ValueError(f"{name} has {has}; allowed: 0 to {spec.classes - 1}")
-
-
 def label_checksum(labels: np.ndarray) -> int:
     """The CRC-32 of labels [N] or [N, 1], each as one byte."""
     return zlib.crc32(np.ascontiguousarray(labels).astype(np.uint8))
@@ -236,6 +221,9 @@ def label_checksum(labels: np.ndarray) -> int:
 
 def checked_count(spec: DatasetSpec, part: str, count: int, origin: object) -> int:
     """The number of examples that a header promises, if it is one that a data set can have."""
+    if count == 0:
+        name = "training" if part == "train" else part
+        raise corrupt(spec, origin, f"it holds no {name} images")
     if not 0 <= count <= spec.most_examples:
         allowed = f"at most {spec.most_examples:,}"
         raise corrupt(spec, origin, f"{part}: it promises {count:.6g} examples; allowed: {allowed}")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dtp_jax import fields
 from dtp_jax.data.pipeline import SPLIT_STREAM, permutation
 from dtp_jax.data.sources import Source, load
 from dtp_jax.data.spec import DataError, DatasetSpec, Progress, Split, Splits
@@ -79,17 +80,24 @@ def training_examples(source: Source, val_split: float, *, val_per_class: int = 
     """How many examples `load_splits` will leave for training; decodes no image.
 
     Of a `source` and a `val_split` as `load_splits` takes them. May be 0 or less, where that raises. With
-    `val_per_class`, a data set of another size than the usual one may lack classes, so that its labels
-    are read.
+    `val_per_class` the classes count: labels are read where that takes a moment, or where the data set has
+    another size than the usual one; else its classes are taken to be the usual ones.
+
+    Raises:
+      ValueError: one line; a class has no more than `val_per_class` examples.
     """
-    spec, count = source.spec, source.train_examples
+    spec, count, form = source.spec, source.train_examples, source.format
+    read = form.train_labels if form else None
     if not val_per_class:
         return count - round(val_split * count)
-    classes = spec.classes
-    if count != spec.train_examples:
-        read = source.format.train_labels
-        labels = read(source.path, spec) if read else load(source)[0].labels
-        classes = len(np.unique(labels))
+    classes, smallest, scarce = spec.classes, spec.smallest_class, "its smallest class"
+    if read and (form.labels_at_once or count != spec.train_examples):
+        found, sizes = np.unique(read(source.path, spec), return_counts=True)
+        classes, smallest = len(found), int(sizes.min())
+        scarce = f"its class {found[sizes.argmin()]}"
+    if smallest and val_per_class >= smallest:
+        has = f"{spec.name} has {smallest:,} training images of {scarce}"
+        raise fields.error("config.val_per_class", val_per_class, f"0 to {smallest - 1}, for {has}")
     return count - val_per_class * classes
 
 

@@ -3,8 +3,9 @@
     python -m dtp_jax.parity tests/golden/ldrl_*.npz
 
 A case is an .npz file in the layout of tests/golden/README.md: parameters, batches, the noise that was
-drawn, and everything that the original PyTorch program computed from them. Exit code 1 if a quantity
-is off by more than its tolerance, 2 if a file cannot be replayed.
+drawn, and everything that the original PyTorch program computed from them. Every file has its turn, and
+the exit code is the worst of theirs: 1 if a quantity is off by more than its tolerance, 2 if a file cannot
+be replayed.
 """
 
 import sys
@@ -35,22 +36,28 @@ def main(argv: list[str] | None = None, program: str = "python -m dtp_jax.parity
     )
     args = parser.parse_args(argv)
     jax.config.update("jax_enable_x64", True)
-    failed = 0
+    failed = refused = 0
     console = Console(markup=False, emoji=False)  # names of files may have brackets
     for path in args.files:
         try:
             rows = rows_of(path, args.dtype)
         except ParityError as error:
             print(error, file=sys.stderr)
-            return 2
+            refused += 1
+            continue
         console.print(table(path, args.dtype, rows))
         failed += sum(not row.passed for row in rows)
-    print(
-        f"{failed} quantities above their tolerance"
-        if failed
-        else "every quantity within its tolerance"
-    )
-    return 1 if failed else 0
+    print(_in_words(failed, refused, len(args.files)))
+    return 2 if refused else 1 if failed else 0
+
+
+def _in_words(failed: int, refused: int, files: int) -> str:
+    """How it went: quantities above their tolerance, and files that were not replayed."""
+    quantities = f"{failed} quantities above their" if failed else "every quantity within its"
+    if refused == files:
+        return "no file was replayed"
+    left_out = f"; {refused} of {files} files could not be replayed" if refused else ""
+    return f"{quantities} tolerance{left_out}"
 
 
 def rows_of(path: str, dtype: str) -> list[Row]:

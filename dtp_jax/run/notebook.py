@@ -9,7 +9,8 @@ from rich.console import Console
 
 from dtp_jax.data import DataError, DatasetSpec, Split, check_split
 from dtp_jax.data.batches import resident_evaluation
-from dtp_jax.fields import error, local_folder
+from dtp_jax.fields import A_LEARNER, AT_LEAST_1, checked, error, local_folder
+from dtp_jax.learning.checks import check_kind
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.parallel.mesh import make_mesh
 from dtp_jax.run import backend, cli, formats, loading, loop, program, several, signals
@@ -172,9 +173,12 @@ def evaluate(
       `loss`, the mean cross-entropy in nats; `accuracy` and `top5_accuracy`, 0 to 1.
 
     Raises:
-      ValueError: one line; there are no examples, or they are not of this data set.
+      ValueError: one line; an argument is none, there are no examples, or they are not of this data set.
     """
+    check_kind("learner", learner, Learner, A_LEARNER)
+    check_kind("state", state, TrainState, "a TrainState, from dtp_jax.init(learner, key)")
     check_split("split", split, spec)
+    batch_size = checked("batch_size", batch_size, AT_LEAST_1)
     if not len(split.labels):
         raise ValueError("split has no examples; allowed: one or more")
     measure = EVALUATORS(learner.network, spec, learner.mesh, learner.precision)

@@ -17,7 +17,8 @@ test images are never looked at.
 A trial is a run in WORKDIR/trial_<number>. Start the same command several times, or on several machines with
 one folder, and they share the trials; one that is killed is taken up again from its checkpoint. In the end
 there are sweep.csv, sweep.png and sweep.md in WORKDIR. Exit codes are those of `dtp train`; a trial that
-diverges, or has no memory, is a result. docs/sweeps.md says more.
+diverges, or has no memory, is a result. Where no trial has an accuracy, the code is that of the first.
+docs/sweeps.md says more.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from dtp_jax.data import DataError, locate
+from dtp_jax.data import DataError
 from dtp_jax.fields import FOLDER, error, local_folder
 from dtp_jax.parallel import processes
 from dtp_jax.run import backend, cli
@@ -22,7 +22,7 @@ from dtp_jax.run.screen import Screen
 from dtp_jax.sweep import plan, pool
 from dtp_jax.sweep.dimensions import own_values
 from dtp_jax.sweep.files import write_results
-from dtp_jax.sweep.results import importances, in_range, rows
+from dtp_jax.sweep.results import Row, importances, in_range, rows
 from dtp_jax.sweep.study import (
     DATABASE,
     JOURNAL,
@@ -142,16 +142,28 @@ def _folder(args: argparse.Namespace) -> Path:
     return Path("runs") / "sweep" / load_config(args.config).name
 
 
-def planned(args: argparse.Namespace, overrides: list[str], command: str) -> plan.Plan:
+def planned(
+    args: argparse.Namespace, overrides: list[str], command: str, *, trains_here: bool = False
+) -> plan.Plan:
     """What is to be done, checked. Nothing is made.
 
+    Args:
+      trains_here: False: the data may lie where only the workers see it.
+
     Raises:
-      ValueError: one line.
+      ValueError, DataError: one line.
     """
     pruner = args.pruner or "halving"
     made = plan.make(args.config, overrides, _folder(args), pruner, command)
     own = own_values(made.dimensions, made.experiment) if args.from_config else None
-    return made._replace(first=own)
+    made = made._replace(first=own)
+    try:
+        unused = plan.easiest_trial(made).unused
+    except DataError:
+        if trains_here:
+            raise
+        return made
+    return made._replace(remarks=list(dict.fromkeys([*made.remarks, *unused])))
 
 
 def results_there(args: argparse.Namespace, overrides: list[str], made: plan.Plan) -> int:
@@ -179,9 +191,8 @@ def _begin(args: argparse.Namespace, overrides: list[str], command: str) -> tupl
     Raises:
       ValueError, DataError, DiskError: one line.
     """
-    made = planned(args, overrides, command)
-    config, folder = made.experiment.config, made.folder
-    locate(config["dataset"], config["data_dir"])
+    made = planned(args, overrides, command, trains_here=True)
+    folder = made.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
@@ -206,7 +217,7 @@ def _agreed(
     Args:
       found: the record of the study.
     """
-    own, seed = made.first, found["fields"]["seed"]
+    own, remarks, seed = made.first, made.remarks, found["fields"]["seed"]
     if made.record["fields"]["seed"] != seed or args.pruner is None:
         pruner = args.pruner or found["pruner"]
         command = made.record["command"]
@@ -217,7 +228,7 @@ def _agreed(
             "--from-config comes too late: this sweep has drawn the values of its first trial; "
             f"allowed: without it, or a folder other than {made.folder}"
         )
-    return made._replace(first=own)
+    return made._replace(first=own, remarks=remarks)
 
 
 def _finished(study: Study, trials: int) -> int:
@@ -262,7 +273,15 @@ def _finish(made: plan.Plan, study: Study, screen: Screen) -> int:
         files = write_results(found, record, shares, made.folder)
     show(found, record, shares, screen)
     screen.note(f"\n{made.folder}: {', '.join(files)}")
+    if found and all(one.came_to_nothing for one in found):
+        return _fail(screen, _fruitless(found[0], len(found)))
     return 0
+
+
+def _fruitless(first: Row, trials: int) -> Ended:
+    """How a sweep ends whose trials all came to nothing: as its first one did."""
+    why = f"trial {first.number} {first.state}: {first.reason}"
+    return Ended(first.code, f"none of {counted(trials, 'trial')} has an accuracy; {why}")
 
 
 def _end(ended: Ended, screen: Screen) -> int:

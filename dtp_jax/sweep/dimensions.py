@@ -20,6 +20,8 @@ KINDS = {
 """Kind of a field -> what it may be drawn from."""
 FIXED = ("seed", "seeds", "epochs", "dataset", "val_split", "val_per_class", "overfit_batches")
 """What all trials have in common, or their accuracies would not be comparable."""
+SIZES = ("batch_size", "train_images")
+"""Fields whose larger values need more images."""
 
 
 class Dimension(NamedTuple):
@@ -93,6 +95,16 @@ def dimensions(space: Any, experiment: Experiment, where: str) -> list[Dimension
         found += _of_field(name, known[name], given, maps)
     for one in found:
         _check_ends(one, known[one.field], config, maps)
+    return found
+
+
+def least_fields(dimensions: Sequence[Dimension]) -> dict[str, Any]:
+    """The fields of a space that say how many images there must be, as far as it has them: at their least."""
+    found = {}
+    for one in dimensions:
+        if one.field in SIZES:
+            drawn = one.distribution
+            found[one.field] = min(drawn.values) if isinstance(drawn, Choice) else drawn.low
     return found
 
 

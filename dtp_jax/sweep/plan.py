@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dtp_jax.fields import error
-from dtp_jax.run import unused
+from dtp_jax.run import assemble, unused
 from dtp_jax.run.arguments import flags_of, parse
 from dtp_jax.run.build import Experiment
 from dtp_jax.run.config import NOT_COMPARED, validate
 from dtp_jax.run.provenance import Request, commit
 from dtp_jax.run.seeds import drawn
-from dtp_jax.sweep.dimensions import Dimension, default_space, dimensions
+from dtp_jax.run.workdir import Workdir
+from dtp_jax.sweep.dimensions import Dimension, default_space, dimensions, least_fields
 from dtp_jax.sweep.study import StudyError
 
 EPOCHS = 10
@@ -108,6 +109,18 @@ def make(
     return Plan(
         experiment, config, dims, (*found.overridden, "seed"), folder, pruner, record, remarks
     )
+
+
+def easiest_trial(made: Plan) -> assemble.Plan:
+    """The trial that asks least of the data, planned as if it were to start here: nothing is made.
+
+    What it cannot do no trial can. A trial whose own values ask for more comes to nothing by itself.
+
+    Raises:
+      ValueError: one line; there are too few images, for one. DataError: the data is missing or corrupt.
+    """
+    config = {**made.config, **least_fields(made.dimensions)}
+    return assemble.plan(config, Workdir(made.folder / "trial"), overridden=made.overridden)
 
 
 def _value(text: str) -> str:

@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dtp_jax.run.failures import EXIT_DIVERGED, EXIT_INVALID
 from dtp_jax.run.owner import lives
 from dtp_jax.sweep.dimensions import as_text
-from dtp_jax.sweep.trial import DIVERGED, FAILED, PRUNED, SECONDS, folder_of
+from dtp_jax.sweep.trial import CODE, DIVERGED, FAILED, PRUNED, SECONDS, folder_of
 
 if TYPE_CHECKING:
     import optuna
 
 COMPLETE, RUNNING, STOPPED = "complete", "running", "stopped"
+CODES = {DIVERGED: EXIT_DIVERGED, FAILED: EXIT_INVALID}
+"""Exit codes of trials that an older version has left."""
 ENOUGH = 10
 """Trials with an accuracy, before it is said which parameters matter."""
 
@@ -37,6 +40,13 @@ class Row(NamedTuple):
     """Of the dimensions, by name."""
     reason: str
     """Why it came to nothing."""
+    code: int = 0
+    """The exit code that its run would have had then."""
+
+    @property
+    def came_to_nothing(self) -> bool:
+        """Whether it has ended without an accuracy."""
+        return self.state in (DIVERGED, FAILED)
 
     @property
     def is_finished(self) -> bool:
@@ -54,19 +64,21 @@ def _row(trial: "optuna.trial.FrozenTrial", sweep: Path) -> Row:
     state = next((what for what in (DIVERGED, FAILED) if what in attrs), name.lower())
     if not trial.state.is_finished():
         state = RUNNING if lives(folder_of(sweep, trial.number)) else STOPPED
-    came_to_nothing = state in (DIVERGED, FAILED, "fail")
+    state = FAILED if state == "fail" else state
+    came_to_nothing = state in (DIVERGED, FAILED)
     accuracies = [value for value in told.values() if math.isfinite(value)]
     last = max(told, default=0)
     value = trial.value if state == COMPLETE else told.get(last)
     return Row(
         trial.number,
-        FAILED if state == "fail" else state,
+        state,
         None if came_to_nothing else value,
         None if came_to_nothing else max(accuracies, default=None),
         last,
         attrs.get(SECONDS),
         dict(trial.params),
         str(attrs.get(DIVERGED) or attrs.get(FAILED) or ""),
+        attrs.get(CODE, CODES[state]) if came_to_nothing else 0,
     )
 
 

@@ -23,9 +23,9 @@ from dtp_jax.sweep.study import Study, draw, is_finished, storage_errors
 if TYPE_CHECKING:
     import optuna
 
-PRUNED, DIVERGED, FAILED, SECONDS = "pruned", "diverged", "failed", "seconds"
+PRUNED, DIVERGED, FAILED, SECONDS, CODE = "pruned", "diverged", "failed", "seconds", "code"
 """What a study says of a trial beside its value: after which epoch it was pruned, why it came to nothing,
-how long it took."""
+how long it took, the exit code of what came to nothing."""
 NOTHING = 0.0
 """The value of a trial that came to nothing: the sampler is to go elsewhere."""
 ABOUT_CHECKPOINTS = re.compile(r"; (the last good checkpoint is .*|no checkpoint yet)$")
@@ -118,13 +118,13 @@ def _take(
     try:
         config = {**plan.config, **fields_at(plan.dimensions, values)}
         made = assemble.plan(config, folder, overridden=plan.overridden)
-        made = made._replace(unused=())  # the sweep has said it
+        made = made._replace(unused=())  # the sweep has said it: see `plan.easiest_trial`
     except DataError as error:
         return Ended(cli.EXIT_DATA, str(error))
     except WorkdirError as error:
         return Ended(cli.EXIT_INVALID, str(error))
     except ValueError as error:
-        return _come_to_nothing(study, trial, FAILED, str(error))
+        return _come_to_nothing(study, trial, cli.EXIT_INVALID, str(error))
     _tell_of_old(trial, folder)
     screen.start()
     watch = _watch(trial, made.experiment.config)
@@ -134,7 +134,7 @@ def _take(
         screen.abandon,
     )
     if code in DEEDS:
-        return _come_to_nothing(study, trial, DEEDS[code], screen.problem)
+        return _come_to_nothing(study, trial, code, screen.problem)
     if code:
         return Ended(code, screen.problem)
     with storage_errors():
@@ -146,9 +146,10 @@ def _take(
     return Ended(0)
 
 
-def _come_to_nothing(study: Study, trial: "optuna.Trial", what: str, why: str) -> Ended:
+def _come_to_nothing(study: Study, trial: "optuna.Trial", code: int, why: str) -> Ended:
     with storage_errors():
-        trial.set_user_attr(what, ABOUT_CHECKPOINTS.sub("", why))
+        trial.set_user_attr(CODE, code)
+        trial.set_user_attr(DEEDS.get(code, FAILED), ABOUT_CHECKPOINTS.sub("", why))
     study.tell(trial.number, NOTHING)
     return Ended(0)
 

@@ -362,7 +362,7 @@ DEFECTS = (
         "new-seeds-of-another-schedule",
         "Seeds that come to a folder whose runs were made longer have rates of their own",
         "run/several.py",
-        'given, extended = {**given, "t_max": config["t_max"]}, made.experiment.extensions',
+        'given, extended = {**given, "t_max": config["t_max"]}, extensions',
         "given, extended = given, ()",
         ("test_extension.py::test_seeds_that_come_with_more_epochs_have_the_rates_of_the_others",),
     ),

@@ -128,18 +128,24 @@ def count_archive(path: Path, spec: DatasetSpec) -> tuple[int, int]:
 
 def checksums_of_folder(path: Path, spec: DatasetSpec, wanted: Collection[str]) -> dict[str, int]:
     """The CRC-32 of `wanted` labels; of a folder that `count_folder` has looked at."""
-    layout, found = LAYOUTS[spec.stored_as], {}
+    parts = {key: key.removesuffix("_labels") for key in wanted if key.endswith("_labels")}
+    return {key: label_checksum(_labels(path, spec, part)) for key, part in parts.items()}
+
+
+def train_labels(path: Path, spec: DatasetSpec) -> np.ndarray:
+    """The labels [N] of the training examples of a folder; reads no image."""
+    return _labels(path, spec, "train")
+
+
+def _labels(path: Path, spec: DatasetSpec, part: str) -> np.ndarray:
+    layout = LAYOUTS[spec.stored_as]
     column = layout.labels.index("label")
-    for key in wanted:
-        part, _, kind = key.partition("_")
-        if kind == "labels":
-            with reading(spec, path):
-                rows = [
-                    np.memmap(path / name, np.uint8, "r").reshape(-1, layout.record)
-                    for name in layout.batches[part]
-                ]
-                found[key] = label_checksum(np.concatenate([r[:, column] for r in rows]))
-    return found
+    with reading(spec, path):
+        rows = [
+            np.memmap(path / name, np.uint8, "r").reshape(-1, layout.record)
+            for name in layout.batches[part]
+        ]
+        return np.concatenate([r[:, column] for r in rows])
 
 
 def count_folder(path: Path, spec: DatasetSpec) -> tuple[int, int]:

@@ -85,6 +85,11 @@ def checksums(folder: Path, spec: DatasetSpec, wanted: Collection[str]) -> dict[
     return found
 
 
+def train_labels(folder: Path, spec: DatasetSpec) -> np.ndarray:
+    """The labels [N] of the training examples; reads no image."""
+    return _array(_path(folder, spec, f"{_STEMS['train']}-{_LABELS}"), spec, _AXES[_LABELS])
+
+
 def read(folder: Path, spec: DatasetSpec, progress: Progress | None = None) -> tuple[Split, Split]:
     """Reads (train, test) from the four files in `folder`."""
     count(folder, spec)

@@ -95,6 +95,16 @@ def checksums_of_encoded(path: Path, spec: DatasetSpec, wanted: Collection[str])
     return dict(zip(keys, map(label_checksum, _arrays(path, spec, keys)), strict=True))
 
 
+def train_labels_of_pixels(path: Path, spec: DatasetSpec) -> np.ndarray:
+    """The labels [N] of the training examples; reads no image."""
+    return _arrays(path, spec, ["y_train"])[0].ravel()
+
+
+def train_labels_of_encoded(path: Path, spec: DatasetSpec) -> np.ndarray:
+    """As `train_labels_of_pixels`."""
+    return _arrays(path, spec, ["train_labels"])[0]
+
+
 def read_pixels(
     path: Path, spec: DatasetSpec, progress: Progress | None = None
 ) -> tuple[Split, Split]:
