@@ -45,7 +45,7 @@ fuzz: $(VENV)/.installed-dev  ## the fuzz tests, a dozen times longer; SEED=N re
 mutants: $(VENV)/.installed-dev  ## small defects, one at a time: do the tests find them? writes docs/mutants.md
 	$(BIN)/python -m tests.mutants $(if $(ONLY),--only=$(ONLY))
 
-compiled: .venv-compiled/.installed  ## compile a step for a TPU that is not there, in an environment of its own
+compiled: .venv-compiled/.installed  ## compile a step for a TPU that is not at hand, in an environment of its own
 	.venv-compiled/bin/python -m pytest tests/test_compiled.py
 
 .venv-compiled/.installed: pyproject.toml

@@ -1,4 +1,4 @@
-"""Holds the programs for accelerators to bounds: compiled for a chip that is not there, and counted.
+"""Holds the programs for accelerators to bounds: compiled for a chip that is not at hand, and counted.
 
     python -m benchmarks.bounds --platform=h100|tpu-v5e [--json FILE]
 

@@ -1,4 +1,4 @@
-"""Chips that are not there, described so that their compilers work all the same."""
+"""Chips that are not at hand, described so that their compilers work all the same."""
 
 import importlib.util
 import math

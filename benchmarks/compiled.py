@@ -1,4 +1,4 @@
-"""What a chip that is not there would run: the program of `launch.py`, compiled for it and read.
+"""What a chip that is not at hand would run: the program of `dtp train`, compiled for it and read.
 
     python -m benchmarks.compiled --config=configs/cifar10_dtp.py --platform=tpu-v5e|tpu-v6e|h100
         [--config.precision=bfloat16 ...] [--chips N | --mesh DATAxLAYERS] [--save FILE.hlo] [--json FILE]
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = parser_of(
         "compiled",
         __doc__,
-        epilog="--config and --config.FIELD=VALUE: as of launch.py",
+        epilog="--config and --config.FIELD=VALUE: as of dtp train",
     )
     parser.add_argument("--platform", choices=CHIPS, required=True)
     shape = parser.add_mutually_exclusive_group()
@@ -111,7 +111,7 @@ def run(prog: str, rest: list[str], name: str, mesh: tuple[int, int]) -> tuple[d
 
 
 def compile_chunk(experiment: Any, name: str, shape: tuple[int, int]) -> tuple[Any, Any]:
-    """(the compiled chunk of `launch.py`, the learner) for a mesh of such chips."""
+    """(the compiled chunk of `dtp train`, the learner) for a mesh of such chips."""
     import jax
     import jax.numpy as jnp
     import numpy as np

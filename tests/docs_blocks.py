@@ -29,7 +29,7 @@ WORDS = ("do", "then", "else", "srun", "nohup", "time", "exec", "done", "fi", "w
 """What may stand in front of a command in its line."""
 OF_OTHERS = {
     *("cd", "exit", "export", "kill", "sleep", "tail", "[", "for", "case", "esac"),  # of the shell
-    *("gcloud", "git", "pip", "python", "scontrol", "squeue", "tensorboard"),
+    *("gcloud", "git", "pip", "python", "python3", ".", "scontrol", "squeue", "tensorboard"),
 }
 """Commands that are not ours, so that a name of ours which is misspelt is none of them."""
 NO_COMMAND = re.compile(r"\d+|code=.*|--unbuffered")

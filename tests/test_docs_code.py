@@ -7,10 +7,12 @@ A comment in front of a block says what is special about it:
 """
 
 import contextlib
+import runpy
 import subprocess
 import sys
 
 import matplotlib
+import numpy as np
 import pytest
 from docs_blocks import PAGES, blocks, check, commands, write_files
 from helpers import REPOSITORY
@@ -18,6 +20,7 @@ from helpers import REPOSITORY
 from dtp_jax.data import DATASETS
 from dtp_jax.networks import NETWORKS
 from dtp_jax.rules import RULES
+from dtp_jax.run.results import load_run
 from dtp_jax.run.trackers import TRACKERS
 
 pytest_plugins = ["run_fixtures"]
@@ -92,12 +95,38 @@ def test_commands_are_understood(page, place, registries, monkeypatch):
                 pytest.fail(f"{page}:{block.line}: {' '.join(command)}: {problem}")
 
 
+def test_the_space_that_the_page_of_sweeps_shows_can_be_searched(place):
+    """The commands of the page are parsed here, which does not read the file."""
+    from dtp_jax.sweep import plan
+
+    assert write_files("docs/sweeps.md", place) == ["mine.py"]
+    made = plan.make("mine.py", [], place / "sweep", "none", "dtp sweep")
+    searched = {one.field for one in made.dimensions}
+    assert searched == set(runpy.run_path("mine.py")["space"])
+
+
+def test_the_state_dict_that_the_page_of_weights_saves_can_be_imported(place):
+    """With the names that PyTorch gives to what the page calls the whole module."""
+    from dtp_jax.export.__main__ import main
+
+    saving = blocks("docs/weights.md", "python")[-1]
+    names = {}
+    for code in (saving.said, saving.code):
+        exec(compile(code, f"{saving.page}:{saving.line}", "exec"), names)
+    mlp = ("--config.network=mlp", "--config.channels=()", "--config.hidden=5")
+    maps = ("--config.noise=0.1", "--config.feedback_lr=0.1")
+    args = ("--to-workdir", "imported", "state_dict.safetensors", "--config=digits_dtp")
+    assert main([*args, *mlp, *maps]) == 0
+    forward = load_run("imported").state.forward
+    expected = names["model"].forward_net["fc1"].weight.detach().numpy().T
+    np.testing.assert_array_equal(forward["fc1"]["kernel"], expected)
+
+
 FEW = ("--config.channels=2,4", "--config.epochs=1", "--config.max_steps=3")
-BARS = ("--config.channels=2,4", "--config.hidden=5", "--config.batch_size=50", *FEW[1:])
 SMALLER = {
     "train --config=": FEW,
     "train --workdir=": ("--config.max_steps=40",),
-    "train --plugin=bars.py --config=": BARS,
+    "train --plugin=bars.py --config=": FEW[1:],
     "train --plugin=bars.py --workdir=": ("--config.max_steps=5",),
     "compare ": FEW,
     "sweep ": (*FEW, "--trials=1"),

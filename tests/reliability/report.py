@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 import re
+import textwrap
 from collections.abc import Sequence
 from importlib import metadata
 from itertools import groupby
@@ -21,9 +22,10 @@ COLUMNS = ("fault", "command", "last line on the screen", "exit code", "left on 
 
 def write(name: str, text: str, page: Path = PAGE) -> None:
     """Puts the text, and where it comes from, between the marks of a section."""
+    said = textwrap.fill(where(), 100, break_on_hyphens=False)
     before, begin, rest = page.read_text().partition(f"<!-- begin of {name} -->")
     _, end, after = rest.partition(f"<!-- end of {name} -->")
-    page.write_text(f"{before}{begin}\n{where()}\n\n{text.strip()}\n{end}{after}")
+    page.write_text(f"{before}{begin}\n{said}\n\n{text.strip()}\n{end}{after}")
 
 
 def section(name: str, page: Path = PAGE) -> str:
