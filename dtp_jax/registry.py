@@ -1,12 +1,13 @@
 """Tables of rules, networks and trackers, to which users add their own."""
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dtp_jax.fields import FLAG, Field
+from dtp_jax.fields import FLAG, Field, error
 
 
 class Registry(dict):
@@ -45,11 +46,17 @@ class Registry(dict):
           The factory.
 
         Raises:
-          ValueError: one line; the name is that of another entry, or a field has no default.
+          ValueError: one line; it is no function or has no name, the name is that of another entry, or a field
+            has no default.
         """
         if factory is None:
             return lambda factory: self.register(factory, name=name, fields=fields)
-        name, origin = name or factory.__name__, origin_of(factory)
+        if not callable(factory):
+            raise error(f"{self.kind} to register", factory, "a function")
+        name, origin = name or getattr(factory, "__name__", None), origin_of(factory)
+        if not name:
+            allowed = "register(FUNCTION, name=NAME), for this one has no name of its own"
+            raise error(f"{self.kind} to register", factory, allowed)
         if name in self.origins and code_of(self[name]) == code_of(factory) is not None:
             origin = self.origins[name]  # one file, as a module and by its name
         if name in self._built_in or self.origins.get(name, origin) != origin:
@@ -67,7 +74,7 @@ class Registry(dict):
 
 def origin_of(factory: Callable[..., Any]) -> str:
     """What --plugin is given to register it again: a module that can be imported, or a file."""
-    module = sys.modules.get(factory.__module__)
+    module = sys.modules.get(_written(factory).__module__)
     if module is not None and module.__name__ != "__main__" and module.__spec__ is not None:
         return module.__name__
     return code_of(factory) or "an interactive session"
@@ -75,11 +82,19 @@ def origin_of(factory: Callable[..., Any]) -> str:
 
 def code_of(factory: Callable[..., Any]) -> str | None:
     """The file that it is written in; None where there is none."""
-    made = inspect.unwrap(factory)
+    made = _written(factory)
     if isinstance(made, type):  # a class is where its methods are
         made = next((f for f in vars(made).values() if hasattr(f, "__code__")), origin_of)
     code = getattr(made, "__code__", origin_of.__code__).co_filename
     return str(Path(code).resolve()) if Path(code).is_file() else None
+
+
+def _written(factory: Callable[..., Any]) -> Any:
+    """What somebody has written: the function inside of partials and wrappers, or the class of an object."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    made = inspect.unwrap(factory)
+    return made if hasattr(made, "__code__") or isinstance(made, type) else type(made)
 
 
 def _described(name: str, given: Any) -> Field:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import time
 
+import jax
 import submitit  # noqa: F401  (here: it closes the log handlers that it finds, those of a running test too)
 from launching import TINY
 
@@ -22,7 +23,7 @@ def as_here(monkeypatch, devices):
 def dtp(*args):
     """The command in this process -> (exit code, stdout, stderr)."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), jax.enable_x64(False):
         code = main(list(args))
     return code, out.getvalue(), err.getvalue()
 

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import pytest
 from helpers import REPOSITORY
 
+import dtp_jax
 from dtp_jax.run import backend
 
 
@@ -117,7 +119,7 @@ def test_the_xla_that_is_here_is_found_and_starts_with_the_flags(monkeypatch):
         ("no_such_file", 'Could not open file "no_such_file"'),
     ],
 )
-def test_flags_for_which_xla_would_end_the_process(monkeypatch, flags, said):
+def test_flags_for_which_xla_would_end_the_process(monkeypatch, flags, said, single_precision):
     monkeypatch.setenv("XLA_FLAGS", flags)
     with pytest.raises(ValueError) as error:
         backend.check_flags()
@@ -127,7 +129,14 @@ def test_flags_for_which_xla_would_end_the_process(monkeypatch, flags, said):
     )
 
 
-def test_flags_that_xla_takes(monkeypatch, tmp_path):
+def test_float64_that_a_session_has_switched_on(tmp_path):
+    line = "^jax_enable_x64 is True; allowed: False, for a run computes in float32$"
+    for call in (backend.check_flags, partial(dtp_jax.train, "digits_dtp", tmp_path / "w")):
+        with pytest.raises(ValueError, match=line):
+            call()
+
+
+def test_flags_that_xla_takes(monkeypatch, tmp_path, single_precision):
     """Also from a file, to which this program's own are added."""
     (tmp_path / "flags").write_text("--xla_cpu_prefer_vector_width=128\n")
     for flags in ("", "  ", "--xla_cpu_prefer_vector_width=128", str(tmp_path / "flags")):
@@ -138,7 +147,7 @@ def test_flags_that_xla_takes(monkeypatch, tmp_path):
     assert told == ["--xla_cpu_prefer_vector_width=128", "--xla_dump_to=x"]
 
 
-def test_a_flag_of_a_plugin_is_not_refused(monkeypatch, tmp_path):
+def test_a_flag_of_a_plugin_is_not_refused(monkeypatch, tmp_path, single_precision):
     (tmp_path / "plugin.so").write_bytes(b"..\0xla_of_a_plugin\0..")
     monkeypatch.setenv("XLA_FLAGS", "--xla_of_a_plugin=1")
     monkeypatch.setattr(backend, "libraries", lambda: [tmp_path / "plugin.so"])

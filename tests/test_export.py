@@ -9,11 +9,12 @@ import jax
 import numpy as np
 import pytest
 import safetensors
-from helpers import config_fields
+from helpers import assert_close, config_fields, make_parameters
 from launching import arrays, assert_same_run, checkpoint_steps, launch, tree
 from safetensors.numpy import load_file, save_file
 
-from dtp_jax.export import __main__, read, write
+import dtp_jax as dtp
+from dtp_jax.export import __main__, match, read, write
 from dtp_jax.learning import learner
 from dtp_jax.run import backend
 from dtp_jax.run.build import build_learner
@@ -56,6 +57,7 @@ def test_export_holds_the_newest_checkpoint(reference, tmp_path):
     with safetensors.safe_open(file, framework="np") as opened:
         metadata = opened.metadata()
     assert metadata["version"] == __version__ and metadata["step"] == str(step)
+    assert metadata["format"] == "dtp_jax"
     assert json.loads(metadata["config"]) == json.loads((reference[0] / "config.json").read_text())
 
 
@@ -116,6 +118,17 @@ def test_a_run_from_a_file_is_the_run_it_would_have_been(reference, place):
     found = launch(*command)
     assert found.code == 0 and "going on from step 0" in found.out
     assert_same_run(place / "run", reference[0])
+
+
+def test_a_parameter_called_weight_is_that_of_a_block_of_ones_own(tmp_path):
+    """PyTorch calls every kernel so, but a file says by whom it was written."""
+    (below, own) = dtp.chain((3,), [dtp.dense_block(n, features=3) for n in ("below", "own")])
+    network = [below, own._replace(init=lambda key: {"weight": np.ones((3, 3), np.float32)})]
+    forward, feedback = make_parameters(network)
+    trees = jax.device_get({"forward": forward, "feedback": feedback})
+    write(tmp_path / "w.safetensors", trees, {"format": "dtp_jax"})
+    found = match(network, trees, read(tmp_path / "w.safetensors"))
+    assert_close(found, trees, rtol=0, atol=0)
 
 
 def test_overrides_and_configs(exported, place):

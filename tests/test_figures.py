@@ -28,7 +28,7 @@ FLAGS = [f"--{name}={value}" for name, value in SMALL.items()]
 
 
 @pytest.fixture(autouse=True)
-def short_pieces(monkeypatch):
+def short_pieces(monkeypatch, single_precision):
     monkeypatch.setattr(training, "PIECE", 3)
 
 

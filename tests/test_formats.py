@@ -7,6 +7,7 @@ import tarfile
 from functools import cache
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -147,7 +148,7 @@ def refused_everywhere(folder):
     with pytest.raises(ValueError) as error:
         dtp.load_run(folder)
     lines.append(one_line(str(error.value)))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError) as error, jax.enable_x64(False):
         dtp.train(folder / "config.json", f"{folder}-again", quiet=True)
     lines.append(one_line(str(error.value)))
     with pytest.raises(ValueError) as error:
@@ -308,7 +309,7 @@ def test_a_config_of_a_newer_format(place, old_config):
         assert f"format {number}, which dtp_jax 7.5 at commit abc123 wrote" in line
         assert f"this is dtp_jax {__version__}, which reads formats up to {formats.FORMAT}" in line
         assert "allowed: dtp_jax 7.5 at commit abc123, or a newer one" in line
-    with pytest.raises(ValueError, match="the config is of format"):
+    with pytest.raises(ValueError, match="the config is of format"), jax.enable_x64(False):
         dtp.train(config_of(place / "w"), place / "v")
     write_config(place / "w", {**old_config, "format": number})  # by whom it does not say
     assert f"allowed: a dtp_jax of format {number}, or a" in refused_everywhere(place / "w")[0]

@@ -1,5 +1,7 @@
 """Passes over the images: feedback alone, forward alone, both; and batch norm's running statistics."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,6 +96,18 @@ def test_running_statistics_follow_the_clean_pass():
     np.testing.assert_allclose(found["mean"], 0.1 * x.mean((0, 1, 2)), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(
         found["var"], 0.9 + 0.1 * np.var(x, axis=(0, 1, 2), ddof=1), rtol=1e-5
+    )
+
+
+def test_running_statistics_keep_their_type():
+    """Images may be float64 beside float32 parameters; a scan carries a state of one type."""
+    network = resnet18((6, 6, 2), 3, channels=(3, 4), batch_norm=True)
+    made = make_learner(network, rules.backprop())
+    images, labels = make_batch(network, 2)
+    after, _ = jax.eval_shape(partial(learner.train_step, made), made.state_shapes, images, labels)
+    assert images.dtype == "float64" and after.statistics
+    assert jax.tree.map(lambda a: a.dtype, after) == jax.tree.map(
+        lambda a: a.dtype, made.state_shapes
     )
 
 

@@ -1,5 +1,6 @@
 """Rules and networks of users: registered, trained, found again, exported; and nothing runs by itself."""
 
+import functools
 import json
 import re
 import sys
@@ -229,6 +230,108 @@ def test_a_field_that_exists_and_an_argument_that_none_has():
         ValueError, match="^config.rule is 'two', which takes 'gain', a name that no"
     ):
         validate(config_fields(rule="two"))
+
+
+# What a factory returns.
+
+
+def dense(name, features):
+    return dtp.dense_block(name, features=features)
+
+
+def lying(input_shape, classes):
+    """Its last block says that it puts out all classes."""
+    (block,) = dtp.chain(input_shape, [dense("all", 5)])
+    return [block._replace(output_shape=(classes,))]
+
+
+WRONG_NETWORKS = {
+    "nothing": (lambda shape, classes: None, "network is None; allowed: one or more blocks"),
+    "a failure": (lambda shape, classes: {}["width"], "it fails with KeyError: 'width'"),
+    "an argument": (lambda shape, classes, *, wdith: 0, "it fails with TypeError: "),
+    "another number of classes": (
+        lambda shape, classes: dtp.chain(shape, [dense("fc", 5)]),
+        "network[-1].output_shape is (5,); allowed: (10,), a number for each class of digits",
+    ),
+    "images": (
+        lambda shape, classes: dtp.chain(shape, [dtp.conv_block("c", channels=10, window=1)]),
+        "network[-1].output_shape is (8, 8, 10); allowed: (10,), a number for each",
+    ),
+    "other images": (
+        lambda shape, classes: dtp.chain((8, 8, 3), [dense("fc", classes)]),
+        "network[0].input_shape is (8, 8, 3); allowed: (8, 8, 1), an image of digits",
+    ),
+    "one name": (
+        lambda shape, classes: [*dtp.chain(shape, [dense("fc", 10)])] * 2,
+        "network is ('fc', 'fc'); allowed: blocks with a name of their own each",
+    ),
+    "another output": (lying, "activations.h[1] is float32[2, 5]; allowed: (batch, 10)"),
+}
+WRONG_RULES = {
+    "nothing": (lambda: None, "rule is None; allowed: a rule, such as"),
+    "a tuple": (lambda: ("mine", 1), "rule is ('mine', 1); allowed: a rule, such as"),
+    "a failure": (lambda: 1 / 0, "it fails with ZeroDivisionError: division by zero"),
+    "lines": (lambda: dtp.ldrl(noise="a\nb", beta=1), "noise is 'a\\nb'; allowed: finite"),
+    "half": (
+        lambda: (rule := dtp.dtp(noise=0.1, beta=1))._replace(
+            feedback_training=rule.feedback_training._replace(prepare=max)
+        ),
+        "rule.feedback_training.gradient is None; allowed: both or neither",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "kind"),
+    [("network", kind) for kind in WRONG_NETWORKS] + [("rule", kind) for kind in WRONG_RULES],
+)
+def test_what_is_no_network_and_no_rule_is_refused_with_the_config(table, kind):
+    factory, said = {"network": WRONG_NETWORKS, "rule": WRONG_RULES}[table][kind]
+    {"network": NETWORKS, "rule": RULES}[table].register(factory, name="mine")
+    with pytest.raises(ValueError) as error:
+        validate(config_fields(**{table: "mine"}, channels=() if table == "network" else (4, 8)))
+    line = str(error.value)
+    assert line.startswith(f"config.{table} is 'mine': {said}") and "\n" not in line
+
+
+def test_what_a_learner_refuses_is_refused_before_there_is_a_folder(place):
+    """Values for three maps, of a rule whose config knows nothing of them; and kernels that it cannot replace."""
+    dtp.rules.register(lambda: dtp.ldrl(noise=(0.1,) * 3, beta=1), name="three")
+    message = refused("--config.rule=three", "--config.channels=4,8", "--workdir=w")
+    assert "noise is (0.1, 0.1, 0.1); allowed: 1 value, or 2: one for each of conv_1, fc" in message
+    assert not any(place.iterdir())
+
+
+def test_a_factory_that_takes_any_argument():
+    """It is given the fields that it has brought, and no more."""
+    given = []
+
+    def anything(*others, beta, **rest):
+        given.append((others, rest))
+        return dtp.fw_dtp(beta=beta)
+
+    dtp.rules.register(anything, fields={"gain": 1.5})
+    validate(config_fields(rule="anything"))
+    dtp.networks.register(
+        lambda shape, classes, **rest: dtp.mlp(shape, classes, hidden=(rest["narrow"],)),
+        name="any_mlp",
+        fields={"narrow": 3},
+    )
+    found = validate(config_fields(rule="anything", network="any_mlp", channels=()))
+    assert found.network[0].output_shape == (3,)
+    assert given and all(one == ((), {"gain": 1.5}) for one in given)
+
+
+def test_a_factory_without_a_name_of_its_own():
+    half = functools.partial(dtp.fw_dtp, beta=0.5)
+    with pytest.raises(
+        ValueError, match=r"^rule to register is functools.partial.*; allowed: register\(FUN"
+    ):
+        dtp.rules.register(half)
+    with pytest.raises(ValueError, match="^network to register is 'mlp'; allowed: a function"):
+        dtp.networks.register("mlp")
+    dtp.rules.register(functools.partial(forget), name="half")
+    assert RULES.origins["half"] == __name__  # where it is written, not functools
 
 
 # Nothing runs by itself.

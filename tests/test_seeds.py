@@ -440,7 +440,7 @@ def test_a_config_of_seeds_is_valid_as_a_whole():
     assert json.loads(json.dumps(found))["seeds_as"] == "auto"
 
 
-def test_a_seed_without_a_checkpoint_costs_the_others_nothing(place, monkeypatch):
+def test_a_seed_without_a_checkpoint_costs_the_others_nothing(place, monkeypatch, single_precision):
     trained = cli.train
 
     def fails(made, *args, **options):
@@ -455,7 +455,7 @@ def test_a_seed_without_a_checkpoint_costs_the_others_nothing(place, monkeypatch
     assert (bad.summary, bad.state, bad.experiment.config["seed"]) == (None, None, 1)
 
 
-def test_from_a_program(place):
+def test_from_a_program(place, single_precision):
     runs = dtp.train_seeds("digits_dtp", "w", seeds=2, quiet=True, seed=3, **NOTEBOOK)
     assert [run.summary["seed"] for run in runs] == [3, 4]
     mean = statistics.mean(run.summary["test_accuracy"] for run in runs)

@@ -1,5 +1,7 @@
 """DTP, TP and DRL against closed forms."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from helpers import (
     NETWORKS,
     assert_close,
+    config_fields,
     make_batch,
     make_learner,
     make_parameters,
@@ -20,6 +23,7 @@ from dtp_jax import rules
 from dtp_jax.blocks import chain, dense_block, forward_all
 from dtp_jax.learning import learner
 from dtp_jax.rules.rule import hidden
+from dtp_jax.run.build import build_rule
 
 
 def orthogonal_chain(width=5, depth=3):
@@ -30,6 +34,16 @@ def orthogonal_chain(width=5, depth=3):
     kernels = [jnp.asarray(np.linalg.qr(normal(i, (width, width)))[0]) for i in range(depth)]
     forward = {b.name: {"kernel": k} for b, k in zip(network, kernels, strict=True)}
     return network, forward, {name: forward[name] for name in list(forward)[1:]}
+
+
+@pytest.mark.parametrize("name", rules.RULES)
+def test_parameters_are_drawn_in_single_precision(name):
+    """Whatever a session has switched on, as here: all rules begin with the same numbers."""
+    network = NETWORKS["vgg"]()
+    rule = build_rule(config_fields(rule=name, noise=(0.1,)))
+    for init in (rule.init_forward, rule.init_feedback):
+        drawn = jax.eval_shape(partial(init, network), jax.random.key(0))
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(drawn)} <= {"float32"}
 
 
 def test_an_exact_inverse_makes_the_targets_of_tp_exact():

@@ -39,6 +39,8 @@ def normalize(
         n = x.size // x.shape[-1]
         # A single value has no variance: 0, not 0/0.
         measured = {"mean": mean, "var": var * (n / max(n - 1, 1))}
+        # Images may be float64 beside float32 parameters; a state keeps its types.
+        measured = jax.tree.map(lambda a: a.astype(params["scale"].dtype), measured)
     else:
         mean, var, measured = given["mean"], given["var"], given
     y = (x - mean) * (params["scale"] * jax.lax.rsqrt(var + EPSILON)) + params["bias"]

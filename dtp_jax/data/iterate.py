@@ -24,7 +24,7 @@ def iterate(
 ) -> Iterator[tuple[jax.Array, jax.Array]]:
     """The training batches of an epoch, in an order that (seed, epoch) alone decides.
 
-    It is the order of `launch.py`, whose epochs count from 0 here. The last partial batch is dropped.
+    It is the order of `dtp train`, whose epochs count from 0 here. The last partial batch is dropped.
 
     Args:
       split: the examples, uint8.

@@ -6,7 +6,7 @@
     dtp export --to-workdir runs/next state_dict.npz --config=cifar10_dtp
 
 The first form writes forward and feedback parameters of the newest checkpoint (--best: of the best one
-by validation), with the config in the file's metadata. --to-workdir makes a new workdir that launch.py
+by validation), with the config in the file's metadata. --to-workdir makes a new workdir that dtp train
 trains on from: step 0, fresh optimizers, these weights. It reads the files of the first form, and state
 dicts of the original PyTorch program, as .safetensors or as .npz of its arrays. The config is that of
 --config, or else the one in the file. Exit codes: 2 config or flag not valid, 3 weights missing, damaged,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dtp_jax import fields
-from dtp_jax.export.weights import WeightsError, match, read, write
+from dtp_jax.export.weights import FORMAT, WeightsError, match, read, write
 from dtp_jax.learning import learner
 from dtp_jax.learning.learner import Learner, TrainState
 from dtp_jax.run import arguments, formats
@@ -57,7 +57,7 @@ def export_run(
     except NoCheckpoint as error:
         raise WeightsError(str(error)) from error
     metadata = {
-        "format": "dtp_jax",
+        **FORMAT,
         "version": __version__,
         "step": str(step),
         "config": json.dumps(
@@ -74,7 +74,7 @@ def import_weights(
     """Makes a workdir whose first checkpoint, at step 0 and with fresh optimizers, has the file's weights.
 
     Args:
-      config: as --config of launch.py; None takes the config that the file's metadata hold.
+      config: as --config of dtp train; None takes the config that the file's metadata hold.
       overrides: "--config.FIELD=VALUE".
 
     Returns:

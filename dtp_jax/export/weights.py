@@ -19,6 +19,8 @@ from dtp_jax.blocks import Network
 from dtp_jax.run.files import replacing
 from dtp_jax.torch_layout import Place, Trees
 
+FORMAT = {"format": "dtp_jax"}
+"""In the metadata of a file whose arrays have this project's names, whatever these are."""
 SHOWN = 3
 """At most so many names in a message."""
 
@@ -88,7 +90,8 @@ def match(network: Network, trees: Trees, weights: Weights) -> dict[str, Any]:
       WeightsError: a parameter is missing, has a wrong shape or values, or belongs nowhere.
     """
     places = torch_layout.places(network, trees)
-    is_torch = torch_layout.is_torch(weights.arrays)
+    is_ours = FORMAT.items() <= weights.metadata.items()
+    is_torch = not is_ours and torch_layout.is_torch(weights.arrays)
     origins = _origins(network, places, weights, is_torch)
     missing = [name for name in places if name not in origins]
     if missing:

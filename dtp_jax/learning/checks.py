@@ -47,6 +47,7 @@ def learner_options(learner: Any) -> dict[str, Any]:
     if len(network[-1].output_shape) != 1:
         raise fields.error("network[-1].output_shape", network[-1].output_shape, "(classes,)")
     check_rule(rule)
+    rule.check(network)
     optim.check_optimizer("forward_optimizer", learner.forward_optimizer)
     found = {name: fields.checked(name, getattr(learner, name), f) for name, f in CHOICES.items()}
     found |= {

@@ -298,7 +298,7 @@ def running_statistics(
     """The running statistics after this clean pass; see `blocks/norm.py`."""
 
     def moved(old: Array, new: Array) -> Array:
-        return old + STATISTICS_MOMENTUM * (new - old)
+        return (old + STATISTICS_MOMENTUM * (new - old)).astype(old.dtype)
 
     return {
         block.name: jax.tree.map(

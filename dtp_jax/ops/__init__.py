@@ -4,7 +4,7 @@ Images are NHWC, kernels HWIO. All functions are pure, differentiable and free o
 give the same numbers on every backend and run fast inside `jax.lax.scan`.
 """
 
-from dtp_jax.ops.asymmetric import Asymmetric, linear
+from dtp_jax.ops.asymmetric import Asymmetric, Shifted, StandIn, linear
 from dtp_jax.ops.conv import IMPLEMENTATIONS, conv, conv_transpose, pixel_copies
 from dtp_jax.ops.noise import index_terms, random_words, standard_normal
 from dtp_jax.ops.platform import FORMS, compiled_for, for_each_use, form, in_form, kept
@@ -18,6 +18,8 @@ __all__ = [
     "FORMS",
     "IMPLEMENTATIONS",
     "PRECISIONS",
+    "Shifted",
+    "StandIn",
     "activation",
     "adaptive_average_pool",
     "as_operands",

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dtp_jax.ops.asymmetric import Asymmetric
+from dtp_jax.ops.asymmetric import StandIn
 from dtp_jax.ops.platform import form
 from dtp_jax.ops.precision import product_dtype
 from dtp_jax.ops.windows import inside, taps
@@ -29,7 +29,7 @@ def conv(
 
     Args:
       x: images, (batch, height, width, in channels).
-      kernel: (k, k, in channels, out channels), or an `Asymmetric` pair of such kernels.
+      kernel: (k, k, in channels, out channels), or a `StandIn` for one.
       stride, padding: the same for both image axes; padding is zeros.
       implementation: one of IMPLEMENTATIONS, or None for the fastest one of the platform.
 
@@ -39,7 +39,7 @@ def conv(
     Raises:
       ValueError: the implementation is unknown, or does not do this window or stride.
     """
-    if isinstance(kernel, Asymmetric):
+    if isinstance(kernel, StandIn):
         apply = partial(conv, stride=stride, padding=padding, implementation=implementation)
         return kernel.apply(apply, x)
     dtype = product_dtype(x.dtype)

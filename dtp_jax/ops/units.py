@@ -38,5 +38,5 @@ def uniform_fan_in(key: Array, shape: tuple[int, ...], fan_in: int, dtype=jnp.fl
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-xavier_normal = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
+xavier_normal = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "normal", dtype=jnp.float32)
 """Normal with std sqrt(2 / (fan_in + fan_out)): initializer(key, shape), the initialisation of DRL."""

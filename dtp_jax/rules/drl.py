@@ -136,7 +136,7 @@ def direct_feedback(network: Network, key: Array) -> dict[str, Params]:
         block, size = network[i], math.prod(network[i].output_shape)
         result[block.name] = {"kernel": ops.xavier_normal(k, (classes, size))}
         if len(block.output_shape) == 1 and "bias" in jax.eval_shape(block.init, k):
-            result[block.name]["bias"] = jnp.zeros(size)
+            result[block.name]["bias"] = jnp.zeros(size, jnp.float32)
     return result
 
 

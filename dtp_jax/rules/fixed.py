@@ -10,8 +10,17 @@ import math
 import jax
 
 from dtp_jax import fields, ops
-from dtp_jax.blocks import Activations, Network, Params, mirror_feedback
-from dtp_jax.rules.rule import Rule, gradient_step_target, half_square_loss, hidden, known
+from dtp_jax.blocks import Activations, Block, Network, Params, mirror_feedback
+from dtp_jax.rules.rule import (
+    Rule,
+    check_kernels,
+    gradient_step_target,
+    half_square_loss,
+    hidden,
+    known,
+    read_by,
+    shapes_of,
+)
 from dtp_jax.rules.targets import backpropagated_targets, difference_targets
 
 Array = jax.Array
@@ -51,7 +60,11 @@ def feedback_alignment(*, beta: float) -> Rule:
         mixed = {name: with_backward_kernels(forward[name], feedback[name]) for name in feedback}
         return backpropagated_targets(network, mixed, activations, top)
 
-    return fw_dtp(beta=beta)._replace(name="feedback_alignment", targets=targets)
+    return fw_dtp(beta=beta)._replace(
+        name="feedback_alignment",
+        targets=targets,
+        check=lambda network: check_kernels("feedback_alignment", network, takes_backward_kernels),
+    )
 
 
 def with_backward_kernels(theta: Params, omega: Params) -> Params:
@@ -64,6 +77,18 @@ def with_backward_kernels(theta: Params, omega: Params) -> Params:
         else value
         for name, value in theta.items()
     }
+
+
+def takes_backward_kernels(block: Block) -> bool:
+    """Whether a block has kernels, and the derivative of its forward map reads all those of omega."""
+    theta, omega, x = shapes_of(block)
+
+    def forward(omega, theta, x):
+        return block.forward(with_backward_kernels(theta, omega), x)[0]
+
+    read = jax.tree.leaves_with_path(read_by(forward, omega, theta, x))
+    kernels = [is_read for path, is_read in read if path[-1].key == "kernel"]
+    return bool(kernels) and all(kernels)
 
 
 def direct_feedback_alignment(*, beta: float) -> Rule:

@@ -4,9 +4,8 @@ Ernoult et al., "Towards Scaling Difference Target Propagation by Learning Backp
 2022 (arXiv 2201.13415): the paper's "local difference reconstruction loss".
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +23,7 @@ from dtp_jax.rules.rule import (
     of_map,
     of_own_block,
     per_map,
+    read_by,
 )
 from dtp_jax.rules.targets import difference_targets
 
@@ -96,7 +96,8 @@ def ldrl(*, noise: float | tuple[float, ...], beta: float) -> Rule:
         dr_y = decode(omega, d2)
 
         # d loss / d dr = -2 dx / batch and d loss / d dr_y = 2 dr_y / batch. By Euler <gradient, omega> is
-        # the linear term, and twice the quadratic one.
+        # the linear term, and twice the quadratic one. Decoding does not read the bias, whose gradient of
+        # zero would else be multiplied and summed on its own in each iteration.
         scale, dot = 2 / dx.shape[0], partial(dot_where, read_by(decode, omega, d2), omega)
         if ops.form().paired_gradients:
             cotangent = scale * paired(-dx, dr_y)
@@ -152,15 +153,6 @@ def dot_where(chosen: Params, a: Params, b: Params) -> Array:
     """<a, b> over the chosen parameters."""
     products = jax.tree.map(lambda c, a, b: (a * b).sum() if c else 0.0, chosen, a, b)
     return sum(jax.tree.leaves(products))
-
-
-def read_by(f: Callable[..., Any], params: Params, *args: Any) -> Params:
-    """For each parameter, whether f(params, *args) reads it: decoding does not read the bias, whose
-    gradient of zero would else be multiplied and summed on its own in each iteration."""
-    jaxpr = jax.make_jaxpr(f)(params, *args).jaxpr
-    read = {id(v) for v in [*jaxpr.outvars, *(v for e in jaxpr.eqns for v in e.invars)]}
-    leaves, made = jax.tree.flatten(params)
-    return jax.tree.unflatten(made, [id(v) in read for v in jaxpr.invars[: len(leaves)]])
 
 
 def paired(a: Array, b: Array) -> Array:

@@ -119,6 +119,11 @@ class FeedbackTraining(NamedTuple):
     `of_own_block`. A CPU then goes through a large batch in slices, and several devices exchange less."""
 
 
+def anything(network: Network) -> None:
+    """Every network will do."""
+    del network
+
+
 class Rule(NamedTuple):
     """A learning rule. Build it with a factory such as `ldrl(noise=..., beta=...)`."""
 
@@ -152,6 +157,46 @@ class Rule(NamedTuple):
     number with that of its maps."""
     beta: float | None = None
     """Step size of the output target; None where the rule has none, or JAX does not know it yet."""
+    check: Callable[[Network], None] = anything
+    """(network) -> None. Raises ValueError, one line, where the rule cannot train this network."""
+
+
+def check_kernels(rule: str, network: Network, replaces: Callable[[Block], bool]) -> None:
+    """Raises ValueError, one line, for a block whose kernels the rule cannot replace: it would be trained by
+    another rule than its name says, or end in the middle of a trace.
+
+    Args:
+      rule: its name. replaces: whether a block, when it is traced, multiplies by what it is given in place of
+        its kernels. Whatever it raises is no.
+    """
+    for block in network[1:]:
+        problem = None
+        try:
+            with ops.compiled_for("gpu"):  # no device need be there; its form is traced soonest
+                if replaces(block):
+                    continue
+        except Exception as error:  # a block may be anybody's
+            problem = error
+        raise ValueError(
+            f"network: block {block.name} has no kernel that the rule {rule} can replace; allowed: a parameter "
+            "'kernel' in init and init_feedback, of one shape, by which forward multiplies with @, "
+            "dtp_jax.ops.linear or dtp_jax.ops.conv"
+        ) from problem
+
+
+def shapes_of(block: Block) -> tuple[Params, Params, Array]:
+    """(theta, omega, x) of a block, as shapes: what it is traced with."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    theta, omega = (jax.eval_shape(init, key) for init in (block.init, block.init_feedback))
+    return theta, omega, jax.ShapeDtypeStruct((2, *block.input_shape), jnp.float32)
+
+
+def read_by(f: Callable[..., Any], params: Params, *args: Any) -> Params:
+    """For each parameter, whether f(params, *args) reads it."""
+    jaxpr = jax.make_jaxpr(f)(params, *args).jaxpr
+    read = {id(v) for v in [*jaxpr.outvars, *(v for e in jaxpr.eqns for v in e.invars)]}
+    leaves, made = jax.tree.flatten(params)
+    return jax.tree.unflatten(made, [id(v) in read for v in jaxpr.invars[: len(leaves)]])
 
 
 def per_map(**values: tuple[Any, ...]) -> tuple[tuple[str, tuple[float | None, ...]], ...]:

@@ -42,7 +42,7 @@ def prepare() -> None:
     with them what XLA has found fastest on a GPU: so the choice of kernels, and the rounding that goes
     with it, stays from run to run. Kernels that add in an order of their own are never chosen.
 
-    `launch.py` and `dtp_jax.train` do this by themselves. A second start takes seconds.
+    `dtp train` and `dtp_jax.train` do this by themselves. A second start takes seconds.
     """
     jax.config.update("jax_threefry_partitionable", True)  # else seeds have other draws
     if not jax.config.jax_compilation_cache_dir:
@@ -69,10 +69,12 @@ def require_devices() -> None:
 
 
 def check_flags() -> None:
-    """Raises ValueError, one line, where the environment would end the process or change its numbers."""
+    """Raises ValueError, one line, where environment or session would end the process or change its numbers."""
     wide = os.environ.get("JAX_ENABLE_X64", "")
     if wide.lower() in TRUE:
         raise fields.error("$JAX_ENABLE_X64", wide, "unset or 0, for a run computes in float32")
+    if jax.config.jax_enable_x64:  # by the program that calls this one
+        raise fields.error("jax_enable_x64", True, "False, for a run computes in float32")
     given = os.environ.get("XLA_FLAGS", "")
     refusal = _refusal(given) if given.strip() else ""
     if refusal:

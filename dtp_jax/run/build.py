@@ -1,16 +1,20 @@
 """What a config names: the network, the rule, the learner."""
 
+import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from optax import GradientTransformation, ScalarOrSchedule
 
-from dtp_jax import fields
-from dtp_jax.blocks import Network
+from dtp_jax import fields, ops
+from dtp_jax.blocks import Activations, Network, check_network, forward_all, init_forward
 from dtp_jax.data import DatasetSpec
 from dtp_jax.learning import optim
+from dtp_jax.learning.checks import check_activations, check_rule
 from dtp_jax.learning.learner import Learner
 from dtp_jax.networks import NETWORKS
 from dtp_jax.parallel.mesh import Mesh
@@ -33,9 +37,15 @@ class Experiment(NamedTuple):
 
 
 def build_network(config: Config, data: DatasetSpec) -> Network:
-    """The config's network for this data set's images and classes."""
+    """The config's network for this data set's images and classes.
+
+    Raises:
+      ValueError: one line; it has no such option, its factory fails, or what that returns is no network for
+        these images and classes.
+    """
     factory = NETWORKS[config["network"]]
-    takes = inspect.signature(factory).parameters
+    brought = tuple(NETWORKS.fields.get(config["network"], ()))
+    takes = _arguments(factory, brought)
     for name in ("channels", "hidden", "batch_norm", "split_stages"):
         if config[name] and name not in takes:
             neutral = type(config[name])()
@@ -45,7 +55,6 @@ def build_network(config: Config, data: DatasetSpec) -> Network:
                 f"{neutral} for the network {config['network']}, which has none",
             )
     # Widths () are the network's own. Activation and bias are no option of every network.
-    brought = tuple(NETWORKS.fields.get(config["network"], ()))
     options = {
         name: config[name]
         for name in (
@@ -59,28 +68,80 @@ def build_network(config: Config, data: DatasetSpec) -> Network:
         )
         if name in takes and config[name] != ()
     }
+    with _blaming("network", config):
+        network = check_network(factory(data.image_shape, data.classes, **options))
+        _check_ends(network, data)
+        if config["network"] in NETWORKS.origins:
+            check_activations(network, _traced(network))
+        return network
+
+
+def _check_ends(network: Network, data: DatasetSpec) -> None:
+    """Raises ValueError where a network is one for other images or classes: a loss would be NaN from then on."""
+    images, classes = network[0].input_shape, network[-1].output_shape
+    if images != data.image_shape:
+        allowed = f"{data.image_shape}, an image of {data.name}"
+        raise fields.error("network[0].input_shape", images, allowed)
+    if classes != (data.classes,):
+        allowed = f"({data.classes},), a number for each class of {data.name}"
+        raise fields.error("network[-1].output_shape", classes, allowed)
+
+
+def _traced(network: Network) -> Activations:
+    """The shapes that blocks really put out: those of a user may say others, or fail."""
+
+    def run() -> Activations:
+        forward = init_forward(network, jax.random.key(0))
+        return forward_all(network, forward, jnp.zeros((2, *network[0].input_shape), jnp.float32))
+
+    with ops.compiled_for("gpu"):  # no device need be there; its form is traced soonest
+        return jax.eval_shape(run)
+
+
+def _arguments(factory: Callable[..., Any], brought: tuple[str, ...]) -> dict[str, bool]:
+    """The arguments that a factory takes by name, and whether it must have each. One that takes any is given the
+    fields that it has brought."""
+    found = {}
+    for name, argument in inspect.signature(factory).parameters.items():
+        if argument.kind is argument.VAR_KEYWORD:
+            found |= dict.fromkeys(brought, False)
+        elif argument.kind is not argument.VAR_POSITIONAL:
+            found[name] = argument.default is argument.empty
+    return found
+
+
+@contextlib.contextmanager
+def _blaming(field: str, config: Config) -> Iterator[None]:
+    """A context; what goes wrong in it is told in one line, of the entry that this field names: its code may be
+    a user's, and raise anything."""
     try:
-        return factory(data.image_shape, data.classes, **options)
-    except ValueError as error:
-        raise ValueError(f"config.network is {config['network']!r}: {error}") from error
+        yield
+    except Exception as error:
+        said = fields.first_line(error)
+        if not isinstance(error, ValueError):
+            said = f"it fails with {type(error).__name__}: {said}"
+        raise ValueError(f"config.{field} is {config[field]!r}: {said}") from error
 
 
 def build_rule(config: Config) -> Rule:
     """The config's rule: its factory is given the fields that it has arguments for.
 
     Raises:
-      ValueError: one line; it has an argument that is no field of the config.
+      ValueError: one line; it has an argument that is no field of the config, fails, or returns no rule.
     """
     name = config["rule"]
     factory = RULES[name]
-    takes = inspect.signature(factory).parameters
-    for argument, described in takes.items():
-        if argument not in config and described.default is described.empty:
+    takes = _arguments(factory, tuple(RULES.fields.get(name, ())))
+    for argument, must_be_given in takes.items():
+        if argument not in config and must_be_given:
             raise ValueError(
                 f"config.rule is {name!r}, which takes {argument!r}, a name that no field has; "
                 f"allowed: rules.register({name}, fields={{{argument!r}: DEFAULT}})"
             )
-    return factory(**{argument: config[argument] for argument in takes if argument in config})
+    with _blaming("rule", config):
+        rule = factory(**{argument: config[argument] for argument in takes if argument in config})
+        check_rule(rule)
+        return rule
 
 
 def build_learner(

@@ -43,7 +43,13 @@ from dtp_jax.networks import NETWORKS
 from dtp_jax.ops import ACTIVATIONS
 from dtp_jax.rules import RULES
 from dtp_jax.run import trackers
-from dtp_jax.run.build import Experiment, build_network, build_rule, forward_rates
+from dtp_jax.run.build import (
+    Experiment,
+    build_learner,
+    build_network,
+    build_rule,
+    forward_rates,
+)
 from dtp_jax.run.extension import from_json
 
 Config = Mapping[str, Any]
@@ -294,6 +300,8 @@ def validate(config: Config, overridden: Collection[str] = ()) -> Experiment:
     if config["normalize_lr"]:
         for rate in forward_rates(experiment):
             single("config.forward_lr / config.beta", rate, RATE)
+    # A learner refuses what it cannot train: here, before a run has a folder.
+    build_learner(experiment, steps_per_epoch=1)
     return experiment
 
 

@@ -34,7 +34,7 @@ def train(
     quiet: bool = False,
     **overrides: Any,
 ) -> FinishedRun:
-    """Trains as `launch.py` does, with checkpoints; called again with the same folder, it goes on.
+    """Trains as `dtp train` does, with checkpoints; called again with the same folder, it goes on.
 
         run = dtp_jax.train("digits_dtp", epochs=3)
         run.summary["test_accuracy"], run.metrics.of("val")["accuracy"]
