@@ -6,6 +6,9 @@ One round takes so many steps on the config's images twice: alone, and with what
 them: a look into the feedback training before the first step, its arrays and its picture, and the groups
 of measures once per epoch. With --steps=1000, the default of config.diagnostics_every, the ratio is that
 of a run; fewer steps take less time and make it larger. Compilation is listed on its own.
+
+Where the machine is not quiet, rounds differ by more than diagnostics cost. So their own seconds are taken
+inside of the rounds, too: `share` sets them against an epoch of training without them.
 """
 
 import sys
@@ -45,6 +48,10 @@ class Sides(NamedTuple):
     """Of what is measured beside training."""
     measures: int
     """How often the groups are measured in a round."""
+    epoch: int
+    """Steps of one."""
+    beside: list[float]
+    """Seconds of the diagnostics themselves, of every round with them."""
 
 
 def experiment_of(config: str) -> Experiment:
@@ -76,20 +83,23 @@ def sides(experiment: Experiment, steps: int, folder: Path) -> Sides:
     compiling = seconds(lambda: looking.compile(state, given, 0, {BOTH: made}))
     measures = max(1, round(steps / epoch))
     states = {side: jax.tree.map(lambda a: a.copy(), state) for side in SIDES}
+    beside: list[float] = []
 
     def train(side: str) -> None:
         if side == "on":
-            looking.look(states[side], given, step=0, epoch=1, trains=BOTH)
+            beside.append(
+                seconds(lambda: looking.look(states[side], given, step=0, epoch=1, trains=BOTH))
+            )
         for first in range(0, steps, CHUNK):
             count = np.int32(min(CHUNK, steps - first))
             states[side], found = chunk(states[side], *given, count)
             jax.device_get(found)
         for _ in range(measures if side == "on" else 0):
-            looking.weights(states[side])
-            looking.measure(states[side], step=steps, epoch=1)
+            beside[-1] += seconds(lambda: looking.weights(states[side]))
+            beside[-1] += seconds(lambda: looking.measure(states[side], step=steps, epoch=1))
 
     calls = {side: lambda side=side: train(side) for side in SIDES}
-    return Sides(calls, compiling, measures)
+    return Sides(calls, compiling, measures, epoch, beside)
 
 
 def run(config: str, steps: int, repeats: int) -> dict[str, Any]:
@@ -98,6 +108,8 @@ def run(config: str, steps: int, repeats: int) -> dict[str, Any]:
         made = sides(experiment_of(config), steps, Path(folder))
         times = alternating(made.calls, repeats)
     ratios = [on / off for on, off in zip(times["on"], times["off"], strict=True)]
+    beside = made.beside[-repeats:]
+    training = float(np.median(times["off"])) * max(1.0, made.epoch / steps)
     return {
         **provenance("diagnostics"),
         "config": config,
@@ -107,6 +119,8 @@ def run(config: str, steps: int, repeats: int) -> dict[str, Any]:
         **{side: spread(times[side]) for side in SIDES},
         "ratio": float(np.median(ratios)),
         "ratios": ratios,
+        "beside": spread(beside),
+        "share": float(np.median(beside)) / training,
         "compile_seconds": made.compile_seconds,
     }
 
@@ -124,6 +138,10 @@ def show(result: dict[str, Any], console: Console) -> None:
         f"on / off: {result['ratio']:.4f} (median of {', '.join(f'{r:.4f}' for r in result['ratios'])}); "
         f"one look and {result['measures']} x all groups; compiling them took "
         f"{result['compile_seconds']:.1f} s"
+    )
+    console.print(
+        f"the diagnostics themselves: {result['beside']['seconds']:.2f} s a round; "
+        f"{100 * result['share']:.2f} % of an epoch of training"
     )
 
 

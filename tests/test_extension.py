@@ -177,6 +177,7 @@ def test_a_run_that_is_not_finished_is_extended_where_it_would_have_ended(place,
     assert [row["loss"] for row in rows(place / "w", "train")][:END] == whole
 
 
+@pytest.mark.slow
 def test_a_run_that_alternates_counts_its_forward_epochs(place):
     """Two passes an epoch: the rate of the added one is the minimum all the same."""
     args = (*SHORT, "--config.alternate=True", "--config.epochs=1")
@@ -209,6 +210,7 @@ def test_the_state_is_that_of_an_uninterrupted_extension(copy, place):
     assert summary(place / "w")["test_accuracy"] == summary(place / "v")["test_accuracy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bare", [False, True])
 def test_seeds_that_come_with_more_epochs_have_the_rates_of_the_others(place, bare):
     """And those that come later."""

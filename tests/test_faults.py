@@ -62,11 +62,11 @@ def fail_as_tensorstore_does(*_):
 @pytest.mark.parametrize(
     "owner, name, call, problem",
     [
-        (workdir.Workdir, "rewind_metrics", 1, None),
+        slow(workdir.Workdir, "rewind_metrics", 1, None),
         (Checkpoints, "_write", 3, fail_as_tensorstore_does),
         slow(Checkpoints, "_require_same", 3, fail),
         slow("file", "metrics.jsonl", 6, fail),
-        ("file", ".summary.json.", 1, fail),
+        slow("file", ".summary.json.", 1, fail),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )

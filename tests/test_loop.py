@@ -234,7 +234,7 @@ def write_half_a_line(workdir_, lines):
     "owner, name, call, before",
     [
         slow(loop.Run, "_save", 2, None),  # its steps are in metrics.jsonl, but in no checkpoint
-        (loop.Run, "_save", 12, None),  # in the middle of the second epoch
+        slow(loop.Run, "_save", 12, None),  # in the middle of the second epoch
         slow(workdir.Checkpoints, "steps", 20, None),
         (loop.Run, "_compile", 1, None),  # before the first step
         (workdir.Workdir, "append_metrics", 9, write_half_a_line),

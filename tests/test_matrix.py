@@ -43,10 +43,10 @@ def build(rule_name, network_name):
 
 
 def is_quick(rule_name, network_name):
-    """Every rule, and every network with L-DRL; all blocks of resnet18 are in resnet34 as well."""
+    """Every rule, and with L-DRL networks of every kind of block."""
     if network_name in ("mlp", "simple_vgg"):
         return True
-    return rule_name == "ldrl" and network_name != "resnet18"
+    return rule_name == "ldrl" and network_name in ("lenet", "resnet34")
 
 
 @pytest.mark.parametrize(

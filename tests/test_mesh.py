@@ -46,7 +46,7 @@ LEARNERS = {
     "backprop": lambda: vgg(rules.backprop()),
     "batch norm": lambda: batch_normed(),
 }
-QUICK = ("ldrl", "drl", "batch norm")
+QUICK = ("ldrl", "drl")
 
 
 def batch_normed():

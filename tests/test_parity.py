@@ -26,7 +26,7 @@ RECORDED = (
     "drl_conv_elu_nobias",
 )
 SMALLEST = "ldrl_multi_sample"
-SINGLE = (SMALLEST, "drl_conv")
+SINGLE = (SMALLEST,)
 """Those of which `make test` replays float32 as well."""
 
 

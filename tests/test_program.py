@@ -297,6 +297,7 @@ def test_a_halved_map_is_as_before_the_batch_and_slower_after_it():
         assert_close(found.feedback, state.feedback, 1e-5)
 
 
+@pytest.mark.slow
 def test_where_nothing_goes_wrong_nothing_changes():
     after = {}
     for guard in ("stop", *GUARDS):
@@ -310,6 +311,7 @@ def test_where_nothing_goes_wrong_nothing_changes():
     assert after["stop"].guard == {}
 
 
+@pytest.mark.slow
 def test_seeds_are_judged_each_on_its_own():
     """The first of two runs has weights beyond hope: all its batches are skipped, none of the other's."""
     made = guarded("skip")

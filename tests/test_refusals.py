@@ -480,7 +480,7 @@ def loss_of_step(rule):
     return metrics.feedback_loss, after.forward
 
 
-@pytest.mark.parametrize("kind", [slow("scalar"), "tuple", slow("array"), "beta"])
+@pytest.mark.parametrize("kind", [slow("scalar"), "tuple", slow("array"), slow("beta")])
 def test_hyper_parameters_that_are_traced_pass(kind):
     """vmap over sigma or beta: each as if it had been built with that number."""
     make_rule = {

@@ -117,8 +117,9 @@ def test_the_summary_of_a_folder_of_seeds(place, alone):
     assert "mean over" in again.out and "seeds 0, 1, 2" in again.out
 
 
-@pytest.mark.parametrize("flags", [(), (TOGETHER,)], ids=["in turn", "together"])
-@pytest.mark.parametrize("call", [slow(2), 5])
+@pytest.mark.parametrize(
+    "call, flags", [(5, ()), slow(2, ()), slow(2, (TOGETHER,)), slow(5, (TOGETHER,))]
+)
 def test_killed_and_gone_on_with(place, monkeypatch, alone, flags, call):
     """In the middle of a round of saving, too: some seeds then have a checkpoint that others lack."""
     args = (*ARGS, "--config.seeds=3", *flags, "--workdir=w")
@@ -209,6 +210,7 @@ def test_a_seed_is_a_run_like_any_other(place):
     assert {summary(place / f"w/seed_{n}")["steps"] for n in (0, 1)} == {78}
 
 
+@pytest.mark.slow
 def test_one_that_is_ahead_is_caught_up_with(place, alone):
     """Alone for two steps more, it trains together with the others from there on."""
     args = (*ARGS, "--workdir=w", "--config.seeds=2", TOGETHER)

@@ -282,6 +282,7 @@ def test_seeds_that_are_new_in_a_folder_have_its_config(place):
     assert (config["rule"], config["epochs"], config["seed"]) == ("backprop", 2, 2)
 
 
+@pytest.mark.slow
 def test_seeds_that_would_have_other_rates_than_others_are_not_sent(place):
     """Runs that are made longer, and new ones of so many epochs: their table would be refused in the end."""
     asked = options.read([("submit", "slurm"), ("submit.time", "9"), ("submit.array", "2")])
@@ -368,6 +369,7 @@ def test_workers_of_a_sweep_are_jobs(place, capsys):
     assert [file.name for file in place.iterdir()] == ["own.py"]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_has_begun_is_checked_before_it_is_sent(place):
     """And one that is done needs no workers."""
     asked = options.read([("submit", "slurm"), ("submit.time", "9")])

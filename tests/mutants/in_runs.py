@@ -364,6 +364,6 @@ DEFECTS = (
         "run/several.py",
         'given, extended = {**given, "t_max": config["t_max"]}, extensions',
         "given, extended = given, ()",
-        ("test_extension.py::test_seeds_that_come_with_more_epochs_have_the_rates_of_the_others",),
+        ("test_seeds.py::test_seeds_that_join_longer_runs_have_their_rates",),
     ),
 )
