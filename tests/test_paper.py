@@ -387,6 +387,28 @@ def test_a_search_of_another_budget_is_no_result(here, monkeypatch, epochs):
     assert said == [f"tiny-backprop: {sweep} has 3 trials of {epochs} epochs; the list says 2 of 1"]
 
 
+def test_a_search_all_of_whose_trials_diverged_is_done(here, monkeypatch):
+    """`dtp sweep` ends as its first trial did. The seeds then have the values of the config."""
+    place, _ = here
+    group = runpy.run_path("rows.py")["GROUPS"][0]
+    places = Places(place / "results", place / "work")
+    sweep = places.folder(group.rows[0]) / "sweep"
+    nothing = {"pruner": "none", "states": {"diverged": 2}, "importances": {}, "best": None}
+
+    def all_diverge(*_, **__):
+        sweep.mkdir(parents=True)
+        (sweep / "sweep.json").write_text(json.dumps({"order": [0, 1], "epochs": 1, **nothing}))
+        (sweep / "sweep.csv").write_text("seconds\n2\n3\n")
+        return 4
+
+    monkeypatch.setattr(commands, "run", all_diverge)
+    over, tasks = iter([False, True]), [(group, group.rows[0])]
+    ended = jobs.compute(tasks, places, is_over=lambda: next(over), note="", say=lambda _: None)
+    assert ended == jobs.Ended(0, 1)
+    found = json.loads((places.unfinished(group.rows[0]) / "search.json").read_text())
+    assert (found["chosen"], found["val_accuracy"], found["seconds"]) == ({}, None, 5.0)
+
+
 def test_a_row_has_the_values_that_were_found_for_another(here):
     place, _ = here
     row = Row("long", "L", "digits_dtp", ("--config.epochs=2",), values_of="short")

@@ -193,7 +193,8 @@ def _search(group: Group, row: Row, places: Places, run: Callable[..., int]) -> 
     file = places.folder(row) / "sweep" / "sweep.json"
     code = run(words, what=f"a search of {counted(group.trials, 'trial')}")
     sweep, budget = read_object(file), (group.trials, group.trial_epochs)
-    if code or sweep is None:
+    # A search all of whose trials diverge has ended, too: the config's own values are taken.
+    if sweep is None or code not in (0, EXIT_DIVERGED):
         raise Failed(commands.problem(code, row, places))
     if (len(sweep["order"]), sweep["epochs"]) != budget:
         other = f"{len(sweep['order'])} trials of {sweep['epochs']} epochs"
