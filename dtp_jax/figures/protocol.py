@@ -210,9 +210,8 @@ def _experiment(network: str, rule: str, chosen: Mapping[str, Any], *, quick: bo
     config = dict(load_config("cifar10_drl" if is_drl else "cifar10_dtp").config)
     if is_drl:
         config |= {"network": "lenet", "activation": "elu"}
-        if (
-            not is_lenet
-        ):  # one rate and one sigma stand for all of its maps; the others train nothing here
+        if not is_lenet:
+            # One rate and one sigma stand for all of its maps. Those of forward weights train nothing here.
             one = {name: config[name][:1] for name in ("noise", "feedback_lr")}
             config |= {"block_forward_lr": (), "forward_eps": (1e-8,), **one}
     elif is_lenet:

@@ -100,7 +100,7 @@ def require_one_schedule(folder: Path, experiments: Mapping[str, Experiment]) ->
       folder: of all. experiments: as each is about to run in its folder there, seed_<n>, by "seed <n>".
     """
     schedules = {name: schedule_of(one) for name, one in experiments.items()}
-    if len(set(schedules.values())) == 1:
+    if len(set(schedules.values())) == 1 or not any(one.extensions for one in experiments.values()):
         return
     had = {name: _extensions_had(folder / name.replace(" ", "_")) for name in experiments}
     if all(_is_as_it_was(had[name], one.extensions) for name, one in experiments.items()):
