@@ -7,8 +7,8 @@ them: a look into the feedback training before the first step, its arrays and it
 of measures once per epoch. With --steps=1000, the default of config.diagnostics_every, the ratio is that
 of a run; fewer steps take less time and make it larger. Compilation is listed on its own.
 
-Where the machine is not quiet, rounds differ by more than diagnostics cost. So their own seconds are taken
-inside of the rounds, too: `share` sets them against an epoch of training without them.
+Rounds may differ by more than diagnostics cost. Many short ones (--steps=25 --repeats=12) show it best: the
+seconds that rounds with them take more, and those of the diagnostics themselves, each against an epoch.
 """
 
 import sys
@@ -108,6 +108,7 @@ def run(config: str, steps: int, repeats: int) -> dict[str, Any]:
         made = sides(experiment_of(config), steps, Path(folder))
         times = alternating(made.calls, repeats)
     ratios = [on / off for on, off in zip(times["on"], times["off"], strict=True)]
+    more = [on - off for on, off in zip(times["on"], times["off"], strict=True)]
     beside = made.beside[-repeats:]
     training = float(np.median(times["off"])) * max(1.0, made.epoch / steps)
     return {
@@ -121,6 +122,8 @@ def run(config: str, steps: int, repeats: int) -> dict[str, Any]:
         "ratios": ratios,
         "beside": spread(beside),
         "share": float(np.median(beside)) / training,
+        "difference": float(np.median(more)),
+        "share_of_difference": float(np.median(more)) / training,
         "compile_seconds": made.compile_seconds,
     }
 
@@ -141,7 +144,9 @@ def show(result: dict[str, Any], console: Console) -> None:
     )
     console.print(
         f"the diagnostics themselves: {result['beside']['seconds']:.2f} s a round; "
-        f"{100 * result['share']:.2f} % of an epoch of training"
+        f"{100 * result['share']:.2f} % of an epoch of training\n"
+        f"rounds with them take {result['difference']:.2f} s more (median): "
+        f"{100 * result['share_of_difference']:.2f} % of an epoch"
     )
 
 
