@@ -30,7 +30,8 @@ def get_config(which="ldrl_4"):
         config.batch_size = 50
         config.feedback_iterations = (5,)
         config.feedback_optimizer = "adam"  # one rate for maps of very different losses
-        config.feedback_lr = (1e-3,)
+        config.feedback_lr = (1e-2,)
+        config.noise = (0.01,)  # below the activations, whose root mean square is 0.03 in the last stage
     else:
         config.hidden = (256,) * (int(network) - 1)
     return config
