@@ -81,3 +81,14 @@ def test_what_cannot_be_measured_is_refused_in_one_line(flags, said, capsys):
     with pytest.raises(SystemExit):
         noise.main(flags)
     assert said in capsys.readouterr().err
+
+
+def test_a_rate_of_sgd_fits_the_noise_that_is_tried_and_one_of_adam_stays():
+    fields = load_config("digits_dtp").config.to_dict()
+    own = validate(fields).config
+    tried = noise.with_noise(fields, 0.01).config
+    assert set(tried["noise"]) == {0.01}
+    expected = [r * (s / 0.01) ** 2 for r, s in zip(own["feedback_lr"], own["noise"], strict=True)]
+    np.testing.assert_allclose(tried["feedback_lr"], expected)
+    by_adam = noise.with_noise(fields | {"feedback_optimizer": "adam"}, 0.01).config
+    assert by_adam["feedback_lr"] == own["feedback_lr"]

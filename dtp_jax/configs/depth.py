@@ -28,14 +28,15 @@ def get_config(which="ldrl_4"):
         config.split_stages = True
         config.train_images = 5_000
         config.batch_size = 50
-        config.noise = (0.01,)  # below the activations, whose root mean square is 0.03 in the last stage
+        # Below the activations, whose root mean square is 0.03 in the last stage.
+        config.noise = (0.01,)
         config.feedback_iterations = (5,)
         config.feedback_optimizer = "adam"  # one rate for maps of very different losses
         config.feedback_lr = (1e-3,)
         if rule == "ldrl":  # its loss curves by about 2 noise^2 for each pixel of a block's output
             config.feedback_optimizer = "sgd"
             config.feedback_lr = (0.1, 0.1, 0.4, 0.4, 1.5, 1.5, 5.0, 5.0, 0.8)
-            config.feedback_iterations = (5,) * 8 + (50,)  # those of the readout cost next to nothing
+            config.feedback_iterations = (*(5,) * 8, 50)  # the readout's cost next to nothing
     else:
         config.hidden = (256,) * (int(network) - 1)
     return config
