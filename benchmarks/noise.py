@@ -140,7 +140,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.batches < 1:
         parser.error(f"--batches is {args.batches}; allowed: 1 or more")
     try:
-        rows = measure(args.config, [float(s) for s in args.noises.split(",")], args.batches)
+        noises = [float(s) for s in args.noises.split(",")]
+        rows = measure(args.config, noises, args.batches)
     except (ValueError, DataError) as problem:
         parser.error(str(problem))
     title = f"{args.config}: distance of each map from the transpose, by noise"
@@ -148,7 +149,8 @@ def main(argv: list[str] | None = None) -> int:
     for row in rows:
         table.add_row(*(v if isinstance(v, str) else f"{v:.3g}" for v in row.values()))
     make_console().print(table)
-    write_json(args.json, {**provenance("noise"), **vars(args), "json": None, "rows": rows})
+    given = {"config": args.config, "noises": noises, "batches": args.batches}
+    write_json(args.json, {**provenance("noise"), **given, "rows": rows})
     return 0
 
 
