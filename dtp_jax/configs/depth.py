@@ -36,9 +36,7 @@ def get_config(which="ldrl_4"):
         if rule == "ldrl":  # its loss curves by about 2 noise^2 for each pixel of a block's output
             config.feedback_optimizer = "sgd"
             config.feedback_lr = (0.1, 0.1, 0.4, 0.4, 1.5, 1.5, 5.0, 5.0, 0.8)
-            config.feedback_iterations = (*(3,) * 8, 10)  # the readout's cost next to nothing
-            # Targets of maps that are not aligned yet can kill the units of a whole block, for good.
-            config.pretrain_epochs = 1
+            config.feedback_iterations = (*(5,) * 8, 50)  # the readout's cost next to nothing
     else:
         config.hidden = (256,) * (int(network) - 1)
     return config
