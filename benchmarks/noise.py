@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
 from benchmarks.provenance import provenance
 from dtp_jax import ops
-from dtp_jax.blocks import Activations, forward_all
+from dtp_jax.blocks import Activations, Params, forward_all
 from dtp_jax.data import DataError, iterate, load_splits, locate
 from dtp_jax.learning import learner as learner_
 from dtp_jax.learning import metrics
@@ -41,6 +41,8 @@ class Given(NamedTuple):
     """With a leading axis: of every batch."""
     held: Activations
     """Of the batch that is measured on."""
+    labels: jax.Array
+    """Of that batch."""
 
 
 def given(experiment: Experiment, learner: Learner, batches: int) -> Given:
@@ -54,28 +56,23 @@ def given(experiment: Experiment, learner: Learner, batches: int) -> Given:
         locate(config["dataset"], config["data_dir"]), config["val_split"], config["seed"]
     )
     state = learner_.init(learner, jax.random.key(config["seed"]))
-    each = [
-        forward_all(learner.network, state.forward, images)
-        for (images, _), _ in zip(
-            iterate(splits.train, experiment.data, batch_size=config["batch_size"]),
-            range(batches + 1),
-        )
-    ]
+    epoch = iterate(splits.train, experiment.data, batch_size=config["batch_size"])
+    some = list(itertools.islice(epoch, batches + 1))
+    each = [forward_all(learner.network, state.forward, images) for images, _ in some]
     if len(each) <= batches:
         raise DataError(
             f"--batches is {batches}; allowed: 1 to {len(each) - 1}, with one to measure on"
         )
-    return Given(state, jax.tree.map(lambda *a: jnp.stack(a), *each[:-1]), each[-1])
+    return Given(state, jax.tree.map(lambda *a: jnp.stack(a), *each[:-1]), each[-1], some[-1][1])
 
 
-def distance(learner: Learner, n: int, found: Given) -> float:
-    """The distance of the n-th map after its training; see the top of this file."""
+def trained(learner: Learner, n: int, found: Given) -> Params:
+    """Omega of the n-th map after its training on all batches; theta stays as it is."""
     training = learner.rule.feedback_training
     i = training.blocks(learner.network)[n]
     block, forward = learner.network[i], found.state.forward
     optimizer, iterations = learner.feedback_optimizers[n], learner.feedback_iterations[n]
-    batch = found.held.h[i].shape[0]
-    theta = forward[block.name]
+    batch = len(found.labels)
 
     def on_batch(carry, now):
         activations, key = now
@@ -93,14 +90,21 @@ def distance(learner: Learner, n: int, found: Given) -> float:
         return (omega, opt_state), losses.mean()
 
     @jax.jit
-    def train(omega, opt_state, batches, x):
+    def train(omega, opt_state, batches):
         keys = jax.random.split(jax.random.key(0), batches.h[0].shape[0])
-        (omega, _), _ = jax.lax.scan(on_batch, (omega, opt_state), (batches, keys))
-        return metrics.jacobian_distance(block, theta, omega, x, jax.random.key(1))
+        return jax.lax.scan(on_batch, (omega, opt_state), (batches, keys))[0][0]
 
     omega = found.state.feedback[block.name]
     with ops.products_in(learner.precision):
-        return float(train(omega, optimizer.init(omega), found.batches, found.held.h[i]))
+        return train(omega, optimizer.init(omega), found.batches)
+
+
+def distance(learner: Learner, n: int, found: Given) -> float:
+    """The distance of the n-th map after its training; see the top of this file."""
+    block = learner.trained[n]
+    x = found.held.h[learner.network.index(block)]
+    theta, omega = found.state.forward[block.name], trained(learner, n, found)
+    return float(metrics.jacobian_distance(block, theta, omega, x, jax.random.key(1)))
 
 
 def with_noise(fields: dict[str, Any], noise: float) -> Experiment:
