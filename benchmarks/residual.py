@@ -27,6 +27,7 @@ from dtp_jax import ops
 from dtp_jax.blocks import (
     AdaptiveAveragePool,
     Network,
+    Shape,
     basic_block,
     chain,
     conv_block,
@@ -37,28 +38,30 @@ from dtp_jax.learning import metrics
 from dtp_jax.learning.learner import Learner
 from dtp_jax.rules.targets import backpropagated_targets
 from dtp_jax.run import backend
-from dtp_jax.run.build import Experiment, build_learner
+from dtp_jax.run.build import build_learner
 from dtp_jax.run.config import validate
 from dtp_jax.run.loading import load_config
 
 CONFIG = "depth:ldrl_resnet18"
 
 
-def network_with(activation: str, experiment: Experiment) -> Network:
-    """The config's resnet18, split into its basic blocks; `networks.resnet18` has relu alone."""
-    stem, *channels = experiment.config["channels"]
+def network_with(
+    activation: str, image_shape: Shape, classes: int, channels: tuple[int, ...]
+) -> Network:
+    """`networks.resnet18`, split into its basic blocks, with this activation; there it is relu."""
+    stem, *stages = channels
     factories = [
         conv_block(
             "layer_0", channels=stem, window=3, padding=1, activation=activation, bias=False
         ),
         *(
             basic_block(f"layer_{i}_{k}", channels=c, stride=stride, activation=activation)
-            for i, c in enumerate(channels, 1)
+            for i, c in enumerate(stages, 1)
             for k, stride in enumerate((1 if i == 1 else 2, 1))
         ),
-        dense_block("fc", features=experiment.data.classes, pool=AdaptiveAveragePool(1)),
+        dense_block("fc", features=classes, pool=AdaptiveAveragePool(1)),
     ]
-    return chain(experiment.data.image_shape, factories)
+    return chain(image_shape, factories)
 
 
 def shared(steps: jax.Array) -> jax.Array:
@@ -101,7 +104,8 @@ def measure(activation: str, batches: int) -> list[dict[str, Any]]:
     """A row for each block of the net with this activation, after the training of its maps."""
     experiment = validate(load_config(CONFIG).config.to_dict())
     learner = build_learner(experiment, steps_per_epoch=1)
-    learner = learner.replace(network=network_with(activation, experiment))
+    shapes = (experiment.data.image_shape, experiment.data.classes, experiment.config["channels"])
+    learner = learner.replace(network=network_with(activation, *shapes))
     found = given(experiment, learner, batches)
     feedback = {block.name: trained(learner, n, found) for n, block in enumerate(learner.trained)}
     rows = going_down(learner, found.state.feedback | feedback, found)

@@ -34,7 +34,7 @@ def experiment():
 
 
 def test_the_net_with_relu_is_the_resnet18_of_the_library():
-    own = residual.network_with("relu", experiment())
+    own = residual.network_with("relu", (8, 8, 1), 10, CHANNELS)
     library = networks.resnet18((8, 8, 1), 10, channels=CHANNELS, split_stages=True)
     assert [block.name for block in own] == [block.name for block in library]
     forward = init_forward(library, jax.random.key(0))
@@ -53,7 +53,9 @@ def test_shared_is_one_for_equal_steps_and_zero_for_opposite_ones():
 
 def test_without_a_nonlinearity_transposed_maps_are_at_zero_degrees():
     made = experiment()
-    learner = build_learner(made, 1).replace(network=residual.network_with("linear", made))
+    learner = build_learner(made, 1).replace(
+        network=residual.network_with("linear", (8, 8, 1), 10, CHANNELS)
+    )
     found = noise.given(made, learner, 1)
     forward, feedback = symmetric(found.state.forward, found.state.feedback)
     activations = forward_all(learner.network, forward, found.held.h[0])
