@@ -72,27 +72,26 @@ def shared(steps: jax.Array) -> jax.Array:
 
 def going_down(learner: Learner, feedback: dict[str, Any], found: Given) -> list[dict[str, float]]:
     """A row for each block, in forward order."""
-    network, forward, activations = learner.network, found.state.forward, found.held
-    batch = (activations.h[0], found.labels)
+    network, rule = learner.network, learner.rule
 
     @jax.jit
-    def measured(feedback):
-        rule, _, backprop = metrics.compared_updates(
-            network, learner.rule, forward, feedback, *batch
-        )
-        _, targets = metrics.small_step(network, learner.rule, forward, feedback, *batch)
-        right = backpropagated_targets(network, forward, activations, targets[-1])
+    def measured(forward, feedback, activations, labels):
+        given = (network, rule, forward, feedback, activations.h[0], labels)
+        update, _, gradient = metrics.compared_updates(*given)
+        _, targets = metrics.small_step(*given)
+        of_backprop = backpropagated_targets(network, forward, activations, targets[-1])
         return [
             {
-                "angle": metrics.direction_angle(*map(joined, (rule[b.name], backprop[b.name]))),
+                "angle": metrics.direction_angle(joined(update[b.name]), joined(gradient[b.name])),
                 "shared": shared(t - h),
                 "shared_of_backprop": shared(r - h),
             }
-            for b, h, t, r in zip(network, activations.h[1:], targets, right, strict=True)
+            for b, h, t, r in zip(network, activations.h[1:], targets, of_backprop, strict=True)
         ]
 
     with ops.products_in("float32"):
-        return [{name: float(v) for name, v in row.items()} for row in measured(feedback)]
+        rows = measured(found.state.forward, feedback, found.held, found.labels)
+    return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
 def joined(tree: Any) -> jax.Array:
