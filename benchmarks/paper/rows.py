@@ -132,8 +132,8 @@ RESNET = (
     "a block of the chain. L-DRL diverges on it. The cause is relu, whose units at zero hand on one sign of a change "
     "alone: even with feedback maps trained to their end beneath the first weights, updates of the first layer are "
     "63 degrees from backprop's, and 38 [with elu instead](add_a_network.md#choose-the-activation). See "
-    "[what it does with elu](#depth-of-a-resnet18-with-elu). On a CPU its program takes minutes to compile, anew for each "
-    "trial: there are fewer of them."
+    "[what it does with elu](#depth-of-a-resnet18-with-elu). On a CPU its program takes minutes to compile, anew for "
+    "each trial: there are fewer of them."
 )
 ELU = (
     "The net of the last table with elu in its blocks. There is no search: rates are those of the config file, the "
