@@ -28,18 +28,24 @@ def test_the_distance_is_that_of_a_map_trained_by_the_written_loss(made):
     learner, found = made
     block, training = learner.network[1], learner.rule.feedback_training
     forward, omega = found.state.forward, found.state.feedback[block.name]
-    opt_state = learner.feedback_optimizers[0].init(omega)
+    optimizer, network = learner.feedback_optimizers[0], learner.network
+
+    @jax.jit
+    def once(omega, opt_state, activations, key):
+        draws = training.draw_noise(key, block, len(activations.h[0]), jnp.float32)
+        gradient = jax.grad(training.loss, argnums=2)(
+            network, forward, omega, 1, activations, draws
+        )
+        changes, opt_state = optimizer.update(gradient, opt_state, omega)
+        return optax.apply_updates(omega, changes), opt_state
+
+    opt_state = optimizer.init(omega)
     keys = jax.random.split(jax.random.key(0), BATCHES)
     for k in range(BATCHES):
         activations = jax.tree.map(lambda a, k=k: a[k], found.batches)
         for iteration in range(learner.feedback_iterations[0]):
             key = jax.random.fold_in(jax.random.fold_in(keys[k], iteration), 0)
-            draws = training.draw_noise(key, block, len(activations.h[0]), jnp.float32)
-            gradient = jax.grad(training.loss, argnums=2)(
-                learner.network, forward, omega, 1, activations, draws
-            )
-            changes, opt_state = learner.feedback_optimizers[0].update(gradient, opt_state, omega)
-            omega = optax.apply_updates(omega, changes)
+            omega, opt_state = once(omega, opt_state, activations, key)
     x = found.held.h[1]
     expected = metrics.jacobian_distance(block, forward[block.name], omega, x, jax.random.key(1))
     untrained = metrics.jacobian_distance(
