@@ -1,7 +1,7 @@
 """The resnet18 of the config depth, with elu in its blocks instead of relu; :RULE is another rule than L-DRL.
 
-dtp train --config=benchmarks/elu_resnet18.py
-dtp train --config=benchmarks/elu_resnet18.py:backprop
+python launch.py --config=benchmarks/elu_resnet18.py
+python launch.py --config=benchmarks/elu_resnet18.py:backprop
 """
 
 from benchmarks.residual import network_with

@@ -110,6 +110,7 @@ def distance(learner: Learner, n: int, found: Given) -> float:
 def with_noise(fields: dict[str, Any], noise: float) -> Experiment:
     """The experiment of a config, with this noise for every map, and a rate that fits it."""
     own = validate(fields).config
+    validate(fields | {"noise": (noise,)})  # before it divides
     rates = own["feedback_lr"]
     if own["feedback_optimizer"] == "sgd":
         each = zip(rates, itertools.cycle(own["noise"]))
@@ -153,8 +154,8 @@ def main(argv: list[str] | None = None) -> int:
     for row in rows:
         table.add_row(*(v if isinstance(v, str) else f"{v:.3g}" for v in row.values()))
     make_console().print(table)
-    given = {"config": args.config, "noises": noises, "batches": args.batches}
-    write_json(args.json, {**provenance("noise"), **given, "rows": rows})
+    asked = {"config": args.config, "noises": noises, "batches": args.batches}
+    write_json(args.json, {**provenance("noise"), **asked, "rows": rows})
     return 0
 
 

@@ -24,18 +24,11 @@ from benchmarks.noise import Given, given, trained
 from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
 from benchmarks.provenance import provenance
 from dtp_jax import ops
-from dtp_jax.blocks import (
-    AdaptiveAveragePool,
-    Network,
-    Shape,
-    basic_block,
-    chain,
-    conv_block,
-    dense_block,
-)
+from dtp_jax.blocks import Network, Shape
 from dtp_jax.data import DataError
 from dtp_jax.learning import metrics
 from dtp_jax.learning.learner import Learner
+from dtp_jax.networks.resnet import resnet
 from dtp_jax.rules.targets import backpropagated_targets
 from dtp_jax.run import backend
 from dtp_jax.run.build import build_learner
@@ -49,19 +42,8 @@ def network_with(
     activation: str, image_shape: Shape, classes: int, channels: tuple[int, ...]
 ) -> Network:
     """`networks.resnet18`, split into its basic blocks, with this activation; there it is relu."""
-    stem, *stages = channels
-    factories = [
-        conv_block(
-            "layer_0", channels=stem, window=3, padding=1, activation=activation, bias=False
-        ),
-        *(
-            basic_block(f"layer_{i}_{k}", channels=c, stride=stride, activation=activation)
-            for i, c in enumerate(stages, 1)
-            for k, stride in enumerate((1 if i == 1 else 2, 1))
-        ),
-        dense_block("fc", features=classes, pool=AdaptiveAveragePool(1)),
-    ]
-    return chain(image_shape, factories)
+    options = {"channels": channels, "split_stages": True, "activation": activation}
+    return resnet((2, 2, 2, 2), image_shape, classes, **options)
 
 
 def shared(steps: jax.Array) -> jax.Array:

@@ -80,7 +80,8 @@ def test_each_noise_is_a_column_and_a_linear_map_has_the_same_in_all(tmp_path, c
     ("flags", "said"),
     [
         (["--config=digits_backprop"], "allowed: one whose rule trains feedback maps"),
-        (["--config=digits_dtp", "--noises=-1"], "noise"),
+        (["--config=digits_dtp", "--noises=-1"], "config.noise"),
+        (["--config=digits_dtp", "--noises=0"], "config.noise"),
         (["--config=digits_dtp", "--noises=a"], "'a'"),
         (["--batches=0"], "--batches is 0"),
         (["--config=digits_dtp", "--batches=1000"], "--batches is 1000; allowed: 1 to"),

@@ -4,9 +4,9 @@ python launch.py --config=configs/depth.py:ldrl_8
 python launch.py --config=configs/depth.py:backprop_resnet18
 
 RULE is any rule; NETWORK is a number of layers (one less of 256 tanh units, and the readout) on 20,000 images, or
-resnet18, every basic block a block of the chain, on 5,000, for it is dear. L-DRL diverges on that one, for its
-units are relu (docs/add_a_network.md, "Choose the activation"). Adam, for without it backprop itself does not train
-16 layers: its gradients vanish on the way down.
+resnet18, every basic block a block of the chain, on 5,000, for it is dear. L-DRL diverges on that one, and
+its relu is the likely cause (docs/add_a_network.md, "Choose the activation"). Adam, for without it backprop itself
+does not train 16 layers: its gradients vanish on the way down.
 """
 
 from dtp_jax.configs import fashion_mnist_mlp

@@ -37,7 +37,14 @@ def resnet18(
     Raises:
       ValueError: one line; too few or too many channels, or an option has a value that it cannot have.
     """
-    return _resnet((2, 2, 2, 2), input_shape, classes, channels, batch_norm, split_stages)
+    return resnet(
+        (2, 2, 2, 2),
+        input_shape,
+        classes,
+        channels=channels,
+        batch_norm=batch_norm,
+        split_stages=split_stages,
+    )
 
 
 def resnet34(
@@ -49,17 +56,33 @@ def resnet34(
     split_stages: bool = False,
 ) -> Network:
     """As `resnet18`, with 3, 4, 6, 3 basic blocks; `channels` and `split_stages` as there."""
-    return _resnet((3, 4, 6, 3), input_shape, classes, channels, batch_norm, split_stages)
+    return resnet(
+        (3, 4, 6, 3),
+        input_shape,
+        classes,
+        channels=channels,
+        batch_norm=batch_norm,
+        split_stages=split_stages,
+    )
 
 
-def _resnet(
+def resnet(
     depths: tuple[int, ...],
     input_shape: Shape,
     classes: int,
+    *,
     channels: tuple[int, ...],
-    batch_norm: bool,
-    split_stages: bool,
+    batch_norm: bool = False,
+    split_stages: bool = False,
+    activation: str = "relu",
 ) -> Network:
+    """As `resnet18`, with any number of basic blocks and any activation.
+
+    Args:
+      depths: basic blocks of each stage.
+      channels, split_stages: as there.
+      activation: of the stem and of all blocks. No field of a config: relu is the original's.
+    """
     fields.require(fields.AT_LEAST_1, classes=classes)
     fields.require(fields.FLAG, batch_norm=batch_norm, split_stages=split_stages)
     channels = fields.checked("channels", channels, fields.WIDTHS)
@@ -71,7 +94,7 @@ def _resnet(
         channels=channels[0],
         window=3,
         padding=1,
-        activation="relu",
+        activation=activation,
         bias=False,
         batch_norm=batch_norm,
     )
@@ -80,12 +103,24 @@ def _resnet(
         strides = (1 if i == 1 else 2, *(1,) * (depth - 1))
         if split_stages:
             stages += [
-                basic_block(f"layer_{i}_{k}", channels=c, stride=stride, batch_norm=batch_norm)
+                basic_block(
+                    f"layer_{i}_{k}",
+                    channels=c,
+                    stride=stride,
+                    activation=activation,
+                    batch_norm=batch_norm,
+                )
                 for k, stride in enumerate(strides)
             ]
         else:
             stages.append(
-                residual_stage(f"layer_{i}", channels=c, strides=strides, batch_norm=batch_norm)
+                residual_stage(
+                    f"layer_{i}",
+                    channels=c,
+                    strides=strides,
+                    activation=activation,
+                    batch_norm=batch_norm,
+                )
             )
     head = dense_block("fc", features=classes, pool=AdaptiveAveragePool(1))
     return chain(input_shape, [stem, *stages, head])
