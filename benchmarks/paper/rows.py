@@ -240,9 +240,13 @@ GROUPS = (
         ELU,
         tuple(
             Row(
-                f"depth-{rule}_elu_resnet18",
-                f"{NAMES[rule]}, resnet18 with elu",
-                f"benchmarks/elu_resnet18.py:{rule}",
+                f"depth-{rule}_{activation}_resnet18",
+                f"{NAMES[rule]}, {activation}",
+                f"{config}{rule}{ending}",
+            )
+            for activation, config, ending in (
+                ("elu", "benchmarks/elu_resnet18.py:", ""),
+                ("relu", "depth:", "_resnet18"),
             )
             for rule in ("backprop", "ldrl")
         ),
