@@ -21,7 +21,14 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
+from benchmarks.program import (
+    add_json,
+    count,
+    make_console,
+    make_table,
+    parser_of,
+    write_json,
+)
 from benchmarks.provenance import provenance
 from benchmarks.timing import alternating, seconds, spread
 from dtp_jax.data import Chunk, DataError, load_splits, locate
@@ -154,12 +161,10 @@ def main(argv: list[str] | None = None) -> int:
     backend.prepare()  # the kernels that training has
     parser = parser_of("diagnostics", __doc__)
     parser.add_argument("--config", default="cifar10_small_dtp")
-    parser.add_argument("--steps", type=int, default=1000, help="of a round")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds")
+    parser.add_argument("--steps", type=count, default=1000, help="of a round")
+    parser.add_argument("--repeats", type=count, default=3, help="rounds")
     add_json(parser)
     args = parser.parse_args(argv)
-    if args.steps < 1 or args.repeats < 1:
-        parser.error("--steps and --repeats: allowed: 1 or more")
     try:
         result = run(args.config, args.steps, args.repeats)
     except (ValueError, DataError) as problem:  # no such config, no data

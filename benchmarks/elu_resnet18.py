@@ -1,18 +1,19 @@
 """The resnet18 of the config depth, with elu in its blocks instead of relu; :RULE is another rule than L-DRL.
 
-python launch.py --config=benchmarks/elu_resnet18.py
-python launch.py --config=benchmarks/elu_resnet18.py:backprop
+dtp train --config=benchmarks/elu_resnet18.py
+dtp train --config=benchmarks/elu_resnet18.py:backprop
 """
 
-from benchmarks.residual import network_with
 from dtp_jax import networks
 from dtp_jax.configs import depth
+from dtp_jax.networks.resnet import resnet
 
 
 @networks.register
 def elu_resnet18(input_shape, classes, *, channels=(64, 64, 128, 256, 512)):
     """A block of the chain for each basic block."""
-    return network_with("elu", input_shape, classes, channels)
+    options = {"channels": channels, "split_stages": True, "activation": "elu"}
+    return resnet((2, 2, 2, 2), input_shape, classes, **options)
 
 
 def get_config(rule="ldrl"):

@@ -14,7 +14,6 @@ channels. `gain` is that of the learned kernel over the analytic one; `least gai
 those of the channels over the forward kernel; `negative` is the part of negative winners.
 """
 
-import math
 import sys
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,7 +22,15 @@ import jax
 import jax.numpy as jnp
 from rich.table import Table
 
-from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
+from benchmarks.program import (
+    add_json,
+    count,
+    make_console,
+    make_table,
+    parser_of,
+    positives,
+    write_json,
+)
 from benchmarks.provenance import provenance
 from benchmarks.timing import seconds
 from dtp_jax.blocks import (
@@ -135,14 +142,11 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 def main(argv: list[str] | None = None) -> int:
     parser = parser_of("fixed_point", __doc__)
-    parser.add_argument("--iterations", type=int, default=4000)
-    parser.add_argument("--sigmas", default="0.05,0.2")
+    parser.add_argument("--iterations", type=count, default=4000)
+    parser.add_argument("--sigmas", type=positives, default=[0.05, 0.2], help="0.05,0.2")
     add_json(parser)
     args = parser.parse_args(argv)
-    sigmas = [float(s) for s in args.sigmas.split(",")]
-    if args.iterations < 2 or not all(0 < s < math.inf for s in sigmas):
-        parser.error("allowed: --iterations of 2 or more, --sigmas above 0")
-    rows = [measure(case, s, args.iterations) for case in CASES for s in sigmas]
+    rows = [measure(case, s, args.iterations) for case in CASES for s in args.sigmas]
     make_console().print(table(rows))
     write_json(args.json, {**provenance("fixed_point"), "rows": rows})
     return 0

@@ -30,14 +30,22 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
+from benchmarks.program import (
+    add_json,
+    count,
+    counts,
+    make_console,
+    make_table,
+    parser_of,
+    positive,
+    write_json,
+)
 from benchmarks.provenance import provenance
 from benchmarks.work import Work, count_work
 from dtp_jax.configs import imagenet32_dtp
@@ -319,38 +327,20 @@ def table(rows: list[dict[str, Any]]) -> Table:
     return shown
 
 
-def _positive(text: str) -> float:
-    with suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"is {text}; allowed: numbers above 0")
-
-
-def _count(text: str) -> int:
-    with suppress(ValueError):
-        if int(text) > 0:
-            return int(text)
-    raise argparse.ArgumentTypeError(f"is {text}; allowed: 1, 2, ...")
-
-
-def _counts(text: str) -> list[int]:
-    return [_count(entry) for entry in text.split(",")]
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of("prediction", __doc__)
     add = parser.add_argument
     add("--chip", choices=LINKS, action="append", metavar="NAME", help=f"of {', '.join(LINKS)}")
-    add("--chips", type=_counts, default=[1, 8, 256], help="numbers of chips (1,8,256)")
-    add("--batches", type=_counts, default=[128, 4096], help="whole batches (128,4096)")
+    add("--chips", type=counts, default=[1, 8, 256], help="numbers of chips (1,8,256)")
+    add("--batches", type=counts, default=[128, 4096], help="whole batches (128,4096)")
     add("--compiled", type=Path, default=COMPILED, help="folder of JSON of benchmarks.compiled")
-    add("--bandwidth-gbs", type=_positive, help="GB/s each way in a node, instead of the chip's")
-    add("--chips-per-node", type=_count, help="instead of the chip's")
-    add("--latency-us", type=_positive, default=20, help="of an all-reduce in a node (20)")
-    add("--network-gbs", type=_positive, default=50, help="GB/s per chip beyond (50: 400 Gbit/s)")
-    add("--network-latency-us", type=_positive, default=60, help="of an all-reduce beyond (60)")
-    add("--images", type=_count, help="instead of all; the config holds out 50 of each class")
-    add("--epochs", type=_count, help="instead of the config's")
+    add("--bandwidth-gbs", type=positive, help="GB/s each way in a node, instead of the chip's")
+    add("--chips-per-node", type=count, help="instead of the chip's")
+    add("--latency-us", type=positive, default=20, help="of an all-reduce in a node (20)")
+    add("--network-gbs", type=positive, default=50, help="GB/s per chip beyond (50: 400 Gbit/s)")
+    add("--network-latency-us", type=positive, default=60, help="of an all-reduce beyond (60)")
+    add("--images", type=count, help="instead of all; the config holds out 50 of each class")
+    add("--epochs", type=count, help="instead of the config's")
     add_json(parser)
     return parser
 

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=_file, help="file for the result")
 
 
+def add_batches(parser: argparse.ArgumentParser, default: int) -> None:
+    """The option --batches of what trains feedback maps alone."""
+    words = f"that maps are trained on ({default})"
+    parser.add_argument("--batches", type=count, default=default, help=words)
+
+
 def _file(text: str) -> Path:
     """The path of a file that can be written, found out before anything is measured."""
     try:
@@ -33,6 +41,32 @@ def _file(text: str) -> Path:
     except ValueError as problem:
         raise argparse.ArgumentTypeError(str(problem)) from problem
     return path
+
+
+def count(text: str) -> int:
+    """The type of an option that is a number of things."""
+    with suppress(ValueError):
+        if int(text) > 0:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"is {text!r}; allowed: a whole number, 1 or more")
+
+
+def positive(text: str) -> float:
+    """The type of an option that is a size."""
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"is {text!r}; allowed: a finite number above 0")
+
+
+def counts(text: str) -> list[int]:
+    """Several, each once, in their order: 32,128."""
+    return list(dict.fromkeys(map(count, text.split(","))))
+
+
+def positives(text: str) -> list[float]:
+    """Several, each once, in their order: 0.1,0.01."""
+    return list(dict.fromkeys(map(positive, text.split(","))))
 
 
 def write_json(file: Path | None, result: dict[str, Any]) -> None:

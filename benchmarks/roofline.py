@@ -20,6 +20,7 @@ and update: a step that trains no feedback maps, less the forward pass. All are 
 alternation with the whole step and with backprop's step of the same network.
 """
 
+import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -32,7 +33,14 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from benchmarks.counting import FEEDBACK, FORWARD, Part, count_step, total
-from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
+from benchmarks.program import (
+    add_json,
+    count,
+    make_console,
+    make_table,
+    parser_of,
+    write_json,
+)
 from benchmarks.provenance import provenance
 from benchmarks.timing import alternating, fastest, matmul_peak, stepping
 from dtp_jax import backprop
@@ -332,11 +340,11 @@ def main(argv: list[str] | None = None) -> int:
         epilog="--config and --config.FIELD=VALUE: as of launch.py",
     )
     parser.add_argument("--cache-mib", type=float, default=32, help="default 32")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=count, default=5)
     add_json(parser)
     args, rest = parser.parse_known_args(argv)
-    if args.repeats < 1 or not args.cache_mib >= 0:
-        parser.error("allowed: --repeats of 1 or more, --cache-mib of 0 or more")
+    if not 0 <= args.cache_mib < math.inf:
+        parser.error(f"--cache-mib is {args.cache_mib}; allowed: a finite number, 0 or more")
     try:
         arguments = cli.parse([parser.prog, *rest])
         experiment = validate(arguments.config)

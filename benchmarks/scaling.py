@@ -38,7 +38,14 @@ from rich.console import Console
 import dtp_jax
 from benchmarks.growth import Costs, Load, draw, exponents, fit_costs, lines_of, load_of
 from benchmarks.hlo import exchanged_bytes
-from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
+from benchmarks.program import (
+    add_json,
+    count,
+    make_console,
+    make_table,
+    parser_of,
+    write_json,
+)
 from benchmarks.provenance import provenance
 from benchmarks.timing import alternating, matmul_peak, spread, stepping
 from benchmarks.work import count_work
@@ -272,15 +279,13 @@ def main(argv: list[str] | None = None) -> int:
     backend.prepare()  # the kernels that training has
     parser = parser_of("scaling", __doc__)
     parser.add_argument("--sweeps", default=",".join(SWEEPS))
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=count, default=7)
     add_json(parser)
     parser.add_argument("--figure", type=Path, help="file for the picture (.png)")
     parser.add_argument("--redraw", type=Path, help="draws a result of --json, measures nothing")
     parser.add_argument("--quick", action="store_true", help="a few tiny settings: does it run?")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.repeats < 1:
-        parser.error(f"--repeats is {args.repeats}; allowed: 1 or more")
     if args.redraw:
         if not args.figure:
             parser.error("--figure is missing; allowed with --redraw: a file for the picture")

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.program import add_json, parser_of, write_json
+from benchmarks.program import add_json, count, parser_of, write_json
 from benchmarks.provenance import provenance
 
 SIDES = ("separate", "in_turn", "together")
@@ -25,9 +25,9 @@ SIDES = ("separate", "in_turn", "together")
 def main() -> None:
     parser = parser_of("seeds", __doc__)
     parser.add_argument("--config", default="digits_dtp")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, help="default: the config's")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--seeds", type=count, default=5)
+    parser.add_argument("--epochs", type=count, help="default: the config's")
+    parser.add_argument("--turns", type=count, default=3)
     add_json(parser)
     args = parser.parse_args()
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}

@@ -25,7 +25,15 @@ from rich.console import Console
 
 import dtp_jax
 from benchmarks.counting import Part, count_step, total
-from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
+from benchmarks.program import (
+    add_json,
+    count,
+    counts,
+    make_console,
+    make_table,
+    parser_of,
+    write_json,
+)
 from benchmarks.provenance import provenance
 from benchmarks.timing import alternating, matmul_peak, spread, stepping, torch_matmul_peak
 from dtp_jax.learning import optim
@@ -283,8 +291,8 @@ def main(argv: list[str] | None = None) -> int:
     backend.prepare()  # the kernels that training has
     parser = parser_of("step", __doc__)
     parser.add_argument("--networks", default="simple_vgg,lenet", help=f"of {', '.join(SETTINGS)}")
-    parser.add_argument("--batches", default="32,128")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batches", type=counts, default=[32, 128], help="32,128")
+    parser.add_argument("--repeats", type=count, default=5)
     add_json(parser)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -298,9 +306,7 @@ def main(argv: list[str] | None = None) -> int:
             f"--networks: unknown {', '.join(sorted(unknown))}; allowed: {', '.join(SETTINGS)}"
         )
     console = make_console()
-    result = run(
-        args.networks.split(","), [int(b) for b in args.batches.split(",")], args.repeats, console
-    )
+    result = run(args.networks.split(","), args.batches, args.repeats, console)
     show(result, console)
     write_json(args.json, result)
     return 0

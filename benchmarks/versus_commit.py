@@ -26,7 +26,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from benchmarks.program import add_json, make_console, make_table, parser_of, write_json
+from benchmarks.program import (
+    add_json,
+    count,
+    make_console,
+    make_table,
+    parser_of,
+    write_json,
+)
 from benchmarks.provenance import provenance
 from benchmarks.step import CLASSES, INPUT_SHAPE, RULES, SETTINGS, torch_side
 from benchmarks.timing import alternating, matmul_peak, spread
@@ -181,11 +188,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--commit", default="HEAD", help="HEAD: what do uncommitted changes do?")
     parser.add_argument("--steps", type=_steps, default=STEPS, help=f"which ({STEPS})")
     parser.add_argument("--pytorch", action="store_true", help="eager PyTorch as a third side")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=count, default=20)
     add_json(parser)
     args = parser.parse_args(argv)
-    if args.repeats < 1:
-        parser.error(f"--repeats is {args.repeats}; allowed: 1 or more")
     try:
         against = git("rev-parse", "--verify", "--end-of-options", f"{args.commit}^{{commit}}")
     except ValueError as problem:

@@ -9,6 +9,8 @@ import optax
 import pytest
 
 from benchmarks import noise
+from dtp_jax.blocks import forward_all
+from dtp_jax.data import iterate, load_splits, locate
 from dtp_jax.learning import metrics
 from dtp_jax.run.build import build_learner
 from dtp_jax.run.config import validate
@@ -17,80 +19,105 @@ from dtp_jax.run.loading import load_config
 BATCHES = 3
 
 
+def experiment(**fields):
+    return validate(load_config("digits_dtp").config.to_dict() | fields)
+
+
 @pytest.fixture(scope="module")
 def made():
-    experiment = validate(load_config("digits_dtp").config.to_dict())
-    learner = build_learner(experiment, 1)
-    return learner, noise.given(experiment, learner, BATCHES)
+    learner = build_learner(experiment(), 1)
+    return learner, noise.prepared(experiment(), learner, BATCHES)
 
 
 def test_the_distance_is_that_of_a_map_trained_by_the_written_loss(made):
-    learner, found = made
-    block, training = learner.network[1], learner.rule.feedback_training
-    forward, omega = found.state.forward, found.state.feedback[block.name]
-    optimizer, network = learner.feedback_optimizers[0], learner.network
+    learner, setting = made
+    network, state = learner.network, setting.state
+    block, training, optimizer = (
+        network[1],
+        learner.rule.feedback_training,
+        learner.feedback_optimizers[0],
+    )
+    theta, omega = state.forward[block.name], state.feedback[block.name]
 
     @jax.jit
     def once(omega, opt_state, activations, key):
-        draws = training.draw_noise(key, block, len(activations.h[0]), jnp.float32)
+        draws = training.draw_noise(key, block, len(setting.labels), jnp.float32)
         gradient = jax.grad(training.loss, argnums=2)(
-            network, forward, omega, 1, activations, draws
+            network, state.forward, omega, 1, activations, draws
         )
         changes, opt_state = optimizer.update(gradient, opt_state, omega)
         return optax.apply_updates(omega, changes), opt_state
 
     opt_state = optimizer.init(omega)
-    keys = jax.random.split(jax.random.key(0), BATCHES)
-    for k in range(BATCHES):
-        activations = jax.tree.map(lambda a, k=k: a[k], found.batches)
+    for k, images in enumerate(setting.batches):
+        activations = forward_all(network, state.forward, images)
+        of_map = jax.random.fold_in(jax.random.fold_in(state.key, k), 1)
         for iteration in range(learner.feedback_iterations[0]):
-            key = jax.random.fold_in(jax.random.fold_in(keys[k], iteration), 0)
+            key = jax.random.fold_in(jax.random.fold_in(of_map, iteration), 0)
             omega, opt_state = once(omega, opt_state, activations, key)
-    x = found.held.h[1]
-    expected = metrics.jacobian_distance(block, forward[block.name], omega, x, jax.random.key(1))
-    untrained = metrics.jacobian_distance(
-        block, forward[block.name], found.state.feedback[block.name], x, jax.random.key(1)
+    x = forward_all(network, state.forward, setting.images).h[1]
+    expected, untrained = (
+        float(metrics.jacobian_distance(block, theta, parameters, x, jax.random.key(1)))
+        for parameters in (omega, state.feedback[block.name])
     )
-    got = noise.distance(learner, 0, found)
+    got = noise.distances(learner, setting)[block.name]
     np.testing.assert_allclose(got, expected, rtol=1e-3)
     assert abs(got - untrained) > 0.01
 
 
-def test_the_batch_that_is_measured_on_is_not_trained_on(made):
-    images = np.concatenate(
-        [made[1].batches.h[0].reshape(-1, 64), made[1].held.h[0].reshape(-1, 64)]
-    )
-    assert len(np.unique(images, axis=0)) == len(images)
+def test_the_batches_are_the_first_ones_of_the_run_and_one_more_is_measured_on():
+    mine = experiment(train_images=4 * 32, batch_size=32, val_per_class=20, seed=3)
+    found = noise.prepared(mine, build_learner(mine, 1), BATCHES)
+    splits = load_splits(locate("digits"), 0.1, 3, val_per_class=20)
+    split = type(splits.train)(*(a[splits.train_indices[: 4 * 32]] for a in splits.train))
+    run = [images for images, _ in iterate(split, mine.data, batch_size=32, seed=3)]
+    for images, expected in zip([*found.batches, found.images], run, strict=True):
+        np.testing.assert_array_equal(images, expected)
 
 
 def test_each_noise_is_a_column_and_a_linear_map_has_the_same_in_all(tmp_path, capsys):
     file = tmp_path / "found.json"
-    given = ["--config=digits_dtp", "--noises=0.1,0.001", "--batches=2", f"--json={file}"]
+    given = ["--config=digits_dtp", "--noises=0.1,0.001,0.1", "--batches=2", f"--json={file}"]
     assert noise.main(given) == 0
     rows = json.loads(file.read_text())["rows"]
-    assert [row["map"] for row in rows] == ["conv_1", "fc"]
+    assert [list(row) for row in rows] == 2 * [["map", "activations", "0.1", "0.001"]]
     conv, fc = rows
+    assert (conv["map"], fc["map"]) == ("conv_1", "fc")
     assert conv["0.1"] != conv["0.001"]
     # A readout is linear: its loss is the square of the noise times one that has none, and so is 1 / its rate.
     np.testing.assert_allclose(fc["0.1"], fc["0.001"], rtol=1e-3)
-    assert f"{rows[0]['0.001']:.3g}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    for row in rows:
+        cells = [line for line in printed.splitlines() if row["map"] in line][0].split()
+        assert {f"{value:.3g}" for name, value in row.items() if name != "map"} < set(cells)
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--config=digits_backprop"], "allowed: one whose rule trains feedback maps"),
-        (["--config=digits_dtp", "--noises=-1"], "config.noise"),
-        (["--config=digits_dtp", "--noises=0"], "config.noise"),
-        (["--config=digits_dtp", "--noises=a"], "'a'"),
-        (["--batches=0"], "--batches is 0"),
-        (["--config=digits_dtp", "--batches=1000"], "--batches is 1000; allowed: 1 to"),
+        (["--config=digits_backprop"], "--config is 'digits_backprop'; allowed: one of L-DRL"),
+        (["--config=mnist_mlp:dtp"], "allowed: one of L-DRL: maps of dtp have another goal"),
+        (["--noises=-1"], "--noises: is '-1'; allowed: a finite number above 0"),
+        (["--noises=0"], "--noises: is '0'"),
+        (["--noises=0.1,"], "--noises: is ''"),
+        (["--batches=0"], "--batches: is '0'; allowed: a whole number, 1 or more"),
+        (
+            ["--config=digits_dtp", "--batches=1000"],
+            "--batches is 1000; allowed: 1 to 38, with one",
+        ),
     ],
 )
-def test_what_cannot_be_measured_is_refused_in_one_line(flags, said, capsys):
+def test_what_cannot_be_measured_is_refused_in_one_line(flags, said, capsys, monkeypatch):
+    monkeypatch.setattr(noise, "forward_all", None)  # nothing is computed before
     with pytest.raises(SystemExit):
         noise.main(flags)
     assert said in capsys.readouterr().err
+
+
+def test_one_batch_alone_asks_for_smaller_ones():
+    whole = experiment(batch_size=1200)
+    with pytest.raises(noise.DataError, match="--batches is 1; allowed: a smaller batch_size"):
+        noise.prepared(whole, build_learner(whole, 1), 1)
 
 
 def test_a_rate_of_sgd_fits_the_noise_that_is_tried_and_one_of_adam_stays():

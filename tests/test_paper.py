@@ -1032,11 +1032,15 @@ def test_the_picture_of_a_group_of_depth_has_a_line_for_every_network(place):
     row = next(row for row in group.rows if row.name == "depth-ldrl_8")
     places.file(row).write_text(json.dumps(content))
     page.write([group], places, {}, place / "p.md")
-    assert (place / "results_depth.png").stat().st_size > 5_000
+    picture = place / "results_depth.png"
+    assert picture.stat().st_size > 5_000
     assert (
         "| L-DRL, 8 layers | 90.00 ± 0.00 (n = 2) | 90.00, 90.00 | 10 | 10 to 20 |"
         in (place / "p.md").read_text()
     )
+    content["seeds"] = [{**one, "angles": {}} for one in content["seeds"]]  # as of backprop alone
+    places.file(row).write_text(json.dumps(content))
+    assert page.pictures([group], places) == [] and "![" not in page.text([group], places, {})
 
 
 def test_one_rule_at_chance_does_not_press_the_others_together():

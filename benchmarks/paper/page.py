@@ -75,7 +75,7 @@ def _group(group: Group, places: Places) -> str:
     lines = [f"## {group.title}", "", *wrapped(f"{group.about} {_budget(group)}"), ""]
     lines += _table(group, results)
     lines += ["", *_origin(group, results), ""]
-    if _has_picture(results):
+    if _has_picture(group, results):
         lines += [f"![{group.title}]({picture_name(group)})", ""]
     notes = [note for row in group.rows for note in _failures(row, results[row.name])]
     return "\n".join(lines + ([*notes, ""] if notes else []))
@@ -329,12 +329,17 @@ def results_of(group: Group, places: Places) -> dict[str, dict[str, Any]]:
 
 def pictures(groups: Sequence[Group], places: Places) -> list[str]:
     """Names of those that the page shows."""
-    return [picture_name(group) for group in groups if _has_picture(results_of(group, places))]
+    return [
+        picture_name(group) for group in groups if _has_picture(group, results_of(group, places))
+    ]
 
 
-def _has_picture(results: Mapping[str, Result]) -> bool:
-    """Whether a seed has finished."""
-    return any(found and found["test_accuracy"] is not None for found in results.values())
+def _has_picture(group: Group, results: Mapping[str, Result]) -> bool:
+    """Whether a seed has finished; where the picture is of angles, one that has them."""
+    known = [found for found in results.values() if found]
+    if group.picture == "depth":
+        return any(map(angles_of, known))
+    return any(found["test_accuracy"] is not None for found in known)
 
 
 def write(
@@ -345,7 +350,7 @@ def write(
 
     words, drawn = text(groups, places, explained), []  # before anything is written: it may raise
     for group in groups:
-        if _has_picture(results_of(group, places)):
+        if _has_picture(group, results_of(group, places)):
             drawn.append(file.parent / picture_name(group))
             draw(group, places, drawn[-1])
     file.parent.mkdir(parents=True, exist_ok=True)

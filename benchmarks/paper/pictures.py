@@ -65,8 +65,6 @@ def _depth(group: Group, results: dict[str, Any]) -> Any:
         for title, shown in titles.items()
         if shown
     ]
-    if not panels:  # of backprop alone so far
-        return _bars(group, results)
     x = "depth: first block 0, readout 1"
     return draw_panels(panels, x, columns=len(panels), title=f"{group.title}: alignment at the end")
 

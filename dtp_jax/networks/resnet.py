@@ -80,9 +80,14 @@ def resnet(
 
     Args:
       depths: basic blocks of each stage.
-      channels, split_stages: as there.
+      channels: of the stem, then of the first stages; fewer leave out the last ones.
+      split_stages: as there.
       activation: of the stem and of all blocks. No field of a config: relu is the original's.
+
+    Raises:
+      ValueError: as `resnet18`.
     """
+    depths = fields.checked("depths", depths, fields.SIZES)
     fields.require(fields.AT_LEAST_1, classes=classes)
     fields.require(fields.FLAG, batch_norm=batch_norm, split_stages=split_stages)
     channels = fields.checked("channels", channels, fields.WIDTHS)
