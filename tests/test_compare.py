@@ -480,12 +480,28 @@ def test_a_disk_that_is_full_in_the_end_is_one_line(tmp_path, monkeypatch, capsy
         ),
         (["--configs=digits_dtp", "--workdir="], "--workdir is ''; allowed: "),
         (["--configs=digits_dtp", "--lr=3"], "--lr is no flag; did you mean"),
+        (
+            ["--configs=digits_dtp[beta=0.1,0.3]"],
+            "config.beta is '0.1,0.3'; allowed: a finite number above 0; several values to "
+            "compare: [FIELD=VALUE|VALUE]",
+        ),
     ],
 )
 def test_arguments_that_would_be_passed_over(place, args, said):
     code, out, err = compare(*args)
     assert code == 2 and err.startswith(f"error: {said}") and err.count("\n") == 1
     assert not any(place.iterdir())
+
+
+def test_configs_in_several_arguments_are_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        __main__.arguments_of(["--configs=digits_dtp", "digits_backprop"], "dtp compare")
+    assert stop.value.code == 2
+    assert "'digits_backprop' is no flag; allowed: --configs=A,B" in capsys.readouterr().err
+    _, overrides = __main__.arguments_of(
+        ["--configs=digits_dtp", "--config.beta", "0.5"], "dtp compare"
+    )
+    assert overrides == ["--config.beta", "0.5"]
 
 
 def test_the_last_of_an_override_holds(place):

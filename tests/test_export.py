@@ -237,7 +237,7 @@ def test_wrong_arguments(exported, reference, place):
     np.savez(place / "w.npz", a=np.zeros(1))
     for args, said in [
         ((reference[0], "w.npz"), "FILE is 'w.npz'; allowed: a file that ends in .safetensors"),
-        (("nowhere", "w.safetensors"), "its config.json is missing"),
+        (("nowhere", "w.safetensors"), "WORKDIR is 'nowhere': it does not exist; allowed: "),
         (("--to-workdir", reference[0], exported), "it holds a run; allowed: a new folder"),
         (("--to-workdir", "run", "w.npz"), "w.npz holds no config; allowed: --config=FILE"),
         (("--to-workdir", "run", exported, "--config.epochs=x"), "config.epochs is 'x'"),

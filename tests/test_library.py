@@ -297,10 +297,9 @@ def test_a_table_of_a_run_that_is_being_written(place):
 
 
 def test_load_run_of_a_folder_without_a_run(place):
-    with pytest.raises(
-        ValueError, match="its config.json is missing; allowed: the folder of a run"
-    ):
-        dtp.load_run(place)
+    for path, lacks in ((place, "its config.json is missing"), (place / "no", "it does not exist")):
+        with pytest.raises(ValueError, match=f"{lacks}; allowed: the folder of a run"):
+            dtp.load_run(path)
 
 
 # Names.

@@ -259,7 +259,7 @@ def test_a_truncated_file_is_refused(tmp_path, capsys):
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path, capsys):
-    check_refused(str(tmp_path / "nowhere.npz"), capsys)
+    check_refused(str(tmp_path / "nowhere.npz"), capsys, "does not exist")
 
 
 @pytest.mark.parametrize("above", [False, True])

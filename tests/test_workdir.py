@@ -78,6 +78,8 @@ def test_a_workdir_belongs_to_its_config(run):
         WorkdirError, match=r"noise is \[0.2, 0.1\], here it is \[0.2, 0.3\]; allowed: "
     ):
         run.status({**CONFIG, "noise": (0.2, 0.3)}, 10)
+    with pytest.raises(WorkdirError, match="its rule is 'ldrl', here it is 'dtp'; allowed: "):
+        run.status({"noise": (0.2, 0.3), "max_steps": 0, "rule": "dtp"}, 10)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "\xff", '{"rule": "ldrl"'])

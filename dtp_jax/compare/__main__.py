@@ -56,10 +56,12 @@ def arguments_of(given: list[str], program: str) -> tuple[argparse.Namespace, li
     """The arguments of a comparison, and the overrides for all its configs; leaves where they are not valid."""
     parser = parser_of(program, __doc__)
     parser.add_argument("--configs", required=True, help="separated by commas")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, starting at 0")
-    parser.add_argument("--workdir", default="runs/compare")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, starting at 0 (3)")
+    parser.add_argument("--workdir", default="runs/compare", help="of all runs (runs/compare)")
     parser.add_argument("--training-curves", action="store_true")
     args, overrides = parser.parse_known_args(given)
+    if overrides and not overrides[0].startswith("-"):
+        parser.error(f"{overrides[0]!r} is no flag; allowed: --configs=A,B, separated by commas")
     if args.seeds < 1:
         parser.error(f"--seeds is {args.seeds}; allowed: 1 or more")
     return args, overrides

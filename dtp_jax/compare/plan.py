@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,15 +49,27 @@ def parse_configs(text: str, overrides: list[str]) -> list[Entry]:
             raise ValueError(
                 f"--configs names {entry.label!r} twice; allowed: configs of different names"
             )
-        arguments = parse(entry.arguments(overrides))
+        with _naming_lists(entry):
+            arguments = parse(entry.arguments(overrides))
+            config = validate(arguments.config).config
         for name in ("seed", "seeds"):
             if name in arguments.overridden:
                 raise ValueError(
                     f"config.{name} is overridden; allowed: --seeds=N, for the seeds 0 to N - 1"
                 )
-        config = validate(arguments.config).config
         entries.append(entry._replace(config=config))
     return entries
+
+
+@contextmanager
+def _naming_lists(entry: Entry) -> Iterator[None]:
+    """Where a value that holds a comma is refused, several values may have been meant."""
+    try:
+        yield
+    except ValueError as error:
+        if not any("," in own for own in entry.overrides):
+            raise
+        raise ValueError(f"{error}; several values to compare: [FIELD=VALUE|VALUE]") from error
 
 
 def _entries(text: str) -> Iterator[Entry]:

@@ -1,4 +1,4 @@
-"""Other rules on CIFAR-10 with the LeNet-like network: cifar10_lenet.py:RULE with dtp, tp or backprop.
+"""Other rules on CIFAR-10 with the LeNet-like network: cifar10_lenet:RULE with dtp, tp or backprop.
 
 python launch.py --config=configs/cifar10_lenet.py:dtp
 

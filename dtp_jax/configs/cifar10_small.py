@@ -1,4 +1,4 @@
-"""Five rules on CIFAR-10 with the narrow net of cifar10_small_dtp: cifar10_small.py:RULE.
+"""Five rules on CIFAR-10 with the narrow net of cifar10_small_dtp: cifar10_small:RULE.
 
 python launch.py --config=configs/cifar10_small.py:dtp
 

@@ -1,4 +1,4 @@
-"""Every rule on 10,000 images of Fashion-MNIST with a narrow LeNet: fashion_mnist_small.py:RULE.
+"""Every rule on 10,000 images of Fashion-MNIST with a narrow LeNet: fashion_mnist_small:RULE.
 
 python launch.py --config=configs/fashion_mnist_small.py:ldrl
 python -m dtp_jax.compare --configs=fashion_mnist_small:ldrl,fashion_mnist_small:backprop --seeds=3

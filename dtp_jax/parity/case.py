@@ -6,6 +6,7 @@ flattens images in (channel, height, width) order; here both are the other way r
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,6 +147,8 @@ def open_case(path: str) -> Case:
     Raises:
       ParityError: it cannot be read, or holds a rule or block that is not supported.
     """
+    if not os.path.exists(path):
+        raise ParityError(f"{path}: does not exist; allowed: a recorded case, .npz")
     try:
         with broken.reading(lambda problem: ParityError(f"not a recorded case: {problem}")):
             return _case(path, broken.npz_arrays(Path(path)))
@@ -154,6 +157,10 @@ def open_case(path: str) -> Case:
 
 
 def _case(path: str, arrays: Mapping[str, np.ndarray]) -> Case:
+    if "meta/spec" not in arrays:
+        raise ParityError(
+            "holds no run of the original; allowed: a case with meta/spec, as `make parity` replays"
+        )
     spec = json.loads(str(arrays["meta/spec"]))
     if spec["rule"] not in SUPPORTED_RULES:
         raise ParityError(

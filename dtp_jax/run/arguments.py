@@ -158,10 +158,7 @@ def _pairs(args: list[str]) -> Iterator[tuple[str, str | None]]:
     while waiting:
         flag, equals, value = waiting.pop().partition("=")
         if not _is_flag(flag):
-            raise ValueError(
-                f"argument {described(flag + equals + value)} is not understood; allowed: flags such "
-                "as --config=FILE; see --help"
-            )
+            raise _no_argument(flag + equals + value)
         name = flag.removeprefix("-").removeprefix("-")
         follows = not equals and waiting and not name.startswith("noconfig.")
         if follows and not _is_flag(waiting[-1]):
@@ -248,6 +245,13 @@ def _config_of(workdir: Path | None) -> str:
         RecursionError,
     ):  # no folder, no run, or a damaged one: said later
         return loading.QUICK_START
+
+
+def _no_argument(text: str) -> ValueError:
+    """The error for an argument that is no flag."""
+    is_config = text.partition(":")[0].removesuffix(".py") in loading.names()
+    does = f"did you mean --config={text}?" if is_config else "allowed: flags such as --config=FILE"
+    return ValueError(f"argument {described(text)} is not understood; {does}; see --help")
 
 
 def _no_flag(name: str, value: str | None) -> ValueError:

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 import runpy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +58,7 @@ def load_config(given: str) -> Loaded:
         return ValueError(f"--config is {given!r}, {problem}")
 
     if not os.path.isfile(file) or file.suffix != ".py":
-        raise error(_what_is_wrong(file))
+        raise error(_what_is_wrong(file, arguments))
     try:
         names_of_file = runpy.run_path(str(file))
         config = names_of_file["get_config"](*arguments)
@@ -66,8 +66,7 @@ def load_config(given: str) -> Loaded:
         space = space(*arguments) if callable(space) else space
     except (Exception, SystemExit) as problem:  # a config file may raise anything
         raise error(
-            f"which fails with {type(problem).__name__}: {first_line(problem)}; "
-            "allowed: a file whose get_config returns a config"
+            f"which fails with {_in_words(problem, 'a file whose get_config returns a config')}"
         ) from problem
     if not isinstance(config, config_dict.ConfigDict):
         raise error(f"whose get_config returns {config!r}; allowed: a ml_collections.ConfigDict")
@@ -93,8 +92,8 @@ def load_plugins(given: Iterable[str]) -> None:
                 importlib.import_module(name)
         except (Exception, SystemExit) as problem:  # it may raise anything
             raise ValueError(
-                f"--plugin is {name!r}, which fails with {type(problem).__name__}: "
-                f"{first_line(problem)}; allowed: a module that can be imported, or a Python file"
+                f"--plugin is {name!r}, which fails with "
+                f"{_in_words(problem, 'a module that can be imported, or a Python file')}"
             ) from problem
 
 
@@ -173,13 +172,20 @@ def _split(given: str) -> tuple[Path, list[str]]:
     return inside if re.fullmatch(r"\w+", name) and not os.path.exists(path) else (path, [])
 
 
-def _what_is_wrong(file: Path) -> str:
+def _in_words(problem: BaseException, allowed: str) -> str:
+    """What a user's file has raised; if that does not say what is allowed, this does."""
+    line = f"{type(problem).__name__}: {first_line(problem)}"
+    return line if "; allowed: " in line else f"{line}; allowed: {allowed}"
+
+
+def _what_is_wrong(file: Path, arguments: Sequence[str]) -> str:
     known = f"allowed: a Python file, a config.json, or one of {', '.join(names())}"
     if os.path.isdir(file) and (file / "config.json").is_file():
         return f"which is a folder; did you mean {file / 'config.json'}?"
     if os.path.exists(file):
         return f"which is no Python file; {known}"
-    hint = f"; did you mean {file.stem}?" if file.stem in names() else ""
+    meant = ":".join([file.stem, *arguments])
+    hint = f"; did you mean {meant}?" if file.stem in names() else ""
     return f"which does not exist{hint or f'; {known}'}"
 
 

@@ -215,9 +215,8 @@ def experiment_of(path: Path) -> Experiment:
     require_enterable(path)
     file = Workdir(path).config_file
     if not os.path.isfile(file):
-        raise ValueError(
-            f"WORKDIR is {str(path)!r}: its {file.name} is missing; allowed: the folder of a run"
-        )
+        lacks = f"its {file.name} is missing" if os.path.exists(path) else "it does not exist"
+        raise ValueError(f"WORKDIR is {str(path)!r}: {lacks}; allowed: the folder of a run")
     loaded = load_config(str(file))
     if loaded.config.get("seeds", 1) != 1:
         raise ValueError(

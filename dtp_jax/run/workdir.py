@@ -123,7 +123,11 @@ class Workdir:
                 raise self._error(error.strerror, "a writable folder") from error
             return NEW
         found, known = json.loads(json.dumps(found)), fields_of(config)
-        for name, wanted in json.loads(json.dumps(config)).items():
+        # The first difference is told: one of these says more than the rates that go with it.
+        first = ("rule", "network", "dataset")
+        for name, wanted in sorted(
+            json.loads(json.dumps(config)).items(), key=lambda item: item[0] not in first
+        ):
             if name not in found:
                 raise self._error(
                     f"its {self.config_file.name} lacks {name}",
