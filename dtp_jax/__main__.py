@@ -34,7 +34,7 @@ Any field of the config can be overridden with --config.FIELD=VALUE; tuples are 
 fields are described in dtp_jax/configs/default.py. Exit codes: 0 done, 2 config or flag not valid, 3 data
 missing or corrupt, 4 a loss is not finite, 5 another process of the run is gone, 6 a disk refuses, 7 memory
 is used up, 129, 130 or 143 stopped by a signal and saved. Of two runs in one folder, the second one is
-refused with 2. docs/reliability.md says what happens when what goes wrong."""
+refused with 2. docs/reliability.md says what happens when something fails."""
 TOOLS = ("train", "compare", "sweep", "report", "figures", "export", "parity")
 SUBMITTED = ("train", "compare", "sweep")
 """Tools that --submit sends to a cluster."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import REPOSITORY
 
 from benchmarks import noise
 from dtp_jax.blocks import forward_all
@@ -90,6 +91,17 @@ def test_each_noise_is_a_column_and_a_linear_map_has_the_same_in_all(tmp_path, c
     for row in rows:
         cells = [line for line in printed.splitlines() if row["map"] in line][0].split()
         assert {f"{value:.3g}" for name, value in row.items() if name != "map"} < set(cells)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "digits"])
+def test_the_page_has_the_numbers_of_the_file(name):
+    file = REPOSITORY / f"benchmarks/results/2026-11-28_noise_{name}_cpu.json"
+    page = (REPOSITORY / "docs/add_a_network.md").read_text()
+    assert f"(../{file.relative_to(REPOSITORY)})" in page
+    for row in json.loads(file.read_text())["rows"]:
+        block, activations, *distances = row.values()
+        cells = [block, f"{activations:.3f}", *(f"{one:.2f}" for one in distances)]
+        assert f"| {' | '.join(cells)} |" in page
 
 
 @pytest.mark.parametrize(

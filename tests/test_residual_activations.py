@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import REPOSITORY
 
 from benchmarks import noise, residual
 from dtp_jax import networks
@@ -117,6 +118,19 @@ def test_every_block_and_activation_is_printed_after_training(tmp_path, capsys, 
         assert re.findall(r"[^\s│|]+", line) == cells
     head = next(line for line in out.splitlines() if "angle" in line)
     assert head.index("relu: angle") < head.index("tanh: angle")
+
+
+def test_the_page_has_the_numbers_of_the_file():
+    file = "benchmarks/results/2026-11-28_residual_activations_cpu.json"
+    page = (REPOSITORY / "docs/add_a_network.md").read_text()
+    assert f"(../{file})" in page
+    rows = json.loads((REPOSITORY / file).read_text())["rows"]
+    for pair in zip(rows["relu"], rows["elu"], strict=True):
+        cells = [pair[0]["block"]]
+        for row in pair:
+            cells.append(f"{row['angle']:.0f}")
+            cells.append(f"{row['shared']:.2f} ({row['shared_of_backprop']:.2f})")
+        assert f"| {' | '.join(cells)} |" in page
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,15 @@ machine can run, and goes on after a stop. `python -m benchmarks.paper --list` s
   choose rates, beta and noise by the validation images; bad ones end early. They look around the
   values of the config file, which are the first trial
   ([search.py](../benchmarks/paper/search.py)).
-- **What that leaves unequal**: the same trials cover one value of backprop, and up to eight of
-  L-DRL. The values of the config files were found by hand, with more trials for L-DRL than for
-  others. Feedback iterations are not searched.
+- **What that leaves unequal**: the same trials cover one value of backprop, up to eight of L-DRL,
+  and twelve of L-DRL on the resnet18. The values of the config files were found by hand, with more
+  trials for L-DRL than for others. Feedback iterations are not searched.
 - **Published values** name the paper in which we read them. Where something is different there, it
   is said.
 - **Rows without a number** are not run yet. A diverged seed is a result, and is listed as one.
   Means and deviations are of the seeds that finished, which n counts.
+- **The command, commit and machine of one row** are in its JSON, behind its name.
+- **Figures 4.2 and 4.3** have a page of their own: [figures](figures.md), with what is open there.
 - **Older comparisons**, with the values of the config files:
   [Fashion-MNIST](../benchmarks/results/2026-11-26_fashion_mnist_small_cpu.md),
   [CIFAR-10](../benchmarks/results/2026-11-26_cifar10_small_cpu.md).
@@ -43,6 +45,8 @@ machine can run, and goes on after a stop. `python -m benchmarks.paper --list` s
 Every number is in [benchmarks/results/paper](../benchmarks/results/paper): a JSON and the curves of
 each row.
 """
+FILES = "../benchmarks/results/paper"
+"""From the page: where its rows come from."""
 EXCERPT = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 """Where another page has a short table of a group."""
 
@@ -136,7 +140,7 @@ def _table(group: Group, results: Mapping[str, Result]) -> list[str]:
 
 def _line(group: Group, row: Row, found: Result) -> list[str]:
     published = _published(row.published)
-    label = row.label
+    label = row.label if found is None else f"[{row.label}]({FILES}/{row.name}.json)"
     if group.needs_gpu:
         label += f" (`{' '.join([row.config, *row.overrides])}`)"
     if found is None:
@@ -288,8 +292,8 @@ def _disagreements(groups: Sequence[Group], places: Places, explained: Mapping[s
         "## Where this disagrees with publications",
         "",
         *wrapped(
-            f"Listed: differences above {SIGNIFICANT} points and above two standard deviations, as far as there are "
-            "any: one seed has none, and many publications give none. What was not measured is called open."
+            f"Listed: differences above {SIGNIFICANT} points, and above two standard deviations where they are known. "
+            "What was not measured is called open."
         ),
         "",
     ]
