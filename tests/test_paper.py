@@ -278,7 +278,7 @@ def test_pages_are_written_one_after_the_other(here):
         (place / "results" / "tiny-later.json").write_text(json.dumps(content))
         assert not (place / "page.md").exists()
     writer.join()
-    assert "| later | 90.00 ± 0.00 (n = 2) |" in (place / "page.md").read_text()
+    assert "/tiny-later.json) | 90.00 ± 0.00 (n = 2) |" in (place / "page.md").read_text()
 
 
 @pytest.fixture
@@ -941,6 +941,15 @@ def result(*accuracies, **more):
     return {"seeds": seeds, "epochs": 10, "search": None, "rule": "ldrl", **origin, **more}
 
 
+def test_a_machine_is_named_once_whatever_rows_ran_on(place):
+    group = Group("g", "G", "Words.", (Row("a", "A", "x"), Row("b", "B", "x")))
+    places = Places(place, place)
+    for row, hardware in zip(group.rows, ("X, 1 core, Y, 2 cores", "Y, 2 cores"), strict=True):
+        content = result(0.9, test_accuracy=0.9, test_accuracy_std=None, hardware=hardware)
+        places.file(row).write_text(json.dumps(content))
+    assert "; X, 1 core; Y, 2 cores; 2026-11-27;" in page.text([group], places, {})
+
+
 def test_a_disagreement_is_explained_or_open(place):
     group = Group("g", "G", "Words.", (Row("a", "A", "x", (), Published(90.0, "a paper")),))
     places = Places(place, place)
@@ -966,7 +975,7 @@ def test_a_disagreement_is_explained_or_open(place):
     )
     text = page.text([group], places, {"a": "Fewer images."}).replace("\n  ", " ")
     assert "10 epochs; one seed has no deviation. Fewer images." in text
-    assert "standard deviations, as far as there are any: one seed has none" in (
+    assert "above two standard deviations where they are known" in (
         text.replace("\n", " ")
     )
 
@@ -978,7 +987,7 @@ def test_means_are_of_the_seeds_that_finished(place):
     places.file(group.rows[0]).write_text(json.dumps(content))
     cells = "85.00 ± 7.07 (n = 2) (1 diverged) | 90.00, diverged, 80.00 | 10 |"
     text = page.text([group], places, {})
-    assert f"| A | {cells}" in text
+    assert f"/a.json) | {cells}" in text
     said = "Means and deviations are of the seeds that finished, which n counts."
     assert said in text.replace("\n  ", " ")
 
@@ -1034,8 +1043,9 @@ def test_the_picture_of_a_group_of_depth_has_a_line_for_every_network(place):
     page.write([group], places, {}, place / "p.md")
     picture = place / "results_depth.png"
     assert picture.stat().st_size > 5_000
+    label = "[L-DRL, 8 layers](../benchmarks/results/paper/depth-ldrl_8.json)"
     assert (
-        "| L-DRL, 8 layers | 90.00 ± 0.00 (n = 2) | 90.00, 90.00 | 10 | 10 to 20 |"
+        f"| {label} | 90.00 ± 0.00 (n = 2) | 90.00, 90.00 | 10 | 10 to 20 |"
         in (place / "p.md").read_text()
     )
     content["seeds"] = [{**one, "angles": {}} for one in content["seeds"]]  # as of backprop alone

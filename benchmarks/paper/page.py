@@ -1,5 +1,6 @@
 """docs/results.md: written from the committed results alone, the same text from the same files."""
 
+import itertools
 import re
 import statistics
 from collections import Counter
@@ -228,7 +229,9 @@ def _origin(group: Group, results: Mapping[str, Result]) -> list[str]:
     if not known:
         return [command + (", on a machine with a GPU." if group.needs_gpu else ".")]
     commits = sorted({c for one in known for c in (one["commit"] or "no commit").split(", ")})
-    machines = sorted({one["hardware"] for one in known})
+    # A row whose seeds had several has them in one text: each ends with its cores.
+    several = [re.sub(r"(cores?), ", r"\1\n", one["hardware"]).split("\n") for one in known]
+    machines = sorted(set(itertools.chain.from_iterable(several)))
     notes = sorted({one["note"] for one in known if one["note"]})
     dates = sorted({one["date"] for one in known})
     seconds = [one["seconds"] for row in known for one in row["seeds"]]
