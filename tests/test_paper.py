@@ -975,9 +975,7 @@ def test_a_disagreement_is_explained_or_open(place):
     )
     text = page.text([group], places, {"a": "Fewer images."}).replace("\n  ", " ")
     assert "10 epochs; one seed has no deviation. Fewer images." in text
-    assert "above two standard deviations where they are known" in (
-        text.replace("\n", " ")
-    )
+    assert "above two standard deviations where they are known" in (text.replace("\n", " "))
 
 
 def test_means_are_of_the_seeds_that_finished(place):

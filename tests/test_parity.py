@@ -280,7 +280,7 @@ def test_every_file_has_its_turn(tmp_path, capsys, monkeypatch, above):
     assert __main__.main([str(other), str(good), str(missing)]) == 2
     printed = capsys.readouterr()
     first, second = printed.err.splitlines()
-    assert f"{other}: not a recorded case: 'meta/spec' is missing" in first
+    assert f"{other}: holds no run of the original; allowed: a case with meta/spec" in first
     assert str(missing) in second
     assert "b0 fb_loss" in printed.out and ("ABOVE" in printed.out) == above
     said = "1 quantities above their" if above else "every quantity within its"

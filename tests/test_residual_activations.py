@@ -18,12 +18,12 @@ from dtp_jax.run.build import build_learner
 from dtp_jax.run.config import validate
 from dtp_jax.run.loading import load_config
 
-CHANNELS = (2, 2, 3)
+CHANNELS = (2, 2)
 IMAGES = (8, 8, 1)
 
 
 def experiment():
-    """The config's, on digits, with two stages."""
+    """The config's, on digits, with one stage."""
     fields = load_config(residual.CONFIG).config.to_dict()
     return validate(
         fields

@@ -295,7 +295,8 @@ def test_from_command_line_to_json(tmp_path, monkeypatch, capsys):
     [
         (["--config.batch_size=0"], "config.batch_size is 0; allowed: "),
         (["--config.batchsize=1"], "config.batchsize: no such field"),
-        (["--repeats=0"], "allowed: --repeats of 1 or more"),
+        (["--repeats=0"], "--repeats: is '0'; allowed: a whole number, 1 or more"),
+        (["--cache-mib=nan"], "--cache-mib is nan; allowed: a finite number, 0 or more"),
     ],
 )
 def test_errors_in_one_line(args, message, capsys):

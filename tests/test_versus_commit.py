@@ -145,7 +145,7 @@ def test_a_worker_that_ends_or_has_another_package(code, message, repository, wo
 def test_options_that_mean_nothing(option, value, capsys):
     with pytest.raises(SystemExit, match="2"):
         versus_commit.main([option, value])
-    said = capsys.readouterr().err.replace(f"{option}: is", f"{option} is")
+    said = capsys.readouterr().err.replace(f"{option}: is", f"{option} is").replace("'", "")
     assert f"{option} is {value}; allowed: " in said
 
 
