@@ -136,11 +136,11 @@ RESNET = (
 ELU = (
     "The resnet18 of the last table, with elu in its blocks and with relu, at the values of the config file. "
     "Nothing but the activation differs. No value was searched, so accuracies do not compare with those above. "
-    "With elu L-DRL trains; with relu it diverges. With relu the targets' steps of all images have [more and more "
-    "in common](add_a_network.md#choose-the-activation) on the way down; with elu they do not. The picture is of "
-    "elu. Kernels of feedback maps within the blocks stay at 78 to 96 degrees to the forward ones, and those of "
-    "shortcuts, the dips, come to 1 to 14. Why is open. Updates of the first layer end 26, 43 and 66 degrees from "
-    "backprop's."
+    "With elu L-DRL trains; with relu two seeds diverge and one stays at chance. With relu the targets' steps of "
+    "all images have [more and more in common](add_a_network.md#choose-the-activation) on the way down; with elu "
+    "they do not. With elu, kernels of feedback maps within the blocks stay at 78 to 96 degrees to the forward "
+    "ones, and those of shortcuts, the dips of the picture, come to 1 to 14. Why is open. Updates of the first "
+    "layer end 26, 43 and 66 degrees from backprop's."
 )
 GPU = (
     "What `make results` runs on a machine with a GPU, with the config files as they are, and no search. "
