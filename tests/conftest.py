@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from dtp_jax.run import backend, signals
 
@@ -51,12 +52,17 @@ for number in signals.STOPPING:
         signal.signal(number, plain)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+class ByFile(LoadScopeScheduling):
     """A process has all tests of a file, which may share what was costly to make."""
-    for item in items:
-        if item.path.name not in APART:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0]
+        return nodeid if Path(file).name in APART else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Not xdist's loadgroup, which does nothing, and says nothing, beneath pytest 9.2."""
+    return ByFile(config, log)
 
 
 @pytest.fixture
