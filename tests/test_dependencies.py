@@ -1,6 +1,7 @@
 """What is declared is what is imported; what is locked is what is declared."""
 
 import ast
+import os
 import re
 import sys
 import tomllib
@@ -129,3 +130,18 @@ def test_the_cuda_libraries_of_torch_are_by_themselves():
     assert all(map(cuda.match, locked("torch_cuda")))
     version = str(locked("dev")["torch"][0].specifier)
     assert str(locked("torch_cpu")["torch"][0].specifier) == f"{version}+cpu"
+
+
+ran_in: list[int] = []
+"""The process of the first of two tests."""
+
+
+def test_the_first_of_two_tests_of_a_file():
+    ran_in.append(os.getpid())
+
+
+def test_the_second_one_has_the_same_process(request):
+    """Or else what a file shares is made in every process: xdist's own grouping did so beneath pytest 9.2."""
+    names = [item.name for item in request.session.items]
+    same = ran_in == [os.getpid()]
+    assert same or "test_the_first_of_two_tests_of_a_file" not in names
