@@ -25,7 +25,7 @@ from launching import (
 from dtp_jax.data import Split, Splits
 from dtp_jax.export import __main__ as export
 from dtp_jax.run import assemble, cli, loop, workdir
-from dtp_jax.run.checkpoints import Checkpoints, PlainName, checksums, damage
+from dtp_jax.run.checkpoints import CHECKSUMS, Checkpoints, PlainName, checksums, damage
 from dtp_jax.run.files import DiskError
 from dtp_jax.run.owner import Ownership
 from dtp_jax.run.results import load_run
@@ -83,8 +83,10 @@ def test_a_full_disk_is_one_line(place, monkeypatch, reference, owner, name, cal
     lines = found.err.splitlines()
     assert found.code == cli.EXIT_DISK and len(lines) == 1, found.err
     assert FULL in lines[0] and "the same command goes on from" in lines[0]
-    steps = checkpoint_steps(place / "w")
-    newest = f"w/checkpoints/{steps[-1]}" if steps else "the beginning"
+    checkpoints = place / "w/checkpoints"
+    # One that was not read back has no checksums: it counts as damaged.
+    good = [n for n in checkpoint_steps(place / "w") if (checkpoints / str(n) / CHECKSUMS).exists()]
+    newest = f"w/checkpoints/{good[-1]}" if good else "the beginning"
     assert lines[0].endswith(f"goes on from {newest}")
     assert not (place / "w" / "owner.json").exists()
     assert launch("--workdir=w", *args).code == 0

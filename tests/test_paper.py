@@ -162,7 +162,7 @@ def test_rows_go_on_after_a_stop_and_are_run_once_by_two_processes(here):
     assert [one["outcome"] for one in bad["seeds"]] == ["diverged", "diverged"]
     assert bad["seeds"][0]["why"].startswith("step ") and bad["test_accuracy"] is None
     text = (place / "page.md").read_text()
-    assert "| too fast | none (2 diverged) | diverged, diverged | 1 |" in text
+    assert "/tiny-bad.json) | none (2 diverged) | diverged, diverged | 1 |" in text
     assert "| later | not run |" in text and "99.00 ± 0.10 (a paper)" in text
     assert "less than published, after 1 epoch. Open." in text
     assert (place / "results_tiny.png").stat().st_size > 5_000
