@@ -12,8 +12,8 @@ from dtp_jax.networks.resnet import resnet
 @networks.register
 def elu_resnet18(input_shape, classes, *, channels=(64, 64, 128, 256, 512)):
     """A block of the chain for each basic block."""
-    options = {"channels": channels, "split_stages": True, "activation": "elu"}
-    return resnet((2, 2, 2, 2), input_shape, classes, **options)
+    options = {"split_stages": True, "activation": "elu"}
+    return resnet((2, 2, 2, 2), input_shape, classes, channels, **options)
 
 
 def get_config(rule="ldrl"):

@@ -143,9 +143,13 @@ def table(rows: list[dict[str, Any]]) -> Table:
 def main(argv: list[str] | None = None) -> int:
     parser = parser_of("fixed_point", __doc__)
     parser.add_argument("--iterations", type=count, default=4000)
-    parser.add_argument("--sigmas", type=positives, default=[0.05, 0.2], help="0.05,0.2")
+    parser.add_argument(
+        "--sigmas", type=positives, default=[0.05, 0.2], help="numbers above 0 (0.05,0.2)"
+    )
     add_json(parser)
     args = parser.parse_args(argv)
+    if args.iterations < 2:  # its second half is averaged
+        parser.error(f"--iterations is {args.iterations}; allowed: a whole number, 2 or more")
     rows = [measure(case, s, args.iterations) for case in CASES for s in args.sigmas]
     make_console().print(table(rows))
     write_json(args.json, {**provenance("fixed_point"), "rows": rows})

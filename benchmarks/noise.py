@@ -151,7 +151,9 @@ def main(argv: list[str] | None = None) -> int:
     backend.prepare()
     parser = parser_of("noise", __doc__)
     parser.add_argument("--config", default="depth:ldrl_resnet18")
-    parser.add_argument("--noises", type=positives, default=[0.1, 0.01], help="0.1,0.01")
+    parser.add_argument(
+        "--noises", type=positives, default=[0.1, 0.01], help="numbers above 0 (0.1,0.01)"
+    )
     add_batches(parser, default=40)
     add_json(parser)
     args = parser.parse_args(argv)

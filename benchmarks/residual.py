@@ -50,8 +50,8 @@ def network_with(
     activation: str, image_shape: Shape, classes: int, channels: tuple[int, ...]
 ) -> Network:
     """`networks.resnet18`, split into its basic blocks, with this activation; there it is relu."""
-    options = {"channels": channels, "split_stages": True, "activation": activation}
-    return resnet((2, 2, 2, 2), image_shape, classes, **options)
+    options = {"split_stages": True, "activation": activation}
+    return resnet((2, 2, 2, 2), image_shape, classes, channels, **options)
 
 
 def shared(steps: jax.Array) -> jax.Array:

@@ -291,7 +291,7 @@ def main(argv: list[str] | None = None) -> int:
     backend.prepare()  # the kernels that training has
     parser = parser_of("step", __doc__)
     parser.add_argument("--networks", default="simple_vgg,lenet", help=f"of {', '.join(SETTINGS)}")
-    parser.add_argument("--batches", type=counts, default=[32, 128], help="32,128")
+    parser.add_argument("--batches", type=counts, default=[32, 128], help="images of each (32,128)")
     parser.add_argument("--repeats", type=count, default=5)
     add_json(parser)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)

@@ -485,6 +485,10 @@ def test_a_disk_that_is_full_in_the_end_is_one_line(tmp_path, monkeypatch, capsy
             "config.beta is '0.1,0.3'; allowed: a finite number above 0; several values to "
             "compare: [FIELD=VALUE|VALUE]",
         ),
+        (
+            ["--configs=digits_dtp[channels=4,8][beta=x]"],
+            "config.beta is 'x'; allowed: a finite number above 0\n",
+        ),
     ],
 )
 def test_arguments_that_would_be_passed_over(place, args, said):

@@ -115,6 +115,7 @@ def test_one_value_may_become_several(place):
     [
         ("configs/cifar10_dtp.py", "which does not exist; did you mean cifar10_dtp?"),
         ("cifar10_lenet.py:dtp", "which does not exist; did you mean cifar10_lenet:dtp?"),
+        ("cifar10_lenet.py:d\np", "which does not exist; allowed: a Python file"),
         (
             "depth:ldrl",
             "which fails with ValueError: 'ldrl'; allowed: RULE_LAYERS, such as ldrl_8, or RULE_resnet18",
@@ -258,8 +259,10 @@ def test_the_commit_of_a_checkout_and_of_nothing_else(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "flag, said",
     [
-        ("digits_dtp", "did you mean --config=digits_dtp?"),
-        ("mnist_mlp:dtp", "did you mean --config=mnist_mlp:dtp?"),
+        ("digits_dtp", "allowed: flags such as --config=digits_dtp; see"),
+        ("mnist_mlp:dtp", "allowed: flags such as --config=mnist_mlp:dtp; see"),
+        ("mine.py", "allowed: flags such as --config=mine.py; see"),
+        ("mnist_mlp:d\np", "allowed: flags such as --config=FILE"),
         ("--seed=1", "did you mean --config.seed=1?"),
         ("--epochs=3", "did you mean --config.epochs=3?"),
         ("--lr=0.1", "did you mean --config.forward_lr=0.1 or --config.feedback_lr=0.1?"),

@@ -43,10 +43,10 @@ def build(rule_name, network_name):
 
 
 def is_quick(rule_name, network_name):
-    """Every rule; test_residual.py and test_mesh.py have residual blocks."""
+    """Every rule, and with L-DRL networks of every kind of block."""
     if network_name in ("mlp", "simple_vgg"):
         return True
-    return rule_name == "ldrl" and network_name == "lenet"
+    return rule_name == "ldrl" and network_name in ("lenet", "resnet34")
 
 
 @pytest.mark.parametrize(

@@ -521,7 +521,7 @@ def test_a_seed_that_went_on_elsewhere_is_of_both(place):
     row, places = Row("r", "R", "digits_dtp"), Places(place, place)
     found = store.write(places, row, command="dtp", search=None, chosen={}, seeds=seeds)
     assert found == places.result(row) and found["commit"] == "c0ffee, decaf"
-    assert found["hardware"] == "1 x old of far, 1 x new of far"
+    assert found["hardware"] == "1 x old of far; 1 x new of far"
     assert found["versions"] == {"jax": "0.9, 0.10"}
     assert found["note"] == "busy" and found["date"] == seeds[1]["date"]
 
@@ -944,7 +944,7 @@ def result(*accuracies, **more):
 def test_a_machine_is_named_once_whatever_rows_ran_on(place):
     group = Group("g", "G", "Words.", (Row("a", "A", "x"), Row("b", "B", "x")))
     places = Places(place, place)
-    for row, hardware in zip(group.rows, ("X, 1 core, Y, 2 cores", "Y, 2 cores"), strict=True):
+    for row, hardware in zip(group.rows, ("X, 1 core; Y, 2 cores", "Y, 2 cores"), strict=True):
         content = result(0.9, test_accuracy=0.9, test_accuracy_std=None, hardware=hardware)
         places.file(row).write_text(json.dumps(content))
     assert "; X, 1 core; Y, 2 cores; 2026-11-27;" in page.text([group], places, {})

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from helpers import assert_close, load, slow
+from helpers import assert_close, load
 from safetensors.numpy import save_file
 
 from dtp_jax.blocks import (
@@ -62,8 +62,7 @@ def channels_first(a):
     return np.moveaxis(a, -1, 1)
 
 
-# `parity` replays the two slow ones in any case.
-@pytest.mark.parametrize("case", [slow("ldrl_vgg"), "ldrl_lenet", slow("ldrl_resnet")])
+@pytest.mark.parametrize("case", RECORDED)
 def test_recorded_weights_give_the_recorded_activations_and_targets(case, tmp_path):
     """With the feedback weights that the recorded targets were made with."""
     network, recorded = RECORDED[case](), load(case)

@@ -1,6 +1,5 @@
 """docs/results.md: written from the committed results alone, the same text from the same files."""
 
-import itertools
 import re
 import statistics
 from collections import Counter
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.paper.rows import Group, Published, Row
-from benchmarks.paper.store import FINISHED, Places
+from benchmarks.paper.store import BETWEEN, FINISHED, Places
 from dtp_jax.run.files import replace_text
 from dtp_jax.run.layout import counted
 
@@ -229,9 +228,7 @@ def _origin(group: Group, results: Mapping[str, Result]) -> list[str]:
     if not known:
         return [command + (", on a machine with a GPU." if group.needs_gpu else ".")]
     commits = sorted({c for one in known for c in (one["commit"] or "no commit").split(", ")})
-    # A row whose seeds had several has them in one text: each ends with its cores.
-    several = [re.sub(r"(cores?), ", r"\1\n", one["hardware"]).split("\n") for one in known]
-    machines = sorted(set(itertools.chain.from_iterable(several)))
+    machines = sorted({m for one in known for m in one["hardware"].split(BETWEEN)})
     notes = sorted({one["note"] for one in known if one["note"]})
     dates = sorted({one["date"] for one in known})
     seconds = [one["seconds"] for row in known for one in row["seeds"]]

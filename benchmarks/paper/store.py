@@ -27,6 +27,8 @@ from dtp_jax.run.results import Table, divergence, read_metrics
 from dtp_jax.sweep.trial import ABOUT_CHECKPOINTS
 
 FINISHED, DIVERGED = "finished", "diverged"
+BETWEEN = "; "
+"""Machines that a row was run on; the words of one have commas."""
 
 
 class Unreadable(Exception):
@@ -181,7 +183,7 @@ def write(
         "command": command,
         "commit": _each(one["commit"] for one in origins) or None,
         "host": _each(one["host"] for one in seeds),
-        "hardware": _each(one["hardware"] for one in origins) or "unknown",
+        "hardware": _each((one["hardware"] for one in origins), BETWEEN) or "unknown",
         "note": _each(one["note"] for one in seeds),
         "versions": _versions(origins),
         "date": max(one["date"] for one in seeds),
@@ -224,9 +226,9 @@ def _versions(origins: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {name: _each(one["versions"].get(name) for one in origins) for name in names}
 
 
-def _each(found: Iterable[str | None]) -> str:
+def _each(found: Iterable[str | None], between: str = ", ") -> str:
     """What there is, each once."""
-    return ", ".join(dict.fromkeys(filter(None, found)))
+    return between.join(dict.fromkeys(filter(None, found)))
 
 
 def _day(summary: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ import argparse
 import shlex
 import sys
 
+from dtp_jax.fields import described
 from dtp_jax.output import steady_streams
 from dtp_jax.run import signals
 from dtp_jax.run.screen import Screen
@@ -61,7 +62,9 @@ def arguments_of(given: list[str], program: str) -> tuple[argparse.Namespace, li
     parser.add_argument("--training-curves", action="store_true")
     args, overrides = parser.parse_known_args(given)
     if overrides and not overrides[0].startswith("-"):
-        parser.error(f"{overrides[0]!r} is no flag; allowed: --configs=A,B, separated by commas")
+        parser.error(
+            f"{described(overrides[0])} is no flag; allowed: --configs=A,B, separated by commas"
+        )
     if args.seeds < 1:
         parser.error(f"--seeds is {args.seeds}; allowed: 1 or more")
     return args, overrides

@@ -3,7 +3,6 @@
 import itertools
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,9 +48,11 @@ def parse_configs(text: str, overrides: list[str]) -> list[Entry]:
             raise ValueError(
                 f"--configs names {entry.label!r} twice; allowed: configs of different names"
             )
-        with _naming_lists(entry):
+        try:
             arguments = parse(entry.arguments(overrides))
             config = validate(arguments.config).config
+        except ValueError as error:
+            raise _naming_lists(error, entry) from error
         for name in ("seed", "seeds"):
             if name in arguments.overridden:
                 raise ValueError(
@@ -61,15 +62,12 @@ def parse_configs(text: str, overrides: list[str]) -> list[Entry]:
     return entries
 
 
-@contextmanager
-def _naming_lists(entry: Entry) -> Iterator[None]:
-    """Where a value that holds a comma is refused, several values may have been meant."""
-    try:
-        yield
-    except ValueError as error:
-        if not any("," in own for own in entry.overrides):
-            raise
-        raise ValueError(f"{error}; several values to compare: [FIELD=VALUE|VALUE]") from error
+def _naming_lists(error: ValueError, entry: Entry) -> ValueError:
+    """Where it is a value with a comma that is refused, several values may have been meant."""
+    lists = [own.removeprefix("--").partition("=")[0] for own in entry.overrides if "," in own]
+    if not str(error).startswith(tuple(f"{name} is " for name in lists)):
+        return error
+    return ValueError(f"{error}; several values to compare: [FIELD=VALUE|VALUE]")
 
 
 def _entries(text: str) -> Iterator[Entry]:

@@ -37,14 +37,7 @@ def resnet18(
     Raises:
       ValueError: one line; too few or too many channels, or an option has a value that it cannot have.
     """
-    return resnet(
-        (2, 2, 2, 2),
-        input_shape,
-        classes,
-        channels=channels,
-        batch_norm=batch_norm,
-        split_stages=split_stages,
-    )
+    return resnet((2, 2, 2, 2), input_shape, classes, channels, batch_norm, split_stages)
 
 
 def resnet34(
@@ -56,24 +49,17 @@ def resnet34(
     split_stages: bool = False,
 ) -> Network:
     """As `resnet18`, with 3, 4, 6, 3 basic blocks; `channels` and `split_stages` as there."""
-    return resnet(
-        (3, 4, 6, 3),
-        input_shape,
-        classes,
-        channels=channels,
-        batch_norm=batch_norm,
-        split_stages=split_stages,
-    )
+    return resnet((3, 4, 6, 3), input_shape, classes, channels, batch_norm, split_stages)
 
 
 def resnet(
     depths: tuple[int, ...],
     input_shape: Shape,
     classes: int,
-    *,
     channels: tuple[int, ...],
     batch_norm: bool = False,
     split_stages: bool = False,
+    *,
     activation: str = "relu",
 ) -> Network:
     """As `resnet18`, with any number of basic blocks and any activation.

@@ -6,7 +6,6 @@ flattens images in (channel, height, width) order; here both are the other way r
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,13 +146,13 @@ def open_case(path: str) -> Case:
     Raises:
       ParityError: it cannot be read, or holds a rule or block that is not supported.
     """
-    if not os.path.exists(path):
-        raise ParityError(f"{path}: does not exist; allowed: a recorded case, .npz")
     try:
         with broken.reading(lambda problem: ParityError(f"not a recorded case: {problem}")):
             return _case(path, broken.npz_arrays(Path(path)))
     except ParityError as error:
-        raise ParityError(f"{path}: {error}") from error
+        is_missing = isinstance(error.__cause__, FileNotFoundError)
+        problem = "does not exist; allowed: a recorded case, .npz" if is_missing else error
+        raise ParityError(f"{path}: {problem}") from error
 
 
 def _case(path: str, arrays: Mapping[str, np.ndarray]) -> Case:

@@ -248,10 +248,14 @@ def _config_of(workdir: Path | None) -> str:
 
 
 def _no_argument(text: str) -> ValueError:
-    """The error for an argument that is no flag."""
-    is_config = text.partition(":")[0].removesuffix(".py") in loading.names()
-    does = f"did you mean --config={text}?" if is_config else "allowed: flags such as --config=FILE"
-    return ValueError(f"argument {described(text)} is not understood; {does}; see --help")
+    """The error for an argument that is no flag; where it is a config, the flag for it."""
+    name = text.partition(":")[0]
+    is_config = name in loading.names() or name.endswith(".py")
+    sayable = is_config and text.isprintable() and len(text) <= LONGEST
+    meant = text if sayable else "FILE"
+    return ValueError(
+        f"argument {described(text)} is not understood; allowed: flags such as --config={meant}; see --help"
+    )
 
 
 def _no_flag(name: str, value: str | None) -> ValueError:

@@ -185,7 +185,7 @@ def _what_is_wrong(file: Path, arguments: Sequence[str]) -> str:
     if os.path.exists(file):
         return f"which is no Python file; {known}"
     meant = ":".join([file.stem, *arguments])
-    hint = f"; did you mean {meant}?" if file.stem in names() else ""
+    hint = f"; did you mean {meant}?" if file.stem in names() and meant.isprintable() else ""
     return f"which does not exist{hint or f'; {known}'}"
 
 
